@@ -1,0 +1,471 @@
+//! Causal attention of packed sequences, forward and backward.
+//!
+//! For a query at position `p` of its sequence and visible keys `j` (`p - window < j ≤ p`):
+//! `s_j = scale · q·k_j`, optionally `cap · tanh(s_j / cap)`; `P = softmax(s)`; `out = Σ_j P_j v_j`.
+//!
+//! Queries are taken in blocks: the scores of one block against its visible keys are a matrix product, the softmax of
+//! a row sees the whole row, and the sum over values is one chain over rising `j`. A masked key adds an exact zero, so
+//! neither the block size nor what else is in the batch changes a bit; a token decoded through a cache equals the same
+//! token of a full pass. Only the scores of one block exist at a time.
+
+use rayon::prelude::*;
+
+use crate::Buffer;
+use crate::isa::dispatch;
+use crate::matmul::{Left, PANEL, Packed, Right, Start, Threads, matmul, transpose_into};
+use crate::vector::{LANES, exp, sum_lanes, sum_of, tanh};
+
+/// Query rows of one block.
+const BLOCK: usize = 48;
+
+/// Shape and scaling of one layer's attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Values of one head.
+    pub head_dim: usize,
+    /// Keys that a query sees, itself included; `None` is all.
+    pub window: Option<usize>,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// `cap` of `cap · tanh(s / cap)`.
+    pub soft_cap: Option<f32>,
+}
+
+impl Shape {
+    /// First key that the query at `position` sees.
+    #[must_use]
+    pub fn first_visible(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
+/// Keys and values of one head of one sequence, in the layouts that the products read.
+#[derive(Clone, Default)]
+pub struct KeyValues {
+    head_dim: usize,
+    /// Position of the first stored key; a multiple of 32.
+    first: usize,
+    /// Position after the last key.
+    end: usize,
+    /// Panels of 32 positions, `[positions / 32][head_dim][32]`.
+    keys: Buffer,
+    /// `[positions][head_dim rounded up to 32]`
+    values: Buffer,
+}
+
+impl KeyValues {
+    /// No keys yet.
+    #[must_use]
+    pub fn new(head_dim: usize) -> Self {
+        Self { head_dim, ..Self::default() }
+    }
+
+    /// Keys and values of a whole sequence: `rows` rows of `keys` and `values` with `stride` between them.
+    #[must_use]
+    pub fn from_rows(head_dim: usize, keys: &[f32], values: &[f32], stride: usize, rows: usize) -> Self {
+        let mut kv = Self::new(head_dim);
+        kv.append(keys, values, stride, rows);
+        kv
+    }
+
+    /// Appends `rows` positions.
+    pub fn append(&mut self, keys: &[f32], values: &[f32], stride: usize, rows: usize) {
+        let (d, width) = (self.head_dim, self.value_stride());
+        let stored = self.end - self.first;
+        self.keys.resize((stored + rows).div_ceil(PANEL) * PANEL * d);
+        self.values.resize((stored + rows) * width);
+        for row in 0..rows {
+            let at = stored + row;
+            let panel = &mut self.keys[at / PANEL * PANEL * d..][..PANEL * d];
+            for (i, x) in keys[row * stride..][..d].iter().enumerate() {
+                panel[i * PANEL + at % PANEL] = *x;
+            }
+            self.values[at * width..][..d].copy_from_slice(&values[row * stride..][..d]);
+        }
+        self.end += rows;
+    }
+
+    /// Forgets positions from `end` on.
+    ///
+    /// # Panics
+    /// When positions before `end` have been dropped already.
+    pub fn truncate(&mut self, end: usize) {
+        if end >= self.end {
+            return;
+        }
+        assert!(end >= self.first, "position {end} has left the window");
+        let stored = end - self.first;
+        let d = self.head_dim;
+        self.keys.resize(stored.div_ceil(PANEL) * PANEL * d);
+        if !stored.is_multiple_of(PANEL) {
+            // The rest of the last panel must be zeros again: it is multiplied, and only then masked.
+            let last = stored / PANEL * PANEL * d;
+            for line in self.keys[last..].chunks_exact_mut(PANEL) {
+                line[stored % PANEL..].fill(0.0);
+            }
+        }
+        let width = self.value_stride();
+        self.values.resize(stored * width);
+        self.end = end;
+    }
+
+    /// Drops whole panels before `position`, which no later query will see.
+    pub fn drop_before(&mut self, position: usize) {
+        let whole = position.min(self.end).saturating_sub(self.first) / PANEL * PANEL;
+        if whole > 0 {
+            self.keys.drop_front(whole * self.head_dim);
+            let width = self.value_stride();
+            self.values.drop_front(whole * width);
+            self.first += whole;
+        }
+    }
+
+    /// Positions seen so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.end
+    }
+
+    /// Whether nothing was appended.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Position of the first key still stored.
+    #[must_use]
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.keys.bytes() + self.values.bytes()
+    }
+
+    fn value_stride(&self) -> usize {
+        self.head_dim.div_ceil(PANEL) * PANEL
+    }
+
+    /// `Kᵀ` of the positions `from..to`, `[head_dim, to - from]`; `from` is a multiple of 32 from the first.
+    fn keys_view(&self, from: usize, to: usize) -> Right<'_> {
+        let panel = PANEL * self.head_dim;
+        Right {
+            data: &self.keys[(from - self.first) / PANEL * panel..],
+            k: self.head_dim,
+            n: to - from,
+            row_stride: PANEL,
+            panel_stride: panel,
+        }
+    }
+
+    /// `V` of the positions `from..to`, `[to - from, head_dim]`.
+    fn values_view(&self, from: usize, to: usize) -> Right<'_> {
+        let stride = self.value_stride();
+        Right {
+            data: &self.values[(from - self.first) * stride..],
+            k: to - from,
+            n: self.head_dim,
+            row_stride: stride,
+            panel_stride: PANEL,
+        }
+    }
+}
+
+/// Where one sequence lies in a packed batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// First row.
+    pub start: usize,
+    /// Number of rows.
+    pub len: usize,
+    /// Position of the first row within its sequence.
+    pub position: usize,
+}
+
+/// A block of attention probabilities, lent while it exists.
+pub struct Pattern<'a> {
+    /// Which of the packed sequences.
+    pub sequence: usize,
+    /// Query head.
+    pub head: usize,
+    /// Position of the first query row.
+    pub first_query: usize,
+    /// Number of query rows.
+    pub queries: usize,
+    /// Position of the first key column.
+    pub first_key: usize,
+    /// Number of key columns; masked ones hold 0.
+    pub keys: usize,
+    /// `[queries, keys]`
+    pub probabilities: &'a [f32],
+}
+
+/// Receives the blocks of a head in the order of its queries; different heads come from different threads.
+pub type PatternSink<'a> = &'a (dyn Fn(&Pattern<'_>) + Sync);
+
+/// Attention of a packed batch. `q` and `out` are `[tokens, heads · head_dim]`; `kv[s · kv_heads + h]` holds the keys
+/// and values of sequence `s`, the rows of this call included.
+///
+/// # Panics
+/// When shapes disagree.
+pub fn forward(
+    shape: &Shape,
+    sequences: &[Rows],
+    q: &[f32],
+    kv: &[&KeyValues],
+    sink: Option<PatternSink<'_>>,
+    out: &mut [f32],
+) {
+    let width = shape.heads * shape.head_dim;
+    assert!(q.len() == out.len() && kv.len() == sequences.len() * shape.kv_heads, "attention operands");
+    let rows: usize = sequences.iter().map(|s| s.len).sum();
+    assert_eq!(rows * width, q.len(), "packed rows");
+    let target = Target(out.as_mut_ptr(), out.len());
+    let group = shape.heads / shape.kv_heads;
+    let task = |task: usize| {
+        let (sequence, head) = (task / shape.heads, task % shape.heads);
+        let kv = kv[sequence * shape.kv_heads + head / group];
+        forward_head(shape, sequence, &sequences[sequence], head, q, kv, sink, target);
+    };
+    let work: usize = sequences.iter().map(|s| s.len * (s.position + s.len)).sum::<usize>() * width;
+    let tasks = sequences.len() * shape.heads;
+    if work < 1 << 16 {
+        (0..tasks).for_each(task);
+    } else {
+        (0..tasks).into_par_iter().for_each(task);
+    }
+}
+
+/// The output shared by tasks that each write the columns of one head of one sequence.
+#[derive(Clone, Copy)]
+struct Target(*mut f32, usize);
+#[expect(unsafe_code, reason = "tasks write disjoint columns")]
+// SAFETY: every (sequence, head) is written by one task.
+unsafe impl Send for Target {}
+#[expect(unsafe_code, reason = "tasks write disjoint columns")]
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// Copies `rows` rows of `width` values to (row, column) on, `stride` apart.
+    #[expect(unsafe_code, reason = "tasks write disjoint columns")]
+    fn write(self, from: &[f32], first: usize, stride: usize, width: usize) {
+        for (row, line) in from.chunks_exact(width).enumerate() {
+            let at = first + row * stride;
+            assert!(at + width <= self.1);
+            // SAFETY: checked above; no other task writes these columns of these rows.
+            unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), self.0.add(at), width) };
+        }
+    }
+}
+
+/// Blocks of queries with the keys that they see: (first row, rows, first key, end of keys).
+fn blocks<'a>(shape: &'a Shape, rows: &'a Rows, stored_from: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> + 'a {
+    (0..rows.len).step_by(BLOCK).map(move |row| {
+        let count = BLOCK.min(rows.len - row);
+        let first = rows.position + row;
+        // Panels of keys start at multiples of 32.
+        let from = (shape.first_visible(first) / PANEL * PANEL).max(stored_from);
+        (row, count, from, first + count)
+    })
+}
+
+#[expect(clippy::too_many_arguments, reason = "one operation's operands")]
+fn forward_head(
+    shape: &Shape,
+    sequence: usize,
+    rows: &Rows,
+    head: usize,
+    q: &[f32],
+    kv: &KeyValues,
+    sink: Option<PatternSink<'_>>,
+    target: Target,
+) {
+    let (d, width) = (shape.head_dim, shape.heads * shape.head_dim);
+    assert!(kv.end == rows.position + rows.len, "keys up to the last query");
+    let mut scores = Vec::new();
+    let mut out = vec![0.0; BLOCK * d];
+    for (row, count, from, to) in blocks(shape, rows, kv.first) {
+        let keys = to - from;
+        scores.resize(count * keys, 0.0);
+        let first = (rows.start + row) * width + head * d;
+        let left = Left { data: &q[first..], m: count, row_stride: width };
+        matmul(left, kv.keys_view(from, to), Start::Zero, &mut scores, keys, Threads::One);
+        for (r, line) in scores.chunks_exact_mut(keys).enumerate() {
+            let position = rows.position + row + r;
+            softmax_visible(line, shape.first_visible(position).max(from) - from, position + 1 - from, shape.scale, shape.soft_cap);
+        }
+        if let Some(sink) = sink {
+            sink(&Pattern {
+                sequence,
+                head,
+                first_query: rows.position + row,
+                queries: count,
+                first_key: from,
+                keys,
+                probabilities: &scores,
+            });
+        }
+        let left = Left { data: &scores, m: count, row_stride: keys };
+        let out = &mut out[..count * d];
+        matmul(left, kv.values_view(from, to), Start::Zero, out, d, Threads::One);
+        target.write(out, first, width, d);
+    }
+}
+
+dispatch! {
+    /// Softmax of `row[from..to]` after scaling and capping; zero elsewhere.
+    ///
+    /// Partial sums belong to key positions modulo 16 (panels start at multiples of 32), so they don't depend on where
+    /// the stored keys begin.
+    fn softmax_visible(row: &mut [f32], from: usize, to: usize, scale: f32, soft_cap: Option<f32>) {
+        row[..from].fill(0.0);
+        row[to..].fill(0.0);
+        for x in &mut row[from..to] {
+            *x *= scale;
+        }
+        if let Some(cap) = soft_cap {
+            for x in &mut row[from..to] {
+                *x = cap * tanh(*x / cap);
+            }
+        }
+        let max = row[from..to].iter().fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max });
+        for x in &mut row[from..to] {
+            *x = exp(*x - max);
+        }
+        let mut lanes = [0.0; LANES];
+        for chunk in row[..to].chunks(LANES) {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane += x;
+            }
+        }
+        let total = sum_lanes(lanes);
+        for x in &mut row[from..to] {
+            *x /= total;
+        }
+    }
+}
+
+/// Gradients of [`forward`] without a cache (every sequence starts at position 0). All slices are packed rows: `q`,
+/// `dout`, `dq` are `[tokens, heads · head_dim]`; `k`, `v`, `dk`, `dv` are `[tokens, kv_heads · head_dim]`. The
+/// probabilities are computed again, block by block.
+#[expect(clippy::too_many_arguments, reason = "one operation's operands")]
+pub fn backward(
+    shape: &Shape,
+    sequences: &[Rows],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dout: &[f32],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let (dq, dk, dv) = (
+        Target(dq.as_mut_ptr(), dq.len()),
+        Target(dk.as_mut_ptr(), dk.len()),
+        Target(dv.as_mut_ptr(), dv.len()),
+    );
+    (0..sequences.len() * shape.kv_heads).into_par_iter().for_each(|task| {
+        let (sequence, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
+        backward_kv_head(shape, &sequences[sequence], kv_head, q, k, v, dout, dq, dk, dv);
+    });
+}
+
+#[expect(clippy::too_many_arguments, reason = "one operation's operands")]
+fn backward_kv_head(
+    shape: &Shape,
+    rows: &Rows,
+    kv_head: usize,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dout: &[f32],
+    dq_all: Target,
+    dk_all: Target,
+    dv_all: Target,
+) {
+    assert_eq!(rows.position, 0, "gradients start at the first position");
+    let d = shape.head_dim;
+    let (width, kv_width) = (shape.heads * d, shape.kv_heads * d);
+    let kv_first = rows.start * kv_width + kv_head * d;
+    let (k, v) = (&k[kv_first..], &v[kv_first..]);
+    let kv = KeyValues::from_rows(d, k, v, kv_width, rows.len);
+    // The same head with the roles exchanged: V in panels of positions, K in rows.
+    let vk = KeyValues::from_rows(d, v, k, kv_width, rows.len);
+    let (mut dk, mut dv) = (vec![0.0; rows.len * d], vec![0.0; rows.len * d]);
+    let group = shape.heads / shape.kv_heads;
+    let (mut p, mut ds, mut transposed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut block_rows = vec![0.0; BLOCK * d];
+    for head in kv_head * group..(kv_head + 1) * group {
+        for (row, count, from, to) in blocks(shape, rows, 0) {
+            let keys = to - from;
+            let first = (rows.start + row) * width + head * d;
+            p.resize(count * keys, 0.0);
+            ds.resize(count * keys, 0.0);
+            transposed.resize(count * keys, 0.0);
+            let queries = Left { data: &q[first..], m: count, row_stride: width };
+            matmul(queries, kv.keys_view(from, to), Start::Zero, &mut p, keys, Threads::One);
+            let raw = shape.soft_cap.map(|_| p.clone());
+            for (r, line) in p.chunks_exact_mut(keys).enumerate() {
+                let position = row + r;
+                softmax_visible(line, shape.first_visible(position).max(from) - from, position + 1 - from, shape.scale, shape.soft_cap);
+            }
+
+            // dV += Pᵀ dO
+            transpose_into(&p, count, keys, &mut transposed, count);
+            let block = gather(&dout[first..], width, count, d, &mut block_rows);
+            let right = Packed::from_rows(block, count, d);
+            let left = Left { data: &transposed, m: keys, row_stride: count };
+            matmul(left, right.view(), Start::Kept, &mut dv[from * d..to * d], d, Threads::One);
+
+            // dP = dO Vᵀ, dS = P (dP - Σ P dP) · scale, through the cap where there is one
+            let left = Left { data: &dout[first..], m: count, row_stride: width };
+            matmul(left, vk.keys_view(from, to), Start::Zero, &mut ds, keys, Threads::One);
+            for (r, (ds, p)) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).enumerate() {
+                let mean = sum_of(keys, |i| p[i] * ds[i]);
+                for (ds, p) in ds.iter_mut().zip(p) {
+                    *ds = p * (*ds - mean) * shape.scale;
+                }
+                if let (Some(raw), Some(cap)) = (&raw, shape.soft_cap) {
+                    for (ds, s) in ds.iter_mut().zip(&raw[r * keys..]) {
+                        let t = tanh(s * shape.scale / cap);
+                        *ds *= 1.0 - t * t;
+                    }
+                }
+            }
+
+            // dQ = dS K
+            let left = Left { data: &ds, m: count, row_stride: keys };
+            let block = &mut block_rows[..count * d];
+            matmul(left, vk.values_view(from, to), Start::Zero, block, d, Threads::One);
+            dq_all.write(block, first, width, d);
+
+            // dK += dSᵀ Q
+            transpose_into(&ds, count, keys, &mut transposed, count);
+            let block = gather(&q[first..], width, count, d, &mut block_rows);
+            let right = Packed::from_rows(block, count, d);
+            let left = Left { data: &transposed, m: keys, row_stride: count };
+            matmul(left, right.view(), Start::Kept, &mut dk[from * d..to * d], d, Threads::One);
+        }
+    }
+    dk_all.write(&dk, kv_first, kv_width, d);
+    dv_all.write(&dv, kv_first, kv_width, d);
+}
+
+/// Copies `rows` strided rows of `d` values together.
+fn gather<'a>(from: &[f32], stride: usize, rows: usize, d: usize, out: &'a mut [f32]) -> &'a [f32] {
+    for (row, line) in out.chunks_exact_mut(d).take(rows).enumerate() {
+        line.copy_from_slice(&from[row * stride..][..d]);
+    }
+    &out[..rows * d]
+}
+
+#[cfg(test)]
+mod tests;

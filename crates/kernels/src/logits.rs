@@ -1,0 +1,99 @@
+//! What a row of logits says: log-sum-exp, entropy, arg-max, log-probability of a target.
+
+use crate::isa::dispatch;
+use crate::vector::{exp, sum_of};
+
+/// Values whose partial sums stay in f32 before they enter the f64 total.
+const BLOCK: usize = 1024;
+
+/// Summary of one row of logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowSummary {
+    /// `ln Σ e^logit`, nats.
+    pub log_sum_exp: f64,
+    /// Shannon entropy of the softmax, nats.
+    pub entropy: f64,
+    /// Index of the largest logit; the first one of several.
+    pub argmax: usize,
+    /// The largest logit.
+    pub max: f32,
+}
+
+dispatch! {
+    /// Summarises one row of logits. A row with NaN or +infinity gives a non-finite `log_sum_exp`.
+    pub fn summarise(row: &[f32]) -> RowSummary {
+        let (mut argmax, mut max) = (0, f32::NEG_INFINITY);
+        for (block, values) in row.chunks(BLOCK).enumerate() {
+            let top = values.iter().fold(f32::NEG_INFINITY, |top, x| if *x > top { *x } else { top });
+            if top > max {
+                max = top;
+                argmax = block * BLOCK + values.iter().position(|x| *x == top).unwrap_or(0);
+            }
+        }
+        let (mut total, mut weighted) = (0.0f64, 0.0f64);
+        for values in row.chunks(BLOCK) {
+            total += f64::from(sum_of(values.len(), |i| exp(values[i] - max)));
+            weighted += f64::from(sum_of(values.len(), |i| {
+                let shifted = values[i] - max;
+                // 0 · ln 0 = 0, also for a logit of -infinity
+                if shifted > -88.0 { exp(shifted) * shifted } else { 0.0 }
+            }));
+        }
+        let log_total = total.ln();
+        RowSummary { log_sum_exp: f64::from(max) + log_total, entropy: log_total - weighted / total, argmax, max }
+    }
+}
+
+dispatch! {
+    /// `softmax(logits)` scaled by `scale`, in place.
+    pub fn softmax_scaled(row: &mut [f32], log_sum_exp: f32, scale: f32) {
+        for x in row.iter_mut() {
+            *x = exp(*x - log_sum_exp) * scale;
+        }
+    }
+}
+
+dispatch! {
+    /// `cap · tanh(x / cap)`, in place (Gemma 2, section 2).
+    pub fn soft_cap(row: &mut [f32], cap: f32) {
+        for x in row.iter_mut() {
+            *x = cap * crate::vector::tanh(*x / cap);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_uniform_row() {
+        let row = summarise(&[2.0; 3000]);
+        assert!((row.entropy - 3000f64.ln()).abs() < 1e-6);
+        assert!((row.log_sum_exp - 2.0 - 3000f64.ln()).abs() < 1e-6);
+        assert_eq!(row.argmax, 0);
+    }
+
+    #[test]
+    fn impossible_tokens_count_for_nothing() {
+        let row = summarise(&[f32::NEG_INFINITY, 1.0, 1.0]);
+        assert!((row.entropy - 2f64.ln()).abs() < 1e-6);
+        assert_eq!(row.argmax, 1);
+        assert!(!summarise(&[0.0, f32::NAN]).log_sum_exp.is_finite());
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_definition(row in proptest::collection::vec(-20.0f32..20.0, 1..3000)) {
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let total: f64 = row.iter().map(|x| f64::from(x - max).exp()).sum();
+            let lse = f64::from(max) + total.ln();
+            let entropy: f64 = row.iter().map(|x| { let l = f64::from(*x) - lse; -l.exp() * l }).sum();
+            let summary = summarise(&row);
+            prop_assert!((summary.log_sum_exp - lse).abs() < 2e-6);
+            prop_assert!((summary.entropy - entropy).abs() < 2e-5, "{} {entropy}", summary.entropy);
+            prop_assert_eq!(row[summary.argmax], max);
+        }
+    }
+}

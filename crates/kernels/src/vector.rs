@@ -1,0 +1,115 @@
+//! Sums, dot products and the exponential, with a fixed order of operations.
+
+/// Partial sums of one row: value `i` goes to lane `i % 16`.
+pub(crate) const LANES: usize = 16;
+
+/// Adds sixteen partial sums in a fixed tree.
+#[inline(always)]
+pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+/// Sum of `f(i)` for `i` in `0..len` in sixteen interleaved partial sums.
+#[inline(always)]
+pub(crate) fn sum_of(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let whole = len / LANES * LANES;
+    let mut i = 0;
+    while i < whole {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(i + lane);
+        }
+        i += LANES;
+    }
+    for (lane, sum) in lanes.iter_mut().enumerate().take(len - whole) {
+        *sum += f(whole + lane);
+    }
+    sum_lanes(lanes)
+}
+
+/// `e^x` to about one unit in the last place; 0 below -87.3, infinity above 88.7.
+///
+/// Range reduction by powers of two and a polynomial of degree 6, in fused multiply-adds, so that scalar and vector
+/// code agree.
+#[inline(always)]
+#[must_use]
+pub fn exp(x: f32) -> f32 {
+    const LOW: f32 = -87.336_54;
+    const HIGH: f32 = 88.722_83;
+    const LN2_HIGH: f32 = 0.693_145_75;
+    const LN2_LOW: f32 = 1.428_606_8e-6;
+    let clamped = x.clamp(LOW, HIGH);
+    let power = (clamped * std::f32::consts::LOG2_E).round_ties_even();
+    let r = power.mul_add(-LN2_LOW, power.mul_add(-LN2_HIGH, clamped));
+    let p = 1.388_888_9e-3_f32;
+    let p = p.mul_add(r, 8.333_334e-3);
+    let p = p.mul_add(r, 4.166_666_6e-2);
+    let p = p.mul_add(r, 1.666_666_7e-1);
+    let p = p.mul_add(r, 0.5);
+    let p = p.mul_add(r, 1.0);
+    let p = p.mul_add(r, 1.0);
+    // Two factors, because 2^128 is no float while the product may be one.
+    #[expect(clippy::cast_possible_truncation, reason = "between -126 and 128")]
+    let power = power as i32;
+    let half = power >> 1;
+    let scale = |e: i32| f32::from_bits(((e + 127) << 23).cast_unsigned());
+    let value = p * scale(half) * scale(power - half);
+    if x < LOW {
+        0.0
+    } else if x > HIGH {
+        f32::INFINITY
+    } else {
+        value
+    }
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+#[must_use]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `tanh x` to about 1e-7 absolute.
+#[inline(always)]
+#[must_use]
+pub fn tanh(x: f32) -> f32 {
+    2.0 * sigmoid(2.0 * x) - 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn exp_is_close_to_the_library(x in -87.0f32..88.0) {
+            let expected = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - expected).abs() / expected;
+            prop_assert!(error < 3e-7, "exp({x}): relative error {error}");
+        }
+
+        #[test]
+        fn sums_take_every_value_once(len in 0usize..100) {
+            let expected: f32 = (0..len).map(|i| i as f32).sum();
+            prop_assert_eq!(sum_of(len, |i| i as f32), expected);
+        }
+    }
+
+    #[test]
+    fn exp_at_its_ends() {
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(100.0), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+        assert!((tanh(0.5) - 0.5f32.tanh()).abs() < 2e-7);
+    }
+}

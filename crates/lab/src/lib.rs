@@ -1,1 +1,4 @@
 //! placeholder
+
+pub mod figure;
+pub mod report;

@@ -1,1 +1,21 @@
-//! placeholder
+//! The mathematics of lathe's measurements, on slices in memory.
+//!
+//! * [`spectrum`]: Matrix Nuclear-Norm, matrix entropy, eRank, nuclear norm and RankMe of hidden states,
+//!   each beside the value of a Gaussian cloud of the same shape.
+//! * [`tokens`]: loss per token, per byte and per token type, by frequency.
+//! * [`attention`]: the share of attention on a span, streamed as column sums, with control spans.
+//! * [`statistics`]: the bootstrap, moments and histogram entropy they report with.
+//!
+//! Nothing here opens a file, runs a model, prints, or depends on the number of threads. A number that
+//! is undefined is [`Measured::Undefined`] with a reason, never NaN, 0 or −1; a wrong input is a
+//! [`MeasureError`].
+
+pub mod attention;
+mod error;
+mod measured;
+pub mod spectrum;
+pub mod statistics;
+pub mod tokens;
+
+pub use error::MeasureError;
+pub use measured::{Estimate, Interval, Measured, Number, Reason};

@@ -1,1 +1,34 @@
-//! placeholder
+//! The model layer of lathe: references, configurations, and the one decoder.
+//!
+//! [`reference`] finds a model's files, [`open()`] reads their headers into a [`DecoderSpec`], and
+//! [`Opened::decoder`] loads the weights into the one forward pass, [`Decoder::forward`]. This crate knows nothing of
+//! the methods that use it.
+
+mod batch;
+mod cache;
+pub mod catalog;
+mod config;
+mod decoder;
+mod error;
+pub mod family;
+mod gguf;
+mod open;
+mod ops;
+mod parameters;
+pub mod reference;
+pub mod rotary;
+mod score;
+pub mod spec;
+mod tap;
+
+pub use batch::Batch;
+pub use cache::KvCache;
+pub use config::Config;
+pub use decoder::{Decoder, Weights};
+pub use error::Error;
+pub use lathe_kernels::attention::Pattern;
+pub use open::{Opened, open};
+pub use parameters::{CheckpointSource, ParameterSource, RandomSource};
+pub use score::TokenScore;
+pub use spec::DecoderSpec;
+pub use tap::{NoTap, Site, Tap};

@@ -1,0 +1,11 @@
+//! Tests of the crate through its public interface: golden blocks, opening, writing, and files that are wrong.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod blocks;
+mod corrupt_gguf;
+mod corrupt_safetensors;
+mod opening;
+mod properties;
+mod samples;
+mod seeds;
+mod writing;

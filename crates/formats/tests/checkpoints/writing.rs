@@ -1,0 +1,201 @@
+//! The writers: order, lengths, and what is left behind.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use lathe_formats::write;
+use lathe_formats::{Checkpoint, ElementType, Error, GgufArray, GgufValue};
+
+use crate::samples::spec;
+
+#[test]
+fn tensors_come_in_order_and_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let tensors = [
+        spec("a", &[2], ElementType::U16),
+        spec("e", &[0], ElementType::F32),
+        spec("b", &[4], ElementType::U8),
+    ];
+    let begin = || write::safetensors(&path, &BTreeMap::new(), &tensors).unwrap();
+
+    let mut writer = begin();
+    assert!(matches!(
+        writer.append("b", &[0; 4]),
+        Err(Error::OutOfOrder { .. })
+    ));
+    assert!(matches!(
+        writer.append("a", &[0; 5]),
+        Err(Error::WrongLength {
+            needs: 4,
+            got: 5,
+            ..
+        })
+    ));
+    writer.append("a", &[1, 2, 3]).unwrap();
+    assert!(matches!(
+        writer.append("b", &[0]),
+        Err(Error::OutOfOrder { .. })
+    ));
+    assert!(matches!(
+        writer.append("a", &[4, 5]),
+        Err(Error::WrongLength { .. })
+    ));
+    writer.append("a", &[4]).unwrap();
+    writer.append("b", &[5, 6, 7, 8]).unwrap();
+    assert!(matches!(
+        writer.append("b", &[9]),
+        Err(Error::OutOfOrder { .. })
+    ));
+    writer.finish().unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.tensor("a").unwrap().bytes(), [1, 2, 3, 4]);
+    assert_eq!(checkpoint.tensor("b").unwrap().bytes(), [5, 6, 7, 8]);
+
+    let mut writer = begin();
+    writer.append("a", &[0; 4]).unwrap();
+    writer.append("e", &[]).unwrap();
+    writer.append("b", &[0; 3]).unwrap();
+    assert!(matches!(writer.finish(), Err(Error::Unfinished { tensor, .. }) if tensor == "b"));
+}
+
+#[test]
+fn a_target_changes_only_when_the_file_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    fs::write(&path, "before").unwrap();
+    let tensors = [
+        spec("a", &[1 << 20], ElementType::I8),
+        spec("b", &[1], ElementType::I8),
+    ];
+    let mut writer = write::gguf(&path, &[], &tensors).unwrap();
+    writer.append("a", &vec![1; 1 << 20]).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"before");
+    drop(writer);
+    let names = || fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!((fs::read(&path).unwrap(), names()), (b"before".to_vec(), 1));
+
+    let mut writer = write::gguf(&path, &[], &tensors).unwrap();
+    writer.append("a", &vec![1; 1 << 20]).unwrap();
+    assert!(writer.finish().is_err());
+    assert_eq!((fs::read(&path).unwrap(), names()), (b"before".to_vec(), 1));
+
+    let mut writer = write::gguf(&path, &[], &tensors).unwrap();
+    writer.append("a", &vec![1; 1 << 20]).unwrap();
+    writer.append("b", &[2]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(names(), 1);
+    assert_eq!(Checkpoint::open(&path).unwrap().tensors().len(), 2);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(folder.path().join("plain"), "").unwrap();
+        let mode = |name: &str| {
+            fs::metadata(folder.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode("m.gguf"), mode("plain"));
+    }
+}
+
+#[test]
+fn floats_are_rounded_to_the_stored_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let tensors = [
+        spec("single", &[3], ElementType::F32),
+        spec("half", &[3], ElementType::F16),
+        spec("brain", &[3], ElementType::BF16),
+        spec("byte", &[3], ElementType::U8),
+    ];
+    let values = [1.0, 0.1, -65_504.0];
+    let mut writer = write::safetensors(&path, &BTreeMap::new(), &tensors).unwrap();
+    for tensor in ["single", "half", "brain"] {
+        writer.append_f32(tensor, &values[..1]).unwrap();
+        writer.append_f32(tensor, &values[1..]).unwrap();
+    }
+    assert!(matches!(
+        writer.append_f32("byte", &values),
+        Err(Error::Unwritable { .. })
+    ));
+    writer.append("byte", &[1, 2, 3]).unwrap();
+    writer.finish().unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let read = |name: &str| checkpoint.tensor(name).unwrap().to_f32().unwrap();
+    assert_eq!(read("single"), values);
+    assert_eq!(read("half"), [1.0, 0.099_975_586, -65_504.0]);
+    assert_eq!(read("brain"), [1.0, 0.100_097_656, -65_536.0]);
+}
+
+#[test]
+fn what_a_format_cannot_hold_is_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m");
+    let safetensors = |tensors: &[write::TensorSpec]| {
+        write::safetensors(&path, &BTreeMap::new(), tensors).unwrap_err()
+    };
+    let gguf = |metadata: &[(String, GgufValue)], tensors: &[write::TensorSpec]| {
+        write::gguf(&path, metadata, tensors).unwrap_err()
+    };
+    let bytes = |name: &str| spec(name, &[2], ElementType::I8);
+
+    let blocks = spec("w", &[32], ElementType::Q4_0);
+    assert!(matches!(safetensors(&[blocks]), Error::Unwritable { .. }));
+    assert!(matches!(
+        safetensors(&[bytes("__metadata__")]),
+        Error::Unwritable { .. }
+    ));
+    assert!(matches!(
+        safetensors(&[bytes("w"), bytes("w")]),
+        Error::DuplicateTensor { .. }
+    ));
+    assert!(matches!(
+        safetensors(&[spec("w", &[usize::MAX, 2], ElementType::F32)]),
+        Error::BadShape { .. }
+    ));
+
+    assert!(matches!(
+        gguf(&[], &[spec("w", &[2], ElementType::Bool)]),
+        Error::Unwritable { .. }
+    ));
+    assert!(matches!(
+        gguf(&[], &[spec("w", &[1; 5], ElementType::F32)]),
+        Error::TooManyDimensions { .. }
+    ));
+    assert!(matches!(
+        gguf(&[], &[spec("w", &[2, 16], ElementType::Q4_0)]),
+        Error::BadShape { .. }
+    ));
+    assert!(matches!(
+        gguf(&[], &[bytes("w"), bytes("w")]),
+        Error::DuplicateTensor { .. }
+    ));
+    let key = |value: GgufValue| ("general.alignment".to_owned(), value);
+    assert!(matches!(
+        gguf(&[key(GgufValue::U32(24))], &[]),
+        Error::BadAlignment { .. }
+    ));
+    assert!(matches!(
+        gguf(&[key(GgufValue::U64(32))], &[]),
+        Error::Unwritable { .. }
+    ));
+    let twice = [key(GgufValue::U32(32)), key(GgufValue::U32(32))];
+    assert!(matches!(gguf(&twice, &[]), Error::DuplicateKey { .. }));
+    let mut deep = GgufArray::U8(vec![1]);
+    for _ in 0..4 {
+        deep = GgufArray::Array(vec![deep]);
+    }
+    assert!(matches!(
+        gguf(&[("deep".to_owned(), GgufValue::Array(deep))], &[]),
+        Error::NestedTooDeep { .. }
+    ));
+
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let nowhere = folder.path().join("absent").join("m.gguf");
+    assert!(matches!(
+        write::gguf(&nowhere, &[], &[]),
+        Err(Error::Io { .. })
+    ));
+}

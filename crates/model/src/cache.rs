@@ -1,0 +1,94 @@
+//! Keys and values of sequences that are being decoded.
+
+use lathe_kernels::attention::KeyValues;
+
+use crate::Error;
+use crate::spec::DecoderSpec;
+
+/// Cached keys and values: one slot per sequence, each with its layers and heads. Layers with a window keep about the
+/// window. Memory: `2 · 4 bytes · Σ layers (kv_heads · head_dim)` per position.
+#[derive(Clone)]
+pub struct KvCache {
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone)]
+struct Slot {
+    len: usize,
+    /// `[layer][kv head]`
+    layers: Vec<Vec<KeyValues>>,
+}
+
+impl KvCache {
+    /// An empty cache of `slots` sequences.
+    #[must_use]
+    pub fn new(spec: &DecoderSpec, slots: usize) -> Self {
+        let layers: Vec<Vec<KeyValues>> = spec
+            .layers
+            .iter()
+            .map(|layer| vec![KeyValues::new(layer.attention.head_dim); layer.attention.kv_heads])
+            .collect();
+        Self { slots: vec![Slot { len: 0, layers }; slots] }
+    }
+
+    /// Number of sequences.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Positions of a sequence.
+    #[must_use]
+    pub fn len(&self, slot: usize) -> usize {
+        self.slots[slot].len
+    }
+
+    /// Whether a sequence has no positions.
+    #[must_use]
+    pub fn is_empty(&self, slot: usize) -> bool {
+        self.len(slot) == 0
+    }
+
+    /// Makes `slot` a copy of `from`: a shared prefix.
+    pub fn copy(&mut self, from: usize, slot: usize) {
+        self.slots[slot] = self.slots[from].clone();
+    }
+
+    /// Forgets the positions of a sequence from `len` on.
+    ///
+    /// # Errors
+    /// A window has dropped positions that the shorter sequence would see.
+    pub fn rollback(&mut self, slot: usize, len: usize, spec: &DecoderSpec) -> Result<(), Error> {
+        let slot = &mut self.slots[slot];
+        if len >= slot.len {
+            return Ok(());
+        }
+        for (layer, heads) in spec.layers.iter().zip(&slot.layers) {
+            let needed = layer.attention.window.map_or(0, |window| (len + 1).saturating_sub(window));
+            if let Some(kv) = heads.first().filter(|kv| kv.first() > needed) {
+                return Err(Error::RolledPastWindow { position: len, stored_from: kv.first() });
+            }
+        }
+        slot.layers.iter_mut().flatten().for_each(|kv| kv.truncate(len));
+        slot.len = len;
+        Ok(())
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots.iter().flat_map(|slot| slot.layers.iter().flatten()).map(KeyValues::bytes).sum()
+    }
+
+    pub(crate) fn heads_mut(&mut self, slot: usize, layer: usize) -> &mut [KeyValues] {
+        &mut self.slots[slot].layers[layer]
+    }
+
+    pub(crate) fn heads(&self, slot: usize, layer: usize) -> &[KeyValues] {
+        &self.slots[slot].layers[layer]
+    }
+
+    pub(crate) fn advance(&mut self, slot: usize, rows: usize) {
+        self.slots[slot].len += rows;
+    }
+}

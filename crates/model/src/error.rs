@@ -1,0 +1,169 @@
+//! What can be wrong with a model, in one sentence each.
+
+use std::path::PathBuf;
+
+/// An error of opening or running a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A checkpoint file cannot be read.
+    #[error(transparent)]
+    Format(#[from] lathe_formats::Error),
+    /// A tokenizer or template cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] lathe_tokenizer::Error),
+    /// A reference does not resolve.
+    #[error(transparent)]
+    Reference(#[from] crate::reference::ReferenceError),
+    /// A file of the model cannot be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A JSON file is not JSON.
+    #[error("{}: not valid JSON: {source}", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// A configuration lacks a field.
+    #[error("{}: field `{field}` is missing", file.display())]
+    MissingField {
+        /// The configuration.
+        file: PathBuf,
+        /// The field.
+        field: String,
+    },
+    /// A field of a configuration has a value that cannot be used.
+    #[error("{}: field `{field}` is {found}, expected {expected}", file.display())]
+    BadField {
+        /// The configuration.
+        file: PathBuf,
+        /// The field.
+        field: String,
+        /// The value as written.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// The architecture is not in the table.
+    #[error("{}: architecture `{found}` is not supported", file.display())]
+    UnknownFamily {
+        /// The configuration.
+        file: PathBuf,
+        /// The architecture as written.
+        found: String,
+        /// The most similar names of the table.
+        nearest: Vec<String>,
+    },
+    /// Tensors that the architecture needs are not in the checkpoint.
+    #[error("{}: {} tensor(s) missing: {}", file.display(), names.len(), list(names))]
+    MissingTensors {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The names looked for.
+        names: Vec<String>,
+    },
+    /// Tensors of the checkpoint that no rule of its architecture claims.
+    #[error("{}: {} tensor(s) unknown to architecture `{family}`: {}", file.display(), names.len(), list(names))]
+    UnclaimedTensors {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The architecture.
+        family: String,
+        /// The names found.
+        names: Vec<String>,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{}: tensor `{tensor}` has shape {found:?}, the configuration says {expected:?}", file.display())]
+    WrongShape {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the configuration gives.
+        expected: Vec<usize>,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token id {id} at position {position} is outside the vocabulary of {vocab_size}")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Its place in the input.
+        position: usize,
+        /// Ids of the model.
+        vocab_size: usize,
+    },
+    /// A text is longer than the model's context.
+    #[error("{tokens} tokens do not fit the model's context of {context}")]
+    ContextExceeded {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// Positions of the model.
+        context: usize,
+    },
+    /// A forward pass of no tokens.
+    #[error("nothing to run: the input has no tokens")]
+    NoTokens,
+    /// A cached sequence and its next tokens do not join.
+    #[error("sequence {slot} of the cache holds {cached} positions, the next tokens start at {position}")]
+    CacheMismatch {
+        /// Sequence of the cache.
+        slot: usize,
+        /// Positions stored.
+        cached: usize,
+        /// Position asked for.
+        position: usize,
+    },
+    /// A rollback to positions that a sliding window has dropped.
+    #[error("cannot roll back to {position}: the sliding window has dropped positions before {stored_from}")]
+    RolledPastWindow {
+        /// Position asked for.
+        position: usize,
+        /// First position stored.
+        stored_from: usize,
+    },
+    /// The model has no tokenizer, or its tokenizer cannot be used.
+    #[error("{}: no tokenizer beside the weights", file.display())]
+    NoTokenizer {
+        /// The model.
+        file: PathBuf,
+    },
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
+impl Error {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Format(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Reference(error) => error.hint(),
+            Self::UnknownFamily { nearest, .. } if !nearest.is_empty() => {
+                Some(format!("the nearest supported architectures are {}", nearest.join(", ")))
+            }
+            Self::MissingTensors { .. } => {
+                Some("the file may be a shard of a larger checkpoint; give the folder instead".into())
+            }
+            Self::ContextExceeded { .. } => Some("shorten the text, or measure it in windows with `--window`".into()),
+            Self::NoTokenizer { .. } => Some("give token ids with `--ids`, or put `tokenizer.json` in the folder".into()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Opening a model: from files to a specification, weights, a tokenizer and a template.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lathe_formats::{Checkpoint, ElementType};
+use lathe_tokenizer::{ChatTemplate, Tokenizer};
+
+use crate::config::Config;
+use crate::decoder::{Decoder, Weights};
+use crate::family::{self, Family};
+use crate::gguf;
+use crate::parameters::{CheckpointSource, RandomSource};
+use crate::rotary::Scaling;
+use crate::spec::DecoderSpec;
+use crate::Error;
+
+/// A model whose header has been read: everything but the weights.
+pub struct Opened {
+    /// The file or folder that was given.
+    pub path: PathBuf,
+    /// The mapped checkpoint.
+    pub checkpoint: Arc<Checkpoint>,
+    /// What the decoder is made of.
+    pub spec: DecoderSpec,
+    /// The architecture's row of the table.
+    pub family: &'static Family,
+    source: CheckpointSource,
+}
+
+/// Opens a folder, a `.safetensors` file beside its `config.json`, or a `.gguf` file. Reads headers only.
+///
+/// # Errors
+/// Files are missing or malformed, the architecture is unknown, or tensors and configuration disagree.
+pub fn open(path: &Path) -> Result<Opened, Error> {
+    let checkpoint = Arc::new(Checkpoint::open(path)?);
+    let (config, family) = match checkpoint.gguf() {
+        Some(header) => gguf::config(&checkpoint, header)?,
+        None => {
+            let config = Config::read(&folder_of(path).join("config.json"))?;
+            let family = family::of(&config)?;
+            (config, family)
+        }
+    };
+    let mut spec = (family.translate)(&config)?;
+    if let Some(divisors) = checkpoint.tensor(gguf::ROTARY_DIVISORS) {
+        let divisors = divisors.to_f32()?;
+        spec.rotary.iter_mut().for_each(|rotary| rotary.scaling = Scaling::Divisors(divisors.clone()));
+    }
+    let source = CheckpointSource::new(checkpoint.clone(), &spec, family)?;
+    Ok(Opened { path: path.into(), checkpoint, spec, family, source })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    if path.is_dir() { path } else { path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")) }
+}
+
+impl Opened {
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// A tensor cannot be read.
+    pub fn decoder(&self, weights: Weights) -> Result<Decoder, Error> {
+        Decoder::load(self.spec.clone(), Arc::new(self.source.clone()), weights)
+    }
+
+    /// The same architecture with seeded random weights ([`RandomSource`]).
+    ///
+    /// # Errors
+    /// A tensor operation fails.
+    pub fn random_decoder(&self, seed: u64) -> Result<Decoder, Error> {
+        let source = Arc::new(RandomSource::new(self.spec.clone(), seed));
+        Decoder::load(self.spec.clone(), source, Weights::Frozen)
+    }
+
+    /// Whether a tokenizer lies beside or inside the weights.
+    #[must_use]
+    pub fn has_tokenizer(&self) -> bool {
+        match self.checkpoint.gguf() {
+            Some(header) => header.get("tokenizer.ggml.model").is_some(),
+            None => folder_of(&self.path).join("tokenizer.json").exists(),
+        }
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// There is none, or it is malformed.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        if !self.has_tokenizer() {
+            return Err(Error::NoTokenizer { file: self.path.clone() });
+        }
+        Ok(match self.checkpoint.gguf() {
+            Some(header) => Tokenizer::from_gguf(header)?,
+            None => Tokenizer::from_folder(folder_of(&self.path))?,
+        })
+    }
+
+    /// The default chat template, where the model has one.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, Error> {
+        let templates = match self.checkpoint.gguf() {
+            Some(header) => ChatTemplate::from_gguf(header)?,
+            None => ChatTemplate::from_folder(folder_of(&self.path))?,
+        };
+        Ok(templates.into_iter().next())
+    }
+
+    /// The tensor of the checkpoint that holds a parameter of [`DecoderSpec::parameters`].
+    #[must_use]
+    pub fn tensor_name(&self, parameter: &str) -> Option<&str> {
+        self.source.tensor_name(parameter)
+    }
+
+    /// Tensors and bytes of each element type, the most bytes first.
+    #[must_use]
+    pub fn element_types(&self) -> Vec<(ElementType, usize, usize)> {
+        let mut types: Vec<(ElementType, usize, usize)> = Vec::new();
+        for info in self.checkpoint.tensors() {
+            match types.iter_mut().find(|(element, ..)| *element == info.element) {
+                Some((_, tensors, bytes)) => {
+                    *tensors += 1;
+                    *bytes += info.bytes();
+                }
+                None => types.push((info.element, 1, info.bytes())),
+            }
+        }
+        types.sort_by_key(|(_, _, bytes)| std::cmp::Reverse(*bytes));
+        types
+    }
+}

@@ -1,0 +1,363 @@
+//! The differentiable operations of the forward pass, each with its analytic gradient.
+//!
+//! They join the kernels to candle's tape: on frozen weights no graph is kept; on trainable ones every operation here
+//! has a backward pass (candle's own fused norm, softmax and rotary ops have none and would stop gradients silently).
+//! All tensors are f32 on the CPU, rows of packed tokens.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use lathe_kernels::activation::{self, Activation};
+use lathe_kernels::attention::{self, KeyValues, Rows};
+use lathe_kernels::logits;
+use lathe_kernels::matmul::{Left, Packed, Start, Threads, matmul, transpose_into};
+use lathe_kernels::norm::{self, Kind};
+use lathe_kernels::rotary::{Angles, Direction};
+
+/// A tensor of `values` with shape `shape`.
+pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &Device::Cpu)
+}
+
+/// Calls `f` with the values of a contiguous f32 tensor.
+pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(values(storage, layout)?),
+        _ => bail!("expected a tensor on the CPU"),
+    }
+}
+
+fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((from, to))) => Ok(&values[from..to]),
+        (CpuStorage::F32(_), None) => bail!("expected a contiguous tensor of shape {:?}", layout.shape()),
+        _ => bail!("expected a tensor of f32"),
+    }
+}
+
+fn rows_of(layout: &Layout) -> Result<(usize, usize)> {
+    layout.shape().dims2()
+}
+
+fn done(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
+    Ok((CpuStorage::F32(values), shape.into()))
+}
+
+/// `x Wᵀ + b` with frozen, packed weights: `x` is `[rows, in]`, the result `[rows, out]`.
+pub(crate) fn linear_frozen(x: &Tensor, weight: &Arc<Packed>, bias: Option<&Arc<Vec<f32>>>) -> Result<Tensor> {
+    let op = LinearFrozen { weight: weight.clone(), bias: bias.cloned() };
+    if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+struct LinearFrozen {
+    weight: Arc<Packed>,
+    bias: Option<Arc<Vec<f32>>>,
+}
+
+impl CustomOp1 for LinearFrozen {
+    fn name(&self) -> &'static str {
+        "linear-frozen"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, width) = rows_of(layout)?;
+        if width != self.weight.k() {
+            bail!("linear layer of {} inputs got rows of {width}", self.weight.k());
+        }
+        let n = self.weight.n();
+        let mut out = vec![0.0; rows * n];
+        let start = self.bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
+        let left = Left { data: values(x, layout)?, m: rows, row_stride: width };
+        matmul(left, self.weight.view(), start, &mut out, n, Threads::Pool);
+        done(out, (rows, n))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (k, n) = (self.weight.k(), self.weight.n());
+        let mut w = vec![0.0; n * k];
+        for (column, row) in w.chunks_exact_mut(k.max(1)).enumerate() {
+            self.weight.column(column, row);
+        }
+        let grad = grad.contiguous()?;
+        let rows = grad.dim(0)?;
+        with_values(&grad, |grad| tensor(times(grad, rows, n, &w, k), (rows, k))).map(Some)
+    }
+}
+
+/// `A[m, k] · B[k, n]`, both row-major.
+fn times(a: &[f32], m: usize, k: usize, b: &[f32], n: usize) -> Vec<f32> {
+    let mut out = vec![0.0; m * n];
+    let right = Packed::from_rows(b, k, n);
+    matmul(Left { data: a, m, row_stride: k }, right.view(), Start::Zero, &mut out, n, Threads::Pool);
+    out
+}
+
+/// `x Wᵀ` with a trainable weight `[out, in]`; the bias, where there is one, is added by the tape.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, Linear)?;
+    bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+}
+
+struct Linear;
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ((rows, k), (n, wk)) = (rows_of(lx)?, rows_of(lw)?);
+        if k != wk {
+            bail!("linear layer of {wk} inputs got rows of {k}");
+        }
+        let mut out = vec![0.0; rows * n];
+        let right = Packed::from_transposed(values(w, lw)?, n, k);
+        let left = Left { data: values(x, lx)?, m: rows, row_stride: k };
+        matmul(left, right.view(), Start::Zero, &mut out, n, Threads::Pool);
+        done(out, (rows, n))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let ((rows, k), n) = (x.dims2()?, w.dim(0)?);
+        with_values(&grad, |grad| {
+            let dx = with_values(w, |w| tensor(times(grad, rows, n, w, k), (rows, k)))?;
+            let mut transposed = vec![0.0; grad.len()];
+            transpose_into(grad, rows, n, &mut transposed, rows);
+            let dw = with_values(x, |x| tensor(times(&transposed, n, rows, x, k), (n, k)))?;
+            Ok((Some(dx), Some(dw)))
+        })
+    }
+}
+
+/// Normalises rows; `weight` holds the full factor `g`.
+pub(crate) fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: Kind, eps: f32, width: usize) -> Result<Tensor> {
+    let op = Norm { kind, eps, width };
+    let x = x.contiguous()?;
+    let tracked = x.track_op() || weight.track_op();
+    let y = if tracked { x.apply_op2(weight, op)? } else { x.apply_op2_no_bwd(weight, &op)? };
+    bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+}
+
+struct Norm {
+    kind: Kind,
+    eps: f32,
+    /// Width of a normalised row, which may be one head of a wider row.
+    width: usize,
+}
+
+impl CustomOp2 for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(x, lx)?;
+        let mut out = vec![0.0; x.len()];
+        norm::forward(self.kind, x, self.width, Some(values(w, lw)?), None, self.eps, &mut out);
+        done(out, lx.shape().clone())
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (mut dx, mut dw) = (vec![0.0; x.elem_count()], vec![0.0; self.width]);
+        with_values(x, |x_values| {
+            with_values(w, |w| {
+                with_values(&grad, |grad| {
+                    norm::backward(self.kind, x_values, self.width, Some(w), self.eps, grad, &mut dx, &mut dw, &mut []);
+                    Ok(())
+                })
+            })
+        })?;
+        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dw, self.width)?)))
+    }
+}
+
+/// Rotates the heads of `x`, `[tokens, heads · head_dim]`.
+pub(crate) fn rotate(x: &Tensor, angles: &Arc<Angles>, heads: usize, head_dim: usize) -> Result<Tensor> {
+    let op = Rotate { angles: angles.clone(), heads, head_dim };
+    if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+struct Rotate {
+    angles: Arc<Angles>,
+    heads: usize,
+    head_dim: usize,
+}
+
+impl CustomOp1 for Rotate {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut out = values(x, layout)?.to_vec();
+        self.angles.rotate(&mut out, self.heads, self.head_dim, Direction::Forward);
+        done(out, layout.shape().clone())
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let mut dx = with_values(&grad, |grad| Ok(grad.to_vec()))?;
+        self.angles.rotate(&mut dx, self.heads, self.head_dim, Direction::Backward);
+        tensor(dx, x.shape()).map(Some)
+    }
+}
+
+/// Causal attention of packed sequences that start at position 0.
+pub(crate) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    shape: attention::Shape,
+    sequences: &Arc<Vec<Rows>>,
+) -> Result<Tensor> {
+    let op = Attention { shape, sequences: sequences.clone() };
+    if q.track_op() || k.track_op() || v.track_op() {
+        q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+    } else {
+        q.apply_op3_no_bwd(k, v, &op)
+    }
+}
+
+struct Attention {
+    shape: attention::Shape,
+    sequences: Arc<Vec<Rows>>,
+}
+
+/// Keys and values of every (sequence, head) of a packed batch.
+pub(crate) fn key_values(shape: &attention::Shape, sequences: &[Rows], k: &[f32], v: &[f32]) -> Vec<KeyValues> {
+    let (d, width) = (shape.head_dim, shape.kv_heads * shape.head_dim);
+    let heads = sequences.iter().flat_map(|rows| (0..shape.kv_heads).map(move |head| (rows, head)));
+    heads
+        .map(|(rows, head)| {
+            let first = rows.start * width + head * d;
+            KeyValues::from_rows(d, &k[first..], &v[first..], width, rows.len)
+        })
+        .collect()
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let q = values(q, lq)?;
+        let kv = key_values(&self.shape, &self.sequences, values(k, lk)?, values(v, lv)?);
+        let mut out = vec![0.0; q.len()];
+        attention::forward(&self.shape, &self.sequences, q, &kv.iter().collect::<Vec<_>>(), None, &mut out);
+        done(out, lq.shape().clone())
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (mut dq, mut dk, mut dv) =
+            (vec![0.0; q.elem_count()], vec![0.0; k.elem_count()], vec![0.0; v.elem_count()]);
+        with_values(q, |q| {
+            with_values(k, |k| {
+                with_values(v, |v| {
+                    with_values(&grad, |grad| {
+                        attention::backward(&self.shape, &self.sequences, q, k, v, grad, &mut dq, &mut dk, &mut dv);
+                        Ok(())
+                    })
+                })
+            })
+        })?;
+        Ok((Some(tensor(dq, q.shape())?), Some(tensor(dk, k.shape())?), Some(tensor(dv, v.shape())?)))
+    }
+}
+
+/// `f(gate) · up`.
+pub(crate) fn gated(gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
+    let op = Gated(f);
+    let tracked = gate.track_op() || up.track_op();
+    if tracked { gate.contiguous()?.apply_op2(&up.contiguous()?, op) } else { gate.apply_op2_no_bwd(up, &op) }
+}
+
+struct Gated(Activation);
+
+impl CustomOp2 for Gated {
+    fn name(&self) -> &'static str {
+        "gated-activation"
+    }
+
+    fn cpu_fwd(&self, gate: &CpuStorage, lg: &Layout, up: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (gate, up) = (values(gate, lg)?, values(up, lu)?);
+        let mut out = vec![0.0; gate.len()];
+        activation::gated(self.0, gate, up, &mut out);
+        done(out, lg.shape().clone())
+    }
+
+    fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        with_values(gate, |g| {
+            with_values(up, |u| {
+                with_values(&grad, |grad| {
+                    let scaled: Vec<f32> = grad.iter().zip(u).map(|(grad, up)| grad * up).collect();
+                    let (mut dgate, mut dup) = (vec![0.0; g.len()], vec![0.0; g.len()]);
+                    activation::plain_backward(self.0, g, &scaled, &mut dgate);
+                    activation::gated(self.0, g, grad, &mut dup);
+                    Ok((Some(tensor(dgate, gate.shape())?), Some(tensor(dup, up.shape())?)))
+                })
+            })
+        })
+    }
+}
+
+/// Negative log-likelihood of `targets[i]` under row `i` of `logits`, `[rows]`, nats.
+pub(crate) fn negative_log_likelihood(logits: &Tensor, targets: Vec<u32>) -> Result<Tensor> {
+    let (rows, vocab_size) = logits.dims2()?;
+    if targets.len() != rows || targets.iter().any(|id| *id as usize >= vocab_size) {
+        bail!("{} targets for {rows} rows of {vocab_size} logits, or one outside the vocabulary", targets.len());
+    }
+    logits.contiguous()?.apply_op1(NegativeLogLikelihood(targets))
+}
+
+struct NegativeLogLikelihood(Vec<u32>);
+
+impl CustomOp1 for NegativeLogLikelihood {
+    fn name(&self) -> &'static str {
+        "negative-log-likelihood"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, vocab_size) = rows_of(layout)?;
+        let x = values(x, layout)?;
+        let nll = x.chunks_exact(vocab_size).zip(&self.0).map(|(row, target)| {
+            (logits::summarise(row).log_sum_exp - f64::from(row[*target as usize])) as f32
+        });
+        done(nll.collect(), rows)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let vocab_size = x.dim(1)?;
+        let grad = grad.contiguous()?;
+        let mut dx = with_values(x, |x| Ok(x.to_vec()))?;
+        with_values(&grad, |grad| {
+            for ((row, target), grad) in dx.chunks_exact_mut(vocab_size).zip(&self.0).zip(grad) {
+                let log_sum_exp = logits::summarise(row).log_sum_exp as f32;
+                logits::softmax_scaled(row, log_sum_exp, *grad);
+                row[*target as usize] -= grad;
+            }
+            Ok(())
+        })?;
+        tensor(dx, x.shape()).map(Some)
+    }
+}

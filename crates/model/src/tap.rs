@@ -1,0 +1,67 @@
+//! Looking inside a forward pass while it runs.
+//!
+//! A [`Tap`] names the sites that it wants and is lent a view of each; nothing is kept unless the tap keeps it. Site
+//! names are those of TransformerLens, the field's shared vocabulary.
+
+use candle_core::Tensor;
+use lathe_kernels::attention::Pattern;
+
+use crate::Error;
+
+/// A place in the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Site {
+    /// Residual stream before a layer, `[tokens, hidden_size]`; layer 0 sees the scaled embedding.
+    ResidualPre(usize),
+    /// Attention probabilities of a layer, in blocks of queries of one head.
+    Pattern(usize),
+    /// The feed-forward part's inner values after activation and gate, `[tokens, width]`.
+    MlpPost(usize),
+    /// Residual stream after a layer, `[tokens, hidden_size]`.
+    ResidualPost(usize),
+    /// Last hidden state after the final norm, `[tokens, hidden_size]`.
+    FinalNorm,
+}
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ResidualPre(l) => write!(f, "blocks.{l}.hook_resid_pre"),
+            Self::Pattern(l) => write!(f, "blocks.{l}.attn.hook_pattern"),
+            Self::MlpPost(l) => write!(f, "blocks.{l}.mlp.hook_post"),
+            Self::ResidualPost(l) => write!(f, "blocks.{l}.hook_resid_post"),
+            Self::FinalNorm => write!(f, "ln_final.hook_normalized"),
+        }
+    }
+}
+
+/// Receives views of the sites that it wants.
+pub trait Tap: Sync {
+    /// Whether the forward pass should show this site.
+    fn wants(&self, site: Site) -> bool;
+
+    /// A tensor at a site.
+    ///
+    /// # Errors
+    /// Ends the forward pass.
+    fn tensor(&mut self, site: Site, value: &Tensor) -> Result<(), Error> {
+        let (_, _) = (site, value);
+        Ok(())
+    }
+
+    /// A block of attention probabilities of `layer`. Heads come from different threads; the blocks of one head come
+    /// in order, from one thread.
+    fn pattern(&self, layer: usize, pattern: &Pattern<'_>) {
+        let (_, _) = (layer, pattern);
+    }
+}
+
+/// Wants nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoTap;
+
+impl Tap for NoTap {
+    fn wants(&self, _: Site) -> bool {
+        false
+    }
+}

@@ -1,0 +1,260 @@
+//! Every supported architecture against the reference implementation (transformers, eager attention, f32), on tiny
+//! generated checkpoints: logits, hidden states, attention, greedy decoding through the cache, gradients.
+//!
+//! To add a family: its translation, a row in [`FIXTURES`], a folder in `tests/fixtures/parity`.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use candle_core::Tensor;
+use lathe_formats::Checkpoint;
+use lathe_model::{Batch, Decoder, Error, KvCache, NoTap, Opened, Pattern, Site, Tap, Weights, open};
+
+const FIXTURES: &[&str] = &["llama", "llama_tied_scaled", "qwen2", "gemma3", "mistral_window"];
+
+/// Largest deviation of a tensor, as a share of its largest absolute value.
+const TOLERANCE: f64 = 2e-4;
+/// Relative deviation of gradient norms and sums.
+const GRADIENT_TOLERANCE: f64 = 1e-3;
+
+#[test]
+fn every_fixture_agrees_with_the_reference() {
+    println!("{:<20} {:>10} {:>10} {:>10} {:>10} {:>10}", "fixture", "logits", "hidden", "attention", "loss", "gradient");
+    for name in FIXTURES {
+        let fixture = Fixture::open(name);
+        let frozen = fixture.opened.decoder(Weights::Frozen).unwrap();
+        let trainable = fixture.opened.decoder(Weights::Trainable).unwrap();
+        let mut worst = Worst::default();
+        for decoder in [&frozen, &trainable] {
+            for sequence in 0..3 {
+                fixture.compare_sequence(decoder, sequence, &mut worst);
+            }
+        }
+        fixture.compare_greedy(&frozen);
+        fixture.compare_gradients(&trainable, &mut worst);
+        println!(
+            "{name:<20} {:>10.1e} {:>10.1e} {:>10.1e} {:>10.1e} {:>10.1e}",
+            worst.logits, worst.hidden, worst.attention, worst.loss, worst.gradient
+        );
+        assert!(worst.logits < TOLERANCE && worst.hidden < TOLERANCE && worst.attention < TOLERANCE, "{name}");
+        assert!(worst.loss < 1e-5, "{name}: cross-entropy");
+        assert!(worst.gradient < GRADIENT_TOLERANCE, "{name}: gradients");
+    }
+}
+
+#[derive(Default)]
+struct Worst {
+    logits: f64,
+    hidden: f64,
+    attention: f64,
+    loss: f64,
+    gradient: f64,
+}
+
+struct Fixture {
+    opened: Opened,
+    expected: Checkpoint,
+}
+
+impl Fixture {
+    fn open(name: &str) -> Self {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity").join(name);
+        Self {
+            opened: open(&folder).unwrap(),
+            expected: Checkpoint::open(folder.join("expected.safetensors")).unwrap(),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<Vec<f32>> {
+        self.expected.tensor(name).map(|view| view.to_f32().unwrap())
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        self.get(name).unwrap().iter().map(|x| *x as u32).collect()
+    }
+
+    fn f64s(&self, name: &str) -> Option<Vec<f64>> {
+        let bytes = self.expected.tensor(name)?.bytes();
+        Some(bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+
+    fn compare_sequence(&self, decoder: &Decoder, sequence: usize, worst: &mut Worst) {
+        let ids = self.ids(&format!("seq{sequence}.input_ids"));
+        let mut tap = Keep::new(decoder.spec().layers.len(), decoder.spec().layers[0].attention.heads, ids.len());
+        let hidden = decoder.forward(&Batch::single(&ids), None, &mut tap).unwrap();
+        let logits = decoder.logits(&hidden).unwrap();
+        let expected = |what: &str| self.get(&format!("seq{sequence}.{what}")).unwrap_or_else(|| panic!("{what}"));
+        worst.logits = worst.logits.max(deviation(&flat(&logits), &expected("logits")));
+        for (l, hidden) in &tap.hidden {
+            worst.hidden = worst.hidden.max(deviation(hidden, &expected(&format!("hidden_states.{l}"))));
+        }
+        assert_eq!(tap.hidden.len(), decoder.spec().layers.len() + 1);
+        for (l, heads) in tap.patterns.iter().enumerate() {
+            let pattern: Vec<f32> = heads.iter().flat_map(|head| head.lock().unwrap().clone()).collect();
+            worst.attention = worst.attention.max(deviation(&pattern, &expected(&format!("attentions.{l}"))));
+        }
+        if let Some(loss) = self.f64s(&format!("seq{sequence}.cross_entropy")) {
+            let scores = decoder.score(&hidden.narrow(0, 0, ids.len() - 1).unwrap(), &ids[1..]).unwrap();
+            let mean = scores.iter().map(|s| s.nll).sum::<f64>() / scores.len() as f64;
+            worst.loss = worst.loss.max((mean - loss[0]).abs());
+        }
+    }
+
+    fn compare_greedy(&self, decoder: &Decoder) {
+        let ids = self.ids("seq1.input_ids");
+        let expected = self.ids("seq1.greedy");
+        let mut cache = KvCache::new(decoder.spec(), 1);
+        let (mut next, mut position, mut greedy) = (ids, 0, Vec::new());
+        while greedy.len() < expected.len() {
+            let mut batch = Batch::default();
+            batch.push(&next, 0, position);
+            position += next.len();
+            let hidden = decoder.forward(&batch, Some(&mut cache), &mut NoTap).unwrap();
+            let logits = flat(&decoder.logits(&hidden.narrow(0, next.len() - 1, 1).unwrap()).unwrap());
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+            greedy.push(best as u32);
+            next = vec![best as u32];
+        }
+        assert_eq!(greedy, expected, "{}", decoder.spec().family);
+    }
+
+    fn compare_gradients(&self, decoder: &Decoder, worst: &mut Worst) {
+        let ids = self.ids("seq0.input_ids");
+        let hidden = decoder.forward(&Batch::single(&ids), None, &mut NoTap).unwrap();
+        let hidden = hidden.narrow(0, 0, ids.len() - 1).unwrap();
+        let loss = decoder.negative_log_likelihood(&hidden, ids[1..].to_vec()).unwrap().mean_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        for (name, var) in decoder.trainable() {
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} receives no gradient"));
+            let values = flat(gradient);
+            let norm = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+            let sum: f64 = values.iter().map(|x| f64::from(*x)).sum();
+            assert!(norm > 0.0, "{name}: the gradient is zero");
+            let theirs = self.opened.tensor_name(name).unwrap();
+            let expected = self.f64s(&format!("grad.{theirs}")).unwrap_or_else(|| panic!("grad.{theirs}"));
+            // A key bias has no effect on the softmax: its gradient is rounding noise.
+            if expected[0] < 1e-6 {
+                assert!(norm < 1e-5, "{name}: {norm}");
+                continue;
+            }
+            worst.gradient = worst.gradient.max((norm - expected[0]).abs() / expected[0]);
+            // The sum cancels; its scale is the norm times the root of the number of values.
+            let scale = expected[0] * (values.len() as f64).sqrt();
+            worst.gradient = worst.gradient.max((sum - expected[1]).abs() / scale);
+        }
+    }
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn deviation(actual: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    let scale = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let largest = actual.iter().zip(expected).fold(0.0f32, |max, (a, b)| {
+        assert!(a.is_finite());
+        max.max((a - b).abs())
+    });
+    f64::from(largest) / f64::from(scale.max(f32::MIN_POSITIVE))
+}
+
+/// Keeps hidden states as transformers numbers them, and attention patterns.
+struct Keep {
+    layers: usize,
+    tokens: usize,
+    hidden: BTreeMap<usize, Vec<f32>>,
+    patterns: Vec<Vec<Mutex<Vec<f32>>>>,
+}
+
+impl Keep {
+    fn new(layers: usize, heads: usize, tokens: usize) -> Self {
+        let head = || Mutex::new(vec![0.0; tokens * tokens]);
+        let patterns = (0..layers).map(|_| (0..heads).map(|_| head()).collect()).collect();
+        Self { layers, tokens, hidden: BTreeMap::new(), patterns }
+    }
+}
+
+impl Tap for Keep {
+    fn wants(&self, site: Site) -> bool {
+        matches!(site, Site::ResidualPre(_) | Site::FinalNorm | Site::Pattern(_))
+    }
+
+    fn tensor(&mut self, site: Site, value: &Tensor) -> Result<(), Error> {
+        let index = match site {
+            Site::ResidualPre(l) => l,
+            _ => self.layers,
+        };
+        self.hidden.insert(index, flat(value));
+        Ok(())
+    }
+
+    fn pattern(&self, layer: usize, p: &Pattern<'_>) {
+        let mut kept = self.patterns[layer][p.head].lock().unwrap();
+        for (r, row) in p.probabilities.chunks_exact(p.keys).enumerate() {
+            let start = (p.first_query + r) * self.tokens + p.first_key;
+            kept[start..start + p.keys].copy_from_slice(row);
+        }
+    }
+}
+
+#[test]
+fn a_sequence_gives_the_same_bits_alone_in_a_batch_and_through_the_cache() {
+    for name in FIXTURES {
+        let fixture = Fixture::open(name);
+        let decoder = fixture.opened.decoder(Weights::Frozen).unwrap();
+        let (a, b) = (fixture.ids("seq0.input_ids"), fixture.ids("seq1.input_ids"));
+        let alone = flat(&decoder.forward(&Batch::single(&a), None, &mut NoTap).unwrap());
+        let both = flat(&decoder.forward(&Batch::of([&b[..], &a[..]]), None, &mut NoTap).unwrap());
+        let width = decoder.spec().hidden_size;
+        assert_eq!(alone, both[b.len() * width..], "{name}: in a batch");
+
+        let mut cache = KvCache::new(decoder.spec(), 2);
+        let mut pieces = Vec::new();
+        let mut position = 0;
+        for len in [5, 1, 1, 9, 7] {
+            let mut batch = Batch::default();
+            batch.push(&a[position..position + len], 1, position);
+            let hidden = decoder.forward(&batch, Some(&mut cache), &mut NoTap).unwrap();
+            pieces.extend(flat(&hidden));
+            position += len;
+        }
+        assert_eq!(pieces, alone, "{name}: through the cache");
+
+        // Back to 18 positions and once more.
+        cache.rollback(1, 18, decoder.spec()).unwrap();
+        let mut batch = Batch::default();
+        batch.push(&a[18..], 1, 18);
+        let again = flat(&decoder.forward(&batch, Some(&mut cache), &mut NoTap).unwrap());
+        assert_eq!(again, alone[18 * width..], "{name}: after a rollback");
+    }
+}
+
+#[test]
+fn bad_input_is_refused() {
+    let fixture = Fixture::open("llama");
+    let decoder = fixture.opened.decoder(Weights::Frozen).unwrap();
+    let run = |batch: &Batch, cache: Option<&mut KvCache>| decoder.forward(batch, cache, &mut NoTap).unwrap_err().to_string();
+    assert_eq!(run(&Batch::single(&[]), None), "nothing to run: the input has no tokens");
+    assert_eq!(run(&Batch::single(&[3, 128]), None), "token id 128 at position 1 is outside the vocabulary of 128");
+    assert_eq!(run(&Batch::single(&[3; 65]), None), "65 tokens do not fit the model's context of 64");
+    let mut cache = KvCache::new(decoder.spec(), 1);
+    let mut batch = Batch::default();
+    batch.push(&[3], 0, 4);
+    assert_eq!(run(&batch, Some(&mut cache)), "sequence 0 of the cache holds 0 positions, the next tokens start at 4");
+}
+
+#[test]
+fn random_weights_are_a_function_of_the_seed() {
+    let opened = Fixture::open("gemma3").opened;
+    let run = |seed| {
+        let decoder = opened.random_decoder(seed).unwrap();
+        flat(&decoder.forward(&Batch::single(&[3, 4, 5]), None, &mut NoTap).unwrap())
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+    assert!(run(1).iter().all(|x| x.is_finite()));
+}

@@ -1,0 +1,8 @@
+//! Tests that need no model: vocabularies of a few hundred tokens, damaged files, chat templates.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod byte_level;
+mod chat_template;
+mod hostile;
+mod sentencepiece;
+mod tiny;

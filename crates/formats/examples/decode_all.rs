@@ -43,12 +43,12 @@ fn main() -> Result<(), Error> {
     }
     for (name, sum) in sums {
         println!(
-            "{name:6} {:4} tensors {:11} numbers {:11} bytes {:8.1?}  {:.2} ns per 10 numbers",
+            "{name:6} {:4} tensors {:11} numbers {:11} bytes {:8.1?}  {:.2} ns per number",
             sum.tensors,
             sum.elements,
             sum.bytes,
             sum.time,
-            sum.time.as_nanos() as f64 / sum.elements as f64 * 10.0
+            sum.time.as_nanos() as f64 / sum.elements as f64
         );
     }
     Ok(())

@@ -39,13 +39,13 @@ const ROW_SUM_TOLERANCE: f64 = 1e-2;
 pub struct HeadAttention<'plan> {
     #[serde(skip)]
     plan: &'plan SpanPlan,
-    /// Σ over queries, [tokens].
+    /// Σ over queries, `[tokens]`.
     column_sums: Vec<f64>,
     /// Rows added so far; also the next one due.
     rows: usize,
     /// Rows with mass outside X.
     usable_rows: usize,
-    /// Σ over usable rows of span mass / mass outside X, [spans].
+    /// Σ over usable rows of span mass / mass outside X, `[spans]`.
     renormalised_sums: Vec<f64>,
 }
 
@@ -93,7 +93,7 @@ impl<'plan> HeadAttention<'plan> {
         }
     }
 
-    /// Adds the rows of queries `first_query` and following: `probabilities`, [rows, keys], after the softmax.
+    /// Adds the rows of queries `first_query` and following: `probabilities`, `[rows, keys]`, after the softmax.
     /// `keys` may end at the last query of the block, since later keys get nothing. Rows come in order, so the
     /// sums do not depend on the size of the blocks.
     ///
@@ -147,7 +147,7 @@ impl<'plan> HeadAttention<'plan> {
             .try_for_each(|row| self.add_row(row))
     }
 
-    /// Attention received by each key, summed over queries: [tokens].
+    /// Attention received by each key, summed over queries: `[tokens]`.
     pub fn column_sums(&self) -> &[f64] {
         &self.column_sums
     }

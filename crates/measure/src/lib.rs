@@ -5,6 +5,7 @@
 //! * [`tokens`]: loss per token, per byte and per token type, by frequency.
 //! * [`attention`]: the share of attention on a span, streamed as column sums, with control spans.
 //! * [`statistics`]: the bootstrap, moments and histogram entropy they report with.
+//! * [`run`]: runs a model for what they need.
 //!
 //! Nothing here opens a file, runs a model, prints, or depends on the number of threads. A number that
 //! is undefined is [`Measured::Undefined`] with a reason, never NaN, 0 or −1; a wrong input is a
@@ -13,6 +14,7 @@
 pub mod attention;
 mod error;
 mod measured;
+pub mod run;
 pub mod spectrum;
 pub mod statistics;
 pub mod tokens;

@@ -1,7 +1,7 @@
 //! Spectral measurements of the hidden states of one text: Matrix Nuclear-Norm (MNN, arXiv 2410.10672,
 //! Algorithm 1), matrix entropy and eRank (Wei et al. 2024), exact nuclear norm, RankMe (arXiv 2210.02885).
 //!
-//! R is [N tokens, d features]. Its tokens are centred on their mean and each scaled to length 1, which
+//! R is `[N tokens, d features]`. Its tokens are centred on their mean and each scaled to length 1, which
 //! gives Z. MNN is the sum of the D largest column norms of Z, divided by N. Since every row of Z has
 //! length 1, the squared column norms always add up to N, so MNN is bounded by sqrt(D / N), and a cloud of
 //! random numbers has a value of its own for each (N, d): falling with d, rising with N. A value is
@@ -177,7 +177,7 @@ pub fn spectrum(
 }
 
 impl<'a> HiddenStates<'a> {
-    /// Takes `values`, [tokens, width] row by row. Padding must be gone (see [`without_padding`]): it would
+    /// Takes `values`, `[tokens, width]` row by row. Padding must be gone (see [`without_padding`]): it would
     /// shift the mean.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl<'a> HiddenStates<'a> {
     }
 }
 
-/// The rows of `values`, [tokens, width], whose entry in `attention_mask`, [tokens], is not 0.
+/// The rows of `values`, `[tokens, width]`, whose entry in `attention_mask`, `[tokens]`, is not 0.
 ///
 /// # Errors
 /// Width 0, or lengths that do not fit together.

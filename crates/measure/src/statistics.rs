@@ -130,6 +130,9 @@ pub fn histogram_entropy(values: &[f64], bins: usize) -> Number {
 /// Counts per bin, `[bins]`. Bins are closed on the right and the smallest value is in the first, which
 /// is how R's `cut(include.lowest = TRUE)` counts, and with it the paper (JURIX 2024, Table 2).
 pub fn histogram(values: &[f64], bins: usize) -> Vec<usize> {
+    if bins == 0 {
+        return Vec::new();
+    }
     let mut counts = vec![0; bins];
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -222,6 +225,7 @@ mod tests {
         assert_eq!(mean(&[]), Number::Undefined(Reason::Empty));
         assert_eq!(kurtosis(&[]), Number::Undefined(Reason::Empty));
         assert_eq!(histogram_entropy(&[], 11), Number::Undefined(Reason::Empty));
+        assert!(histogram(&constant, 0).is_empty());
         assert_eq!(percentile(&[], 0.5), Number::Undefined(Reason::Empty));
         assert_eq!(
             standard_deviation(&[1.0]),

@@ -131,7 +131,7 @@ struct Sums {
     entropy: Option<f64>,
 }
 
-/// Averages the losses in every way above. `document_bytes`, [documents], are the bytes of text that the
+/// Averages the losses in every way above. `document_bytes`, `[documents]`, are the bytes of text that the
 /// ordinary and byte-fallback targets of each document stand for; `seed` is that of the bootstrap. Documents
 /// without such a target take no part in it; with one document there are no intervals.
 ///

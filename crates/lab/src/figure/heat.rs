@@ -23,7 +23,7 @@ pub struct HeatMap {
     pub y_label: String,
     /// What the colour is and its unit.
     pub value_label: String,
-    /// [columns][rows]; columns may differ in length, and missing values are hatched.
+    /// `[columns][rows]`; columns may differ in length, and missing values are outlined.
     pub columns: Vec<Vec<Option<f64>>>,
     /// The values of the first and the last colour; values beyond take the end colours.
     pub domain: [f64; 2],

@@ -421,7 +421,7 @@ pub struct HeadMatrix {
     pub n: u64,
     /// Control value.
     pub null: Option<f64>,
-    /// [layers][heads]; `null` where attention is undefined.
+    /// `[layers][heads]`; `null` where attention is undefined.
     pub values: Vec<Vec<Option<f64>>>,
 }
 

@@ -19,7 +19,7 @@ pub struct HeadGrid {
     pub layers: usize,
     /// Query heads per layer.
     pub heads: usize,
-    /// [layers, heads]
+    /// `[layers, heads]`
     pub values: Vec<Number>,
 }
 

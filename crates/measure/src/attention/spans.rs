@@ -67,12 +67,12 @@ pub struct SpanBaseline {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SpanPlan {
     tokens: usize,
-    /// 1 for a kept column and 0 for one in X; [tokens].
+    /// 1 for a kept column and 0 for one in X; `[tokens]`.
     keep: Vec<f64>,
     /// Ascending positions.
     spans: Vec<Vec<usize>>,
     baselines: Vec<SpanBaseline>,
-    /// [spans][controls][positions]
+    /// `[spans][controls][positions]`
     controls: Vec<Vec<Vec<usize>>>,
     /// Uniform causal mass of position 0 over all mass.
     uniform_sink_share: Number,
@@ -167,7 +167,7 @@ impl SpanPlan {
         self.uniform_sink_share
     }
 
-    /// 1 for a kept column and 0 for one in X; [tokens].
+    /// 1 for a kept column and 0 for one in X; `[tokens]`.
     pub(super) fn keep_weights(&self) -> &[f64] {
         &self.keep
     }

@@ -37,7 +37,7 @@ pub(super) fn nuclear_norm(unit_rows: &UnitRows) -> Result<f64, MeasureError> {
     )
 }
 
-/// Singular values of `values`, [rows, columns] row by row; largest first, min(rows, columns) of them.
+/// Singular values of `values`, `[rows, columns]` row by row; largest first, min(rows, columns) of them.
 pub(super) fn singular_values(
     values: &[f64],
     rows: usize,

@@ -5,7 +5,7 @@ use super::HiddenStates;
 /// The squared column norms of Z, without Z itself.
 #[derive(Clone, Debug)]
 pub(super) struct Columns {
-    /// Σ over tokens of Z²; [width]. They add up to `rows_used`.
+    /// Σ over tokens of Z²; `[width]`. They add up to `rows_used`.
     pub(super) squared_norms: Vec<f64>,
     /// Rows of Z.
     pub(super) rows_used: usize,
@@ -14,7 +14,7 @@ pub(super) struct Columns {
 /// Z in f64, row by row.
 #[derive(Clone, Debug)]
 pub(super) struct UnitRows {
-    /// [rows, width]
+    /// `[rows, width]`
     pub(super) values: Vec<f64>,
     pub(super) rows: usize,
     pub(super) width: usize,
@@ -69,7 +69,7 @@ fn for_each_unit_row(states: HiddenStates<'_>, mut visit: impl FnMut(&[f64])) ->
 }
 
 struct Centring {
-    /// [width]
+    /// `[width]`
     mean: Vec<f64>,
     /// Distances from the mean up to this one are rounding of the f64 sums.
     resolution: f64,

@@ -30,9 +30,10 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
             multiples(&drawn.collect::<Vec<_>>())
         }
     };
-    let caption = "Each marker is the mean over the token types of a bin of each type's mean surprisal, in nats; the \
-                   bar is its 95 % interval. It stands at the geometric middle of the bin. The number of types and \
-                   tokens of each bin is in the table; a bin without types is left out.";
+    let caption = "Dashed: the means over types and over tokens. Each marker is the mean over the \
+                   token types of a bin of each type's mean surprisal, in nats; the bar is its 95 \
+                   % interval. It stands at the geometric middle of the bin. The number of types \
+                   and tokens of each bin is in the table; a bin without types is left out.";
     let drawn = if charts.is_empty() {
         String::new()
     } else {
@@ -75,7 +76,7 @@ fn chart(model: &ModelReport, name: &str, index: usize, y_extent: Option<[f64; 2
     let means = model.overall.iter();
     let means = means.flat_map(|overall| {
         [
-            ("mean over types", &overall.nll_macro),
+            ("over types", &overall.nll_macro),
             ("over tokens", &overall.nll_micro),
         ]
     });

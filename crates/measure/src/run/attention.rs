@@ -1,0 +1,113 @@
+//! Attention of one text, head by head, streamed: no matrix of all heads exists at any time.
+
+use std::sync::Mutex;
+
+use lathe_model::{Batch, Decoder, Pattern, Site, Tap};
+
+use super::{RunError, Watch};
+use crate::MeasureError;
+use crate::attention::{HeadAttention, HeadReport, KeyWindow, SpanPlan};
+
+/// Every head's attention over one text.
+#[derive(Clone, Debug)]
+pub struct TextAttention {
+    /// `[layers][heads]`
+    pub heads: Vec<Vec<HeadReport>>,
+}
+
+/// Runs one text and measures every head against the plan of its layer: `plans[l]` holds the spans, excluded positions
+/// and window of layer `l`. Memory beside the forward pass: heads x tokens per layer.
+///
+/// # Errors
+/// The text does not fit the model; attention is not a distribution (naming the layer).
+pub fn attention_of_text(decoder: &Decoder, ids: &[u32], plans: &[SpanPlan]) -> Result<TextAttention, RunError> {
+    let heads = decoder.spec().layers.iter().zip(plans);
+    let heads = heads
+        .map(|(layer, plan)| (0..layer.attention.heads).map(|_| Mutex::new(Ok(HeadAttention::new(plan)))).collect())
+        .collect();
+    let mut tap = Heads { heads };
+    decoder.forward(&Batch::single(ids), None, &mut tap)?;
+    let mut layers = Vec::with_capacity(tap.heads.len());
+    for (layer, heads) in tap.heads.into_iter().enumerate() {
+        let at_layer = |source| RunError::Layer { layer, source };
+        let reports: Result<Vec<HeadReport>, MeasureError> = heads
+            .into_iter()
+            .map(|head| head.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?.report())
+            .collect();
+        layers.push(reports.map_err(at_layer)?);
+    }
+    Ok(TextAttention { heads: layers })
+}
+
+/// What keys a layer's queries see, in the words of the attention measurement.
+#[must_use]
+pub fn key_window(window: Option<usize>) -> KeyWindow {
+    window.map_or(KeyWindow::All, KeyWindow::Last)
+}
+
+struct Heads<'plan> {
+    heads: Vec<Vec<Mutex<Result<HeadAttention<'plan>, MeasureError>>>>,
+}
+
+impl Tap for Heads<'_> {
+    fn wants(&self, site: Site) -> bool {
+        matches!(site, Site::Pattern(_))
+    }
+
+    fn pattern(&self, layer: usize, pattern: &Pattern<'_>) {
+        let mut head = self.heads[layer][pattern.head].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Ok(attention) = head.as_mut() else { return };
+        let added = if pattern.first_key == 0 {
+            attention.add_rows(pattern.first_query, pattern.keys, pattern.probabilities)
+        } else {
+            // The accumulator counts keys from the start of the text.
+            let keys = pattern.first_key + pattern.keys;
+            let mut rows = vec![0.0; pattern.queries * keys];
+            for (row, part) in rows.chunks_exact_mut(keys).zip(pattern.probabilities.chunks_exact(pattern.keys)) {
+                row[pattern.first_key..].copy_from_slice(part);
+            }
+            attention.add_rows(pattern.first_query, keys, &rows)
+        };
+        if let Err(error) = added {
+            *head = Err(error);
+        }
+    }
+}
+
+/// Sink share of every head, averaged over windows of one length.
+#[derive(Clone, Debug)]
+pub struct SinkMap {
+    /// Share of attention mass on the first token, `[layers][heads]`.
+    pub shares: Vec<Vec<f64>>,
+    /// The same under uniform causal attention, for each layer's window.
+    pub uniform: Vec<f64>,
+    /// Windows averaged.
+    pub windows: usize,
+}
+
+/// Measures the share of attention that the first token receives, over windows of equal length.
+///
+/// # Errors
+/// A window does not fit the model.
+pub fn sink_map(decoder: &Decoder, windows: &[Vec<u32>], watch: Watch<'_>) -> Result<Option<SinkMap>, RunError> {
+    let Some(tokens) = windows.first().map(Vec::len) else { return Ok(None) };
+    let plans: Vec<SpanPlan> = decoder
+        .spec()
+        .layers
+        .iter()
+        .map(|layer| SpanPlan::new(tokens, key_window(layer.attention.window), &[], &[], 0))
+        .collect::<Result<_, _>>()?;
+    let mut shares: Vec<Vec<f64>> =
+        decoder.spec().layers.iter().map(|layer| vec![0.0; layer.attention.heads]).collect();
+    for window in windows {
+        let text = attention_of_text(decoder, window, &plans)?;
+        for (shares, heads) in shares.iter_mut().zip(&text.heads) {
+            for (share, head) in shares.iter_mut().zip(heads) {
+                *share += head.sink_share.value().unwrap_or(0.0) / windows.len() as f64;
+            }
+        }
+        (watch.advance)(window.len() as u64);
+    }
+    let uniform = plans.iter().map(|plan| plan.uniform_sink_share().value().unwrap_or(0.0)).collect();
+    Ok(Some(SinkMap { shares, uniform, windows: windows.len() }))
+}

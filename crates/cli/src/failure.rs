@@ -66,6 +66,9 @@ fn verdict(error: &(dyn Error + 'static)) -> Option<Verdict> {
             code: 2,
         });
     }
+    if let Some(error) = error.downcast_ref::<lathe_lab::Error>() {
+        return Some(Verdict { hint: error.hint(), code: if error.is_bad_input() { 2 } else { 1 } });
+    }
     if let Some(error) = error.downcast_ref::<ReferenceError>() {
         return Some(Verdict {
             hint: error.hint(),

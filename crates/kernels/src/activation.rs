@@ -79,7 +79,7 @@ dispatch! {
                 out[i] = dy[i] * (s + x * 2.0 * slope * s * (1.0 - s));
             }),
             Activation::GeluErf => x.iter().enumerate().for_each(|(i, x)| {
-                let density = 0.398_942_28 * crate::vector::exp(-0.5 * x * x);
+                let density = 0.398_942_3 * crate::vector::exp(-0.5 * x * x);
                 out[i] = dy[i] * (normal_cdf(*x) + x * density);
             }),
             Activation::Relu => x.iter().enumerate().for_each(|(i, x)| out[i] = if *x > 0.0 { dy[i] } else { 0.0 }),

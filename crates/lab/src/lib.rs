@@ -1,4 +1,23 @@
-//! placeholder
+//! Tasks of lathe: a serialisable spec in, a typed result out.
+//!
+//! Every command is a task here. A task reads no flags, prints nothing, and looks at no clock of its own: what it needs
+//! from outside comes in a [`Context`]. The command line builds the spec from flags; an experiment file or another
+//! program can write the same spec as data.
 
+mod context;
+mod documents;
+mod error;
 pub mod figure;
+mod inspect;
+mod load;
+pub mod measure;
 pub mod report;
+pub mod sample;
+mod trace;
+
+pub use context::{Context, Progress, Silent};
+pub use documents::{DataReference, TextDocument, read_documents};
+pub use error::Error;
+pub use inspect::{InspectSpec, Inspection, TensorRow, inspect};
+pub use load::{Loaded, load, open_model};
+pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};

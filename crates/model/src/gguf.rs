@@ -81,23 +81,22 @@ pub(crate) fn config(checkpoint: &Checkpoint, header: &GgufMetadata) -> Result<(
             fields.insert((*ours).into(), short(x));
         }
     }
-    if let Some(kind) = optional(header.str(&key("rope.scaling.type")))? {
-        if kind != "none" {
-            let factor = optional(header.f64(&key("rope.scaling.factor")))?.unwrap_or(1.0);
-            let original = optional(header.u64(&key("rope.scaling.original_context_length")))?;
-            let scaling = json!({"rope_type": kind, "factor": factor, "original_max_position_embeddings": original});
-            fields.insert("rope_scaling".into(), scaling);
-        }
+    if let Some(kind) = optional(header.str(&key("rope.scaling.type")))?.filter(|kind| *kind != "none") {
+        let factor = optional(header.f64(&key("rope.scaling.factor")))?.unwrap_or(1.0);
+        let original = optional(header.u64(&key("rope.scaling.original_context_length")))?;
+        let scaling = json!({"rope_type": kind, "factor": factor, "original_max_position_embeddings": original});
+        fields.insert("rope_scaling".into(), scaling);
     }
     if let Some(embedding) = checkpoint.tensor("token_embd.weight") {
         fields.insert("vocab_size".into(), embedding.info().rows().into());
     }
     fields.insert("tie_word_embeddings".into(), checkpoint.tensor("output.weight").is_none().into());
     let head_dim = fields.get("head_dim").and_then(Value::as_u64);
-    if let (Some(rotated), Some(head_dim)) = (optional(header.u64(&key("rope.dimension_count")))?, head_dim) {
-        if rotated < head_dim {
-            fields.insert("partial_rotary_factor".into(), json!(rotated as f64 / head_dim as f64));
-        }
+    let rotated = optional(header.u64(&key("rope.dimension_count")))?;
+    if let (Some(rotated), Some(head_dim)) = (rotated, head_dim)
+        && rotated < head_dim
+    {
+        fields.insert("partial_rotary_factor".into(), json!(rotated as f64 / head_dim as f64));
     }
     match family.model_type {
         "gemma3_text" => {

@@ -116,7 +116,11 @@ pub struct Settings {
     pub extent: Extent,
     /// At most so many tokens were read per model; `None` for no limit.
     pub token_limit: Option<u64>,
-    /// Tokens per window of the spectrum.
+    /// Tokens of context at most when texts are scored.
+    pub text_window: u64,
+    /// Tokens per block of the bootstrap over a single text.
+    pub interval_block: u64,
+    /// Tokens per window of the spectrum and of the attention map.
     pub window: u64,
     /// Seed of every draw: control values, bootstrap, generation.
     pub seed: u64,
@@ -323,7 +327,8 @@ pub struct TextLoss {
     pub bytes: u64,
     /// Tokens predicted.
     pub tokens: u64,
-    /// Bits per byte; n counts bytes; comparable between tokenizers.
+    /// Bits per byte; n counts bytes; comparable between tokenizers. The interval is over blocks of
+    /// [`Settings::interval_block`] tokens of this text: it says how much the number depends on the passage.
     pub bits_per_byte: Quantity,
     /// Negative log-likelihood in nats per token; n counts tokens; not comparable between tokenizers.
     pub nll: Quantity,
@@ -332,7 +337,7 @@ pub struct TextLoss {
 /// Loss over all texts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overall {
-    /// Texts.
+    /// Texts; the intervals below are over them, where they are measured.
     pub documents: u64,
     /// UTF-8 bytes read.
     pub bytes: u64,
@@ -366,6 +371,8 @@ pub struct FrequencyBin {
 /// Spectrum of the hidden states, layer by layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spectrum {
+    /// What the windows are of.
+    pub input: String,
     /// N, tokens per window.
     pub tokens: u64,
     /// d, width of the hidden states.
@@ -393,20 +400,23 @@ pub struct LayerSpectrum {
     pub mnn_corrected: Quantity,
     /// Matrix entropy divided by ln d; with its Gaussian null.
     pub matrix_entropy: Quantity,
-    /// exp of the matrix entropy before the division: effective rank.
+    /// exp of the matrix entropy before the division: effective rank; its null is that of the null entropy.
     pub effective_rank: Quantity,
 }
 
 /// Attention by layer and head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
+    /// What the windows are of.
+    pub input: String,
     /// Tokens per window; attention is summed over all queries of a window.
     pub tokens: u64,
     /// Windows that were averaged.
     pub windows: u64,
     /// Share of attention mass on the first token; its null is the share under uniform causal attention.
     pub sink_share: HeadMatrix,
-    /// Mean over heads of `sink_share`; n counts heads; from the first layer on.
+    /// Mean over heads of `sink_share`, with its value under uniform attention; n counts windows, which the interval
+    /// is over; from the first layer on.
     pub sink_by_layer: Vec<Quantity>,
     /// Mean entropy of the attention rows.
     pub entropy: Option<HeadMatrix>,
@@ -430,10 +440,20 @@ pub struct HeadMatrix {
 pub struct Speed {
     /// From opening the files to being ready, seconds.
     pub load: Quantity,
-    /// Reading a prompt, tokens/s; n counts tokens.
+    /// Reading a prompt of `prefill_tokens` tokens, tokens/s, median of the runs; n counts tokens of all runs.
     pub prefill: Quantity,
-    /// Writing one token after the other, tokens/s; n counts tokens.
+    /// Writing `decode_tokens` tokens one after the other, tokens/s, median of the runs; n counts tokens of all runs.
     pub decode: Quantity,
+    /// Slowest and fastest run of reading, tokens/s.
+    pub prefill_range: Option<[f64; 2]>,
+    /// Slowest and fastest run of writing, tokens/s.
+    pub decode_range: Option<[f64; 2]>,
+    /// Tokens of the prompt that was read.
+    pub prefill_tokens: u64,
+    /// Tokens that were written in one run.
+    pub decode_tokens: u64,
+    /// Runs that were timed.
+    pub runs: u64,
     /// Largest resident memory of the process, bytes.
     pub peak_memory: Quantity,
 }

@@ -1,10 +1,11 @@
 //! What `lathe report` says of one or more models: the data, and its three faces.
 //!
-//! [`Report`] is plain data that another task fills by running models. From it follow, as pure functions, the page
+//! [`collect()`] runs models and fills a [`Report`], which is plain data. From it follow, as pure functions, the page
 //! ([`page()`]), the JSON file ([`to_json`]), and the terminal summary ([`summary()`]). No face computes a
 //! measurement: the page and the summary only choose, format and compare what the data hold, and the plain words of
 //! [`verdict()`] are derived from the same numbers.
 
+mod collect;
 mod data;
 mod page;
 mod summary;
@@ -15,6 +16,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
+pub use collect::{Environment, ReportSpec, collect, write_report};
 pub use data::{
     Attention, Comparison, ElementType, Extent, Feasibility, FertilityRow, FileRecord,
     FrequencyBin, GeneratedToken, Generation, HeadMatrix, LayerSpectrum, Machine, ModelPair,

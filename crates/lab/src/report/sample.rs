@@ -29,6 +29,8 @@ pub(super) fn report(shapes: &[Shape]) -> Report {
             sample: "built-in sample 1".to_owned(),
             extent: Extent::Default,
             token_limit: Some(30_000),
+            text_window: 1024,
+            interval_block: 64,
             window: 256,
             seed: 7,
             threads: 2,
@@ -135,10 +137,13 @@ fn model(reference: &str, index: usize, shape: Shape) -> ModelReport {
         attention: Some(attention(index, shape)),
         speed: Some(Speed {
             load: Quantity::new(0.412, "s").over(1),
-            prefill: Quantity::new(183.0 - 40.0 * offset, "tokens/s").over(2_048),
-            decode: Quantity::new(31.2 - 30.0 * offset, "tokens/s")
-                .over(128)
-                .within([29.8 - 30.0 * offset, 32.9 - 30.0 * offset]),
+            prefill: Quantity::new(183.0 - 40.0 * offset, "tokens/s").over(2_560),
+            decode: Quantity::new(31.2 - 30.0 * offset, "tokens/s").over(320),
+            prefill_range: Some([170.0 - 40.0 * offset, 186.0 - 40.0 * offset]),
+            decode_range: Some([29.8 - 30.0 * offset, 32.9 - 30.0 * offset]),
+            prefill_tokens: 512,
+            decode_tokens: 64,
+            runs: 5,
             peak_memory: Quantity::new(812_000_000.0, "bytes").over(1),
         }),
         generations: generations(index),
@@ -332,6 +337,7 @@ fn spectrum(index: usize, shape: Shape) -> Spectrum {
         }
     });
     Spectrum {
+        input: "windows of the sample texts in turn".to_owned(),
         tokens: 256,
         hidden_size: 576,
         windows: 24,
@@ -362,6 +368,7 @@ fn attention(index: usize, shape: Shape) -> Attention {
     });
     let sink_by_layer = by_layer.collect();
     Attention {
+        input: "windows of the sample texts in turn".to_owned(),
         tokens: 256,
         windows: 4,
         sink_share: HeadMatrix {

@@ -70,15 +70,16 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
 fn caption(measured: &[(usize, &String, &Attention)]) -> String {
     let mut caption =
         "Share of the attention mass of all queries that falls on the first token of a window, from 0 to 1; an \
-         outlined cell has no value. Layers and heads are counted from 0. No interval is given; every cell is in \
-         <code>report.json</code>."
+         outlined cell has no value; the band around the line is the 95 % interval over windows. Layers and heads are \
+         counted from 0. Every cell is in <code>report.json</code>."
             .to_owned();
     for (_, name, attention) in measured {
         caption += &format!(
-            " {}: {} windows of {} tokens, {} queries per head.",
+            " {}: {} windows of {} tokens ({}), {} queries per head.",
             text(name),
             count(attention.windows),
             count(attention.tokens),
+            text(&attention.input),
             count(attention.sink_share.n),
         );
     }

@@ -113,13 +113,14 @@ fn footer(report: &Report) -> String {
     });
     format!(
         "<footer>\n<h2>How this was made</h2>\n<p>lathe {version}, {created}, in {seconds} s. Sample {sample}, \
-         {extent}{limit}; windows of {window} tokens; seed {seed}; computed in {compute} by {threads} threads on \
+         {extent}{limit}, scored with at most {context} tokens of context; windows of {window} tokens; seed {seed}; computed in {compute} by {threads} threads on \
          {cpu}, {cores} cores{memory}. Intervals are 95 %. A dash is a value that is missing, never zero. The same \
          numbers, and those that the tables leave out, are in <code>report.json</code> ({schema}).</p>\n</footer>\n",
         version = text(&report.lathe_version),
         created = text(&report.created),
         seconds = number(report.seconds),
         sample = text(&settings.sample),
+        context = count(settings.text_window),
         window = count(settings.window),
         seed = settings.seed,
         compute = text(&settings.compute_type),

@@ -80,10 +80,11 @@ fn caption(measured: &[(usize, &String, &Spectrum)]) -> String {
         .to_owned();
     for (_, name, spectrum) in measured {
         caption += &format!(
-            " {}: {} windows of N = {} tokens, d = {}, cap √(min(N, d) / N) = {}; forward {} s, metric {} s.",
+            " {}: {} windows of N = {} tokens ({}), d = {}, cap √(min(N, d) / N) = {}; forward {} s, metric {} s.",
             text(name),
             count(spectrum.windows),
             count(spectrum.tokens),
+            text(&spectrum.input),
             count(spectrum.hidden_size),
             number(spectrum.cap),
             value(&spectrum.forward),

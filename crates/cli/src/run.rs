@@ -1,0 +1,198 @@
+//! From flags to a task, and from its result to standard output.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use clap::CommandFactory;
+use lathe_lab::measure::{
+    AttentionSpec, SpanSource, SpectrumSpec, TokensSpec, Untrained, measure_attention, measure_spectrum, measure_tokens,
+};
+use lathe_lab::report::{self, Environment, Extent, ReportSpec};
+use lathe_lab::{Context, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec, inspect, trace};
+use lathe_measure::spectrum::KeptColumns;
+use lathe_model::catalog::DEFAULT_ALIAS;
+use lathe_model::reference::{Home, ModelReference};
+use serde::Serialize;
+
+use crate::args::{
+    Args, AttentionArgs, Command, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs, Take, TokensArgs, TraceArgs,
+};
+use crate::failure::BadInput;
+use crate::fetch::{Check, Consent, Origin, fetch};
+use crate::progress::{Show, TerminalProgress};
+use crate::{machine, show};
+
+/// Runs one command.
+pub(crate) fn run(args: Args) -> Result<()> {
+    if let Command::Completions { shell } = args.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Args::command(), "lathe", &mut script);
+        return print(&String::from_utf8_lossy(&script));
+    }
+    let threads = threads(args.threads)?;
+    let home = Home::from_environment()?;
+    let progress = TerminalProgress::new(if args.quiet { Show::Never } else { Show::OnTerminal });
+    let clock = machine::clock();
+    let context = Context { home: &home, progress: &progress, seconds: &clock };
+    match args.command {
+        Command::Fetch(args) => run_fetch(&args, &home, &progress),
+        Command::Inspect(args) => run_inspect(&args, &context),
+        Command::Trace(args) => run_trace(args, &context),
+        Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),
+        Command::Measure(Measure::Tokens(args)) => run_tokens(args, &context),
+        Command::Measure(Measure::Attention(args)) => run_attention(args, &context),
+        Command::Report(args) => run_report(args, threads, &context),
+        Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// Starts the one thread pool and says how many threads it has.
+fn threads(wanted: Option<usize>) -> Result<u64> {
+    if wanted == Some(0) {
+        return Err(BadInput { message: "--threads: 0 threads compute nothing".into(), hint: None }.into());
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(wanted.unwrap_or(0)).build_global().context("cannot start threads")?;
+    Ok(rayon::current_num_threads() as u64)
+}
+
+fn run_fetch(args: &FetchArgs, home: &Home, progress: &dyn Progress) -> Result<()> {
+    let consent = if args.accept_licence { Consent::Given } else { Consent::Ask };
+    let check = if args.verify { Check::Hashes } else { Check::Sizes };
+    let (resolved, origin) = fetch(&args.model, home, consent, check, progress)?;
+    let how = match origin {
+        Origin::Present => "is here already; no network was used",
+        Origin::Verified => "is here and every byte is as it was fetched; no network was used",
+        Origin::Downloaded => "was fetched and verified",
+    };
+    print(&format!("{} {how}: {}\n", args.model, resolved.path.display()))
+}
+
+fn run_inspect(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
+    let inspection = inspect(&InspectSpec { model: args.model.clone() }, context)?;
+    match (args.json, args.tensors) {
+        (true, _) => print_json(&inspection),
+        (false, true) => print(&show::tensors(&inspection)),
+        (false, false) => print(&show::inspection(&inspection)),
+    }
+}
+
+fn run_trace(args: TraceArgs, context: &Context<'_>) -> Result<()> {
+    let input = match (args.input.ids, args.input.ids_file, args.input.text) {
+        (Some(ids), ..) => TokenInput::Ids(ids),
+        (_, Some(file), _) => TokenInput::Ids(read_ids(&file)?),
+        (_, _, text) => TokenInput::Text(text.unwrap_or_default()),
+    };
+    let site = |take: &Take| match take {
+        Take::Logits => TraceSite::Logits,
+        Take::HiddenStates => TraceSite::HiddenStates,
+        Take::Attentions => TraceSite::Attentions,
+        Take::RouterLogits => TraceSite::RouterLogits,
+    };
+    let spec = TraceSpec {
+        model: args.model,
+        input,
+        take: args.take.iter().map(site).collect(),
+        layers: args.layers,
+        rows: if args.last_token { Rows::Last } else { Rows::All },
+        out: args.out,
+    };
+    let result = trace(&spec, context)?;
+    if args.json { print_json(&result) } else { print(&show::trace(&result)) }
+}
+
+fn read_ids(file: &Path) -> Result<Vec<u32>> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| lathe_lab::Error::Read { file: file.into(), source })?;
+    let ids = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+    ids.enumerate()
+        .map(|(index, part)| {
+            part.parse().map_err(|_| {
+                let message = format!("{}: entry {} is `{part}`, expected a token id", file.display(), index + 1);
+                BadInput { message, hint: Some("ids are whole numbers between commas or white space".into()) }.into()
+            })
+        })
+        .collect()
+}
+
+fn run_spectrum(args: SpectrumArgs, context: &Context<'_>) -> Result<()> {
+    let spec = SpectrumSpec {
+        data: args.data.references(),
+        field: args.data.field,
+        model: args.model,
+        window: args.window,
+        windows: args.windows,
+        every_layer: args.every_layer,
+        metrics: args.metrics.into_iter().map(Into::into).collect(),
+        kept_columns: args.columns.map_or(KeptColumns::SmallerSide, KeptColumns::Top),
+        untrained: args.untrained.map_or(Untrained::Skip, Untrained::Seed),
+        seed: args.seed,
+    };
+    let result = measure_spectrum(&spec, context)?;
+    if args.json { print_json(&result) } else { print(&show::spectrum(&result)) }
+}
+
+fn run_tokens(args: TokensArgs, context: &Context<'_>) -> Result<()> {
+    let spec = TokensSpec {
+        data: args.data.references(),
+        field: args.data.field,
+        model: args.model,
+        window: args.window,
+        seed: args.seed,
+    };
+    let result = measure_tokens(&spec, context)?;
+    if args.json { print_json(&result) } else { print(&show::tokens(&result)) }
+}
+
+fn run_attention(args: AttentionArgs, context: &Context<'_>) -> Result<()> {
+    let spans = match (args.spans, args.text, args.span) {
+        (Some(file), ..) => SpanSource::File(file),
+        (None, text, span) => {
+            SpanSource::Quote { text: text.unwrap_or_default(), span: span.unwrap_or_default() }
+        }
+    };
+    let spec = AttentionSpec { model: args.model, against: args.against, spans, seed: args.seed };
+    let result = measure_attention(&spec, context)?;
+    if args.json { print_json(&result) } else { print(&show::attention(&result)) }
+}
+
+fn run_report(args: ReportArgs, threads: u64, context: &Context<'_>) -> Result<()> {
+    let mut models = args.models;
+    if models.is_empty() {
+        let default: ModelReference = DEFAULT_ALIAS.parse()?;
+        fetch(&default, context.home, Consent::Ask, Check::Sizes, context.progress)?;
+        models.push(default);
+    }
+    let spec = ReportSpec {
+        extent: if args.full { Extent::Full } else { Extent::Default },
+        seed: args.seed,
+        models,
+        ..ReportSpec::default()
+    };
+    let environment = Environment {
+        created: machine::now(),
+        lathe_version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: machine::machine(),
+        threads,
+        peak_memory: &machine::peak_memory,
+    };
+    let report = report::collect(&spec, &environment, context)?;
+    let [page, _] = report::write_report(&report, &args.out)?;
+    if args.json {
+        return print(&report::to_json(&report)?);
+    }
+    let mut lines = report::summary(&report);
+    lines.push(String::new());
+    lines.push(format!("The page is {}", page.display()));
+    print(&(lines.join("\n") + "\n"))
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,366 @@
+//! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
+
+use std::fmt::Write;
+
+use lathe_lab::figure::{bytes, count, number, percent};
+use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
+use lathe_lab::{Inspection, TraceResult};
+use lathe_measure::{Estimate, Measured, Number};
+
+use crate::table::{Align, Table, render, terminal_width};
+
+/// `lathe inspect`
+pub(crate) fn inspection(i: &Inspection) -> String {
+    let mut rows: Vec<[String; 2]> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
+    row("model", i.reference.clone());
+    row("file", i.path.display().to_string());
+    row("licence", i.licence.clone().unwrap_or_else(|| "not stated".into()));
+    row("architecture", format!("{}, {} layers", i.family, i.layers));
+    row("hidden size", count(i.hidden_size as u64));
+    row("attention", format!("{} heads of {}, {} key/value heads", i.heads, i.head_dim, i.kv_heads));
+    row("windows", windows(&i.windows));
+    row("rotary base", i.rotary_bases.iter().map(|base| number(*base)).collect::<Vec<_>>().join(", "));
+    row("feed-forward", count(i.feed_forward_width as u64));
+    row("context", format!("{} tokens", count(i.context as u64)));
+    row("vocabulary", count(i.vocab_size as u64));
+    let tied = if i.tied_head { " (the head shares the embedding)" } else { "" };
+    row("parameters", format!("{}{tied}", count(i.parameters)));
+    for part in &i.parts {
+        let share = percent(part.parameters as f64 / i.parameters as f64);
+        let name = serde_json::to_value(part.part).ok().and_then(|v| v.as_str().map(|s| s.replace('_', "-")));
+        row(&format!("  {}", name.unwrap_or_default()), format!("{} ({share})", count(part.parameters)));
+    }
+    row("bytes", format!("{} in {} tensors", bytes(i.file_bytes), i.tensors.len()));
+    for element in &i.element_types {
+        row(&format!("  {}", element.element), format!("{} in {} tensors", bytes(element.bytes), element.tensors));
+    }
+    match &i.tokenizer {
+        None => row("tokenizer", "none".into()),
+        Some(tokenizer) => {
+            let kind = &tokenizer.kind;
+            let pre = kind.pre_tokenizer.as_ref().map(|pre| format!(", {pre}")).unwrap_or_default();
+            row("tokenizer", format!("{}{pre}, {} entries", kind.model, count(tokenizer.entries as u64)));
+            let adds = match (kind.adds_bos, kind.adds_eos) {
+                (false, false) => "nothing",
+                (true, false) => "a start token",
+                (false, true) => "an end token",
+                (true, true) => "start and end tokens",
+            };
+            row("  adds", adds.into());
+            for special in &tokenizer.special {
+                let token = special.token.as_deref().unwrap_or("not in the vocabulary");
+                row(&format!("  {}", special.role), format!("{} {token}", special.id));
+            }
+        }
+    }
+    let template = i.chat_template.as_ref().map(|template| format!("yes, {} characters", count(template.chars().count() as u64)));
+    row("chat template", template.unwrap_or_else(|| "none".into()));
+    // No titles: the first column names each line, so the printer's two title lines are dropped.
+    let table = Table {
+        columns: vec![(String::new(), Align::Left), (String::new(), Align::Left)],
+        rows: rows.into_iter().map(Into::into).collect(),
+    };
+    render(&table, terminal_width()).split_inclusive('\n').skip(2).collect()
+}
+
+/// `lathe inspect --tensors`
+pub(crate) fn tensors(i: &Inspection) -> String {
+    let rows = i.tensors.iter().map(|tensor| {
+        let shape = tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
+        vec![tensor.name.clone(), shape, tensor.element.clone(), count(tensor.bytes)]
+    });
+    lines(&[("tensor", Align::Left), ("shape", Align::Right), ("type", Align::Left), ("bytes", Align::Right)], rows.collect())
+}
+
+/// `lathe trace`
+pub(crate) fn trace(result: &TraceResult) -> String {
+    let rows = result.tensors.iter().map(|(name, shape)| vec![name.clone(), format!("{shape:?}")]);
+    let table = lines(&[("tensor", Align::Left), ("shape", Align::Left)], rows.collect());
+    format!("{table}\n{} tokens; saved in {}\n", result.tokens, result.out.display())
+}
+
+/// `lathe measure tokens`
+pub(crate) fn tokens(result: &TokensResult) -> String {
+    let report = &result.report;
+    let text = &report.text;
+    let types = &report.types;
+    let estimate = |name: &str, e: &Estimate, unit: &str, n: &str| {
+        vec![name.to_owned(), value(e.value), interval(e), unit.to_owned(), format!("{} {n}", count(e.n as u64))]
+    };
+    let rows = vec![
+        estimate("NLL", &text.nll, "nats per token", "documents"),
+        estimate("perplexity", &text.perplexity, "", "documents"),
+        estimate("bits per byte", &text.bits_per_byte, "bits per byte", "documents"),
+        estimate("accuracy", &text.accuracy, "share of tokens", "documents"),
+        estimate("entropy", &text.entropy, "nats per token", "documents"),
+        estimate("NLL by type (macro)", &types.macro_nll, "nats per token type", "documents"),
+        estimate("perplexity by type", &types.macro_perplexity, "", "documents"),
+    ];
+    let mut out = format!(
+        "{}: {} documents, {} tokens of {} bytes, windows of {} tokens, {}\n\n",
+        result.model,
+        count(report.documents as u64),
+        count(text.tokens as u64),
+        count(text.bytes),
+        count(result.window as u64),
+        result.compute_type,
+    );
+    out += &lines(
+        &[
+            ("measure", Align::Left),
+            ("value", Align::Right),
+            ("95 % interval", Align::Left),
+            ("unit", Align::Left),
+            ("resampled", Align::Left),
+        ],
+        rows,
+    );
+    out += "\nLoss by frequency of the target in these texts (bins by powers of 3):\n\n";
+    let rows = types.bins.iter().map(|bin| {
+        let range = if bin.count_least == bin.count_most {
+            count(bin.count_least)
+        } else {
+            format!("{}–{}", count(bin.count_least), count(bin.count_most))
+        };
+        vec![
+            range,
+            count(bin.types as u64),
+            count(bin.tokens as u64),
+            value(bin.nll.value),
+            interval(&bin.nll),
+            value(bin.frequency_weighted_nll.value),
+            share(bin.accuracy.value),
+        ]
+    });
+    out += &lines(
+        &[
+            ("count", Align::Right),
+            ("types", Align::Right),
+            ("tokens", Align::Right),
+            ("NLL over types", Align::Right),
+            ("95 % interval", Align::Left),
+            ("over tokens", Align::Right),
+            ("accuracy", Align::Right),
+        ],
+        rows.collect(),
+    );
+    let _ = writeln!(
+        out,
+        "\n{} token types seen, {} of them once. Byte-fallback targets: {}. Special targets, in no number above: {}.",
+        count(types.types as u64),
+        share(types.singleton_share),
+        count(report.byte_fallback.tokens as u64),
+        count(report.special.tokens as u64),
+    );
+    let _ = writeln!(out, "Forward passes took {} s.", number(result.forward_seconds));
+    out
+}
+
+/// `lathe measure spectrum`
+pub(crate) fn spectrum(result: &SpectrumResult) -> String {
+    let mut out = format!(
+        "{}: {} windows of N = {} tokens, d = {}, {}; means over windows\n\n",
+        result.model,
+        count(result.windows as u64),
+        count(result.window as u64),
+        count(result.hidden_size as u64),
+        result.compute_type,
+    );
+    let rows = result.layers.iter().map(|layer| {
+        let s = &layer.summary;
+        vec![
+            layer.layer.to_string(),
+            value(s.mnn.mean.value),
+            interval(&s.mnn.mean),
+            value(s.mnn_null.mean.value),
+            value(s.mnn_corrected.mean.value),
+            value(s.mnn_cap.mean.value),
+            value(s.matrix_entropy.mean.value),
+            value(s.matrix_entropy_null.mean.value),
+            value(s.erank.mean.value),
+            value(s.nuclear_norm.mean.value),
+            value(s.nuclear_norm_null.mean.value),
+        ]
+    });
+    out += &lines(
+        &[
+            ("layer", Align::Right),
+            ("MNN", Align::Right),
+            ("95 % interval", Align::Left),
+            ("null", Align::Right),
+            ("MNN/null", Align::Right),
+            ("cap", Align::Right),
+            ("entropy", Align::Right),
+            ("null", Align::Right),
+            ("eRank", Align::Right),
+            ("nuclear/N", Align::Right),
+            ("null", Align::Right),
+        ],
+        rows.collect(),
+    );
+    out += "\nnull: Gaussian states of the same N and d, 8 seeded draws. cap: sqrt(min(N, d) / N). entropy: matrix entropy / ln d.\n";
+    if let Some(diff) = &result.diff_erank {
+        let _ = writeln!(
+            out,
+            "Diff-eRank {} = {} (random weights, seed {}: {}) - {} (this model), {} windows.",
+            value(diff.value.diff_erank),
+            value(diff.value.untrained_erank),
+            diff.seed,
+            diff.initialisation,
+            value(diff.value.trained_erank),
+            diff.value.n,
+        );
+    }
+    let _ = writeln!(
+        out,
+        "Forward passes took {} s, the metrics and their nulls {} s.",
+        number(result.forward_seconds),
+        number(result.metric_seconds)
+    );
+    out
+}
+
+/// `lathe measure attention`
+pub(crate) fn attention(result: &AttentionResult) -> String {
+    let mut out = String::new();
+    for span in &result.spans {
+        let _ = writeln!(
+            out,
+            "{}: {}, {} tokens, span of {} tokens, {} tokens left out, {}",
+            result.model,
+            span.name,
+            span.tokens,
+            span.positions.len(),
+            span.excluded.len(),
+            result.compute_type,
+        );
+        let _ = writeln!(
+            out,
+            "share of attention on the span: mean over {} heads {}, under uniform causal attention {}\n",
+            span.distribution.n,
+            value(span.distribution.mean),
+            value(span.baseline.share),
+        );
+        if span.baseline.controls == 0 {
+            out += "no percentiles: the text is too short for 100 control spans\n\n";
+        }
+        out += &by_layer(span);
+        out += "\nHeads with the largest lift:\n\n";
+        out += &top_heads(span);
+        if let (Some(comparison), Some(against)) = (&span.comparison, &result.against) {
+            let c = &comparison.share;
+            let d = &c.distribution;
+            let _ = writeln!(
+                out,
+                "\n{against} minus {}: mean difference per head {}, skewness {}, kurtosis {}, histogram entropy {} nats, {} of heads up; row-renormalised: mean {}, {} up.",
+                result.model,
+                value(d.mean),
+                value(d.skewness),
+                value(d.kurtosis),
+                value(d.histogram_entropy_nats),
+                share(c.share_up),
+                value(comparison.renormalised.distribution.mean),
+                share(comparison.renormalised.share_up),
+            );
+        }
+        out.push('\n');
+    }
+    out += "share: attention on the span / attention outside punctuation and start tokens, summed over all queries. renormalised: mean over rows.\n\
+            lift: share / uniform share. percentile: among 100 control spans of equal length nearby.\n";
+    out
+}
+
+fn by_layer(span: &SpanResult) -> String {
+    let mean = |layer: usize, of: &dyn Fn(&lathe_lab::measure::HeadRow) -> Number| {
+        let values: Vec<f64> = span.heads.iter().filter(|h| h.layer == layer).filter_map(|h| of(h).value()).collect();
+        if values.is_empty() { "–".to_owned() } else { number(values.iter().sum::<f64>() / values.len() as f64) }
+    };
+    let rows = span.layers.iter().map(|layer| {
+        vec![
+            layer.layer.to_string(),
+            value(layer.mean),
+            mean(layer.layer, &|h| h.span.renormalised_share),
+            mean(layer.layer, &|h| h.span.lift),
+            mean(layer.layer, &|h| h.span.control_percentile),
+            mean(layer.layer, &|h| h.sink_share),
+            layer.n.to_string(),
+        ]
+    });
+    lines(
+        &[
+            ("layer", Align::Right),
+            ("share", Align::Right),
+            ("renormalised", Align::Right),
+            ("lift", Align::Right),
+            ("percentile", Align::Right),
+            ("sink share", Align::Right),
+            ("heads", Align::Right),
+        ],
+        rows.collect(),
+    )
+}
+
+fn top_heads(span: &SpanResult) -> String {
+    const SHOWN: usize = 5;
+    let mut heads: Vec<_> = span.heads.iter().filter(|head| head.span.lift.value().is_some()).collect();
+    heads.sort_by(|a, b| b.span.lift.value().unwrap_or(0.0).total_cmp(&a.span.lift.value().unwrap_or(0.0)));
+    let rows = heads.into_iter().take(SHOWN).map(|head| {
+        vec![
+            head.layer.to_string(),
+            head.head.to_string(),
+            value(head.span.share),
+            value(head.span.lift),
+            value(head.span.control_percentile),
+            value(head.sink_share),
+        ]
+    });
+    lines(
+        &[
+            ("layer", Align::Right),
+            ("head", Align::Right),
+            ("share", Align::Right),
+            ("lift", Align::Right),
+            ("percentile", Align::Right),
+            ("sink share", Align::Right),
+        ],
+        rows.collect(),
+    )
+}
+
+fn lines(columns: &[(&str, Align)], rows: Vec<Vec<String>>) -> String {
+    let columns = columns.iter().map(|(title, align)| ((*title).to_owned(), *align)).collect();
+    render(&Table { columns, rows }, terminal_width())
+}
+
+/// Runs of equal windows: `512 in layers 0–4, none in 5`.
+fn windows(windows: &[Option<usize>]) -> String {
+    let full = windows.iter().filter(|window| window.is_none()).count();
+    match windows.iter().flatten().max() {
+        None => "none".into(),
+        Some(window) if full == 0 => format!("{} tokens in every layer", count(*window as u64)),
+        Some(window) => format!(
+            "{} tokens in {} layers, {full} layers see everything",
+            count(*window as u64),
+            windows.len() - full
+        ),
+    }
+}
+
+fn value(n: Number) -> String {
+    match n {
+        Measured::Value(x) => number(x),
+        Measured::Undefined(_) => "–".into(),
+    }
+}
+
+fn share(n: Number) -> String {
+    n.value().map_or("–".into(), percent)
+}
+
+fn interval(e: &Estimate) -> String {
+    match &e.interval {
+        Measured::Value(i) => format!("{} to {}", number(i.low), number(i.high)),
+        Measured::Undefined(reason) => reason.to_string(),
+    }
+}

@@ -1,0 +1,185 @@
+//! Texts to measure: plain files, JSON lines, the built-in sample.
+
+use std::path::{Path, PathBuf};
+
+use lathe_measure::run::Document;
+use lathe_measure::tokens::TargetKind;
+use lathe_tokenizer::{BosEos, Markup, TokenBytes, Tokenizer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::report::Extent;
+use crate::{Error, sample};
+
+/// Where texts come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum DataReference {
+    /// The built-in sample, or one text of it (`sample:french`).
+    Sample(Option<String>),
+    /// A file: JSON lines when it ends in `.jsonl`, else plain text.
+    File(PathBuf),
+}
+
+impl From<String> for DataReference {
+    fn from(text: String) -> Self {
+        match text.strip_prefix("sample") {
+            Some("") => Self::Sample(None),
+            Some(rest) if rest.starts_with(':') => Self::Sample(Some(rest[1..].into())),
+            _ => Self::File(text.into()),
+        }
+    }
+}
+
+impl From<DataReference> for String {
+    fn from(data: DataReference) -> Self {
+        match data {
+            DataReference::Sample(None) => "sample".into(),
+            DataReference::Sample(Some(name)) => format!("sample:{name}"),
+            DataReference::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// A text with its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextDocument {
+    /// For messages and tables.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// Reads texts; `field` names the field of JSON records.
+///
+/// # Errors
+/// A file cannot be read, is not UTF-8, or has no text; a record lacks the field.
+pub fn read_documents(data: &[DataReference], field: &str) -> Result<Vec<TextDocument>, Error> {
+    let mut documents = Vec::new();
+    for reference in data {
+        match reference {
+            DataReference::Sample(None) => documents.extend(sample::texts().iter().map(of_sample)),
+            DataReference::Sample(Some(name)) => {
+                let text = sample::texts().iter().find(|text| text.name == *name);
+                documents.push(of_sample(text.ok_or_else(|| Error::UnknownSample { name: name.clone() })?));
+            }
+            DataReference::File(file) => documents.extend(read_file(file, field)?),
+        }
+    }
+    Ok(documents)
+}
+
+fn of_sample(text: &sample::SampleText) -> TextDocument {
+    TextDocument { name: text.name.clone(), text: text.part(Extent::Full).into() }
+}
+
+fn read_file(file: &Path, field: &str) -> Result<Vec<TextDocument>, Error> {
+    let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if ["parquet", "csv", "gz", "zst", "zip", "gguf", "safetensors"].contains(&extension.as_str()) {
+        return Err(Error::UnknownData { file: file.into(), extension });
+    }
+    let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
+    if text.trim().is_empty() {
+        return Err(Error::NoText { file: file.into() });
+    }
+    let name = file.file_name().map_or_else(|| file.to_string_lossy(), |name| name.to_string_lossy());
+    if extension != "jsonl" && extension != "ndjson" {
+        return Ok(vec![TextDocument { name: name.into_owned(), text }]);
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let bad = |problem: String| Error::Record { file: file.into(), line: index + 1, problem };
+            let record: Value = serde_json::from_str(line).map_err(|error| bad(format!("not valid JSON: {error}")))?;
+            match record.get(field) {
+                Some(Value::String(text)) if text.is_empty() => Err(bad(format!("field `{field}` is empty"))),
+                Some(Value::String(text)) => {
+                    Ok(TextDocument { name: format!("{name}:{}", index + 1), text: text.clone() })
+                }
+                Some(_) => Err(bad(format!("field `{field}` is not a string"))),
+                None => Err(bad(format!("field `{field}` is missing"))),
+            }
+        })
+        .collect()
+}
+
+/// Tokens of a text as the measurements want them.
+pub(crate) fn tokenise(tokenizer: &Tokenizer, text: &str) -> Result<Document, Error> {
+    let tokens = tokenizer.encode_with_offsets(text, BosEos::Add, Markup::Text)?;
+    let added = tokens.iter().take_while(|token| token.bytes.is_none()).count();
+    Ok(Document {
+        ids: tokens.iter().map(|token| token.id).collect(),
+        bytes: tokens.iter().map(|token| token.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)).collect(),
+        kinds: tokens.iter().map(|token| kind(tokenizer, token.id)).collect(),
+        added,
+    })
+}
+
+fn kind(tokenizer: &Tokenizer, id: u32) -> TargetKind {
+    match tokenizer.token_bytes(id) {
+        TokenBytes::Bytes(_) => TargetKind::Ordinary,
+        TokenBytes::Byte(_) => TargetKind::ByteFallback,
+        TokenBytes::Control(_) | TokenBytes::Unused => TargetKind::Special,
+    }
+}
+
+/// Consecutive windows of exactly `window` tokens of all texts, each text's remainder left out, at most `limit` of
+/// them, taken from the texts in turn. Every window begins with the start tokens that the tokenizer adds.
+pub(crate) fn fixed_windows(documents: &[Document], window: usize, limit: Option<usize>) -> Vec<Vec<u32>> {
+    let mut cut: Vec<_> = documents
+        .iter()
+        .map(|document| {
+            let (added, ids) = document.ids.split_at(document.added.min(document.ids.len()));
+            (added, ids.chunks_exact(window.saturating_sub(added.len()).max(1)))
+        })
+        .collect();
+    let mut windows = Vec::new();
+    loop {
+        let before = windows.len();
+        for (added, chunks) in &mut cut {
+            if limit.is_some_and(|limit| windows.len() >= limit) {
+                return windows;
+            }
+            windows.extend(chunks.next().map(|ids| [added, ids].concat()));
+        }
+        if windows.len() == before {
+            return windows;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_come_from_the_texts_in_turn() {
+        let document = |range: std::ops::Range<u32>| Document { ids: range.collect(), ..Document::default() };
+        let documents = [document(0..5), document(10..17), document(20..21)];
+        assert_eq!(fixed_windows(&documents, 2, None), [[0, 1], [10, 11], [2, 3], [12, 13], [14, 15]]);
+        assert_eq!(fixed_windows(&documents, 2, Some(3)).len(), 3);
+        assert!(fixed_windows(&documents, 9, None).is_empty());
+        let with_start = Document { ids: vec![7, 1, 2, 3, 4], added: 1, ..Document::default() };
+        assert_eq!(fixed_windows(&[with_start], 3, None), [[7, 1, 2], [7, 3, 4]]);
+    }
+
+    #[test]
+    fn data_references_read_back() {
+        for text in ["sample", "sample:french", "samples.txt", "a/b.jsonl"] {
+            assert_eq!(String::from(DataReference::from(text.to_owned())), text);
+        }
+        assert_eq!(DataReference::from("sample".to_owned()), DataReference::Sample(None));
+    }
+
+    #[test]
+    fn records_name_their_line_and_field() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.jsonl");
+        std::fs::write(&file, "{\"text\": \"x\"}\n\n{\"body\": \"y\"}\n").expect("written");
+        let error = read_documents(&[DataReference::File(file.clone())], "text").expect_err("no field");
+        assert_eq!(error.to_string(), format!("{}, line 3: field `text` is missing", file.display()));
+        let file = folder.path().join("empty.txt");
+        std::fs::write(&file, " \n").expect("written");
+        assert!(read_documents(&[DataReference::File(file)], "text").is_err());
+    }
+}

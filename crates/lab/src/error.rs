@@ -1,0 +1,121 @@
+//! What can go wrong in a task.
+
+use std::path::PathBuf;
+
+use lathe_measure::MeasureError;
+use lathe_measure::run::RunError;
+use lathe_model::reference::ReferenceError;
+
+/// An error of a task.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A reference does not lead to a model.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// A model cannot be opened or run.
+    #[error(transparent)]
+    Model(#[from] lathe_model::Error),
+    /// A text cannot be tokenised, or a tokenizer cannot be built.
+    #[error(transparent)]
+    Tokenizer(#[from] lathe_tokenizer::Error),
+    /// A checkpoint file cannot be read or written.
+    #[error(transparent)]
+    Format(#[from] lathe_formats::Error),
+    /// A measurement failed.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// A measurement failed while the model ran.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A record of a data file cannot be used.
+    #[error("{}, line {line}: {problem}", file.display())]
+    Record {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong, naming the field.
+        problem: String,
+    },
+    /// A data file has no usable text.
+    #[error("{}: no text in it", file.display())]
+    NoText {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A data format that is not read.
+    #[error("{}: files of type `{extension}` are not read", file.display())]
+    UnknownData {
+        /// The file.
+        file: PathBuf,
+        /// Its extension.
+        extension: String,
+    },
+    /// A text of the built-in sample that does not exist.
+    #[error("the sample has no text `{name}`")]
+    UnknownSample {
+        /// The name asked for.
+        name: String,
+    },
+    /// A field of a spec that cannot be used.
+    #[error("{field}: {problem}")]
+    Spec {
+        /// The field, as the command line calls it.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A result cannot be written as JSON.
+    #[error("cannot write the result as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Reference(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Format(error) => error.hint(),
+            Self::Measure(error) => error.hint(),
+            Self::Run(error) => error.hint(),
+            Self::Record { .. } => Some("each line is one JSON object; `--field` names the field with the text".into()),
+            Self::UnknownData { .. } => {
+                Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into())
+            }
+            Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
+            Self::Spec { hint, .. } => hint.clone(),
+            _ => None,
+        }
+    }
+
+    /// Whether the user's input is wrong, as opposed to the machine failing.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Write { .. } | Self::Json(_) | Self::Tensor(_))
+    }
+}

@@ -1,0 +1,197 @@
+//! `lathe inspect`: what is in a model's files. Nothing is run; only headers are read.
+
+use std::path::PathBuf;
+
+use lathe_model::reference::ModelReference;
+use lathe_model::spec::Part;
+use lathe_tokenizer::TokenizerKind;
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, Error, open_model};
+
+/// What to look at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InspectSpec {
+    /// The model.
+    pub model: ModelReference,
+}
+
+/// What a model is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// The reference as given.
+    pub reference: String,
+    /// File or folder.
+    pub path: PathBuf,
+    /// `gguf` or `safetensors`.
+    pub format: &'static str,
+    /// Licence, where the reference tells it.
+    pub licence: Option<String>,
+    /// Architecture.
+    pub family: String,
+    /// Parameters; a tied head is counted once.
+    pub parameters: u64,
+    /// Parameters by part.
+    pub parts: Vec<PartCount>,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Width of the hidden state.
+    pub hidden_size: usize,
+    /// Query heads of the first layer.
+    pub heads: usize,
+    /// Key and value heads of the first layer.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Width of the first layer's feed-forward part.
+    pub feed_forward_width: usize,
+    /// Sliding window of each layer; null sees everything.
+    pub windows: Vec<Option<usize>>,
+    /// Base of the rotary frequencies, per table.
+    pub rotary_bases: Vec<f64>,
+    /// Positions that the model was made for.
+    pub context: usize,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Whether the head shares the embedding.
+    pub tied_head: bool,
+    /// Bytes of the files.
+    pub file_bytes: u64,
+    /// Element types of the tensors, the most bytes first.
+    pub element_types: Vec<ElementCount>,
+    /// The tokenizer.
+    pub tokenizer: Option<TokenizerSummary>,
+    /// Source of the default chat template.
+    pub chat_template: Option<String>,
+    /// Every tensor of the files.
+    pub tensors: Vec<TensorRow>,
+}
+
+/// Parameters of one part.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartCount {
+    /// Which part.
+    pub part: Part,
+    /// Parameters in it.
+    pub parameters: u64,
+}
+
+/// Tensors of one element type.
+#[derive(Clone, Debug, Serialize)]
+pub struct ElementCount {
+    /// Such as `Q4_K`.
+    pub element: String,
+    /// Tensors.
+    pub tensors: usize,
+    /// Bytes in the file.
+    pub bytes: u64,
+}
+
+/// What a tokenizer is.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenizerSummary {
+    /// Kind, pre-tokenizer, what it adds.
+    #[serde(flatten)]
+    pub kind: TokenizerKind,
+    /// Entries; the embedding may have more rows.
+    pub entries: usize,
+    /// Role, id and name of each special token.
+    pub special: Vec<SpecialToken>,
+}
+
+/// A token with a meaning for the model.
+#[derive(Clone, Debug, Serialize)]
+pub struct SpecialToken {
+    /// `bos`, `eos`, `pad` or `unk`.
+    pub role: &'static str,
+    /// Its id.
+    pub id: u32,
+    /// Its name in the vocabulary.
+    pub token: Option<String>,
+}
+
+/// One tensor of the files.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorRow {
+    /// Name in the file.
+    pub name: String,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub element: String,
+    /// Bytes in the file.
+    pub bytes: u64,
+}
+
+/// Inspects a model.
+///
+/// # Errors
+/// The reference leads nowhere, or the files cannot be used.
+pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, Error> {
+    let (resolved, opened) = open_model(&spec.model, context)?;
+    let decoder = &opened.spec;
+    let parameters = decoder.parameters();
+    let mut parts: Vec<PartCount> = Vec::new();
+    for parameter in &parameters {
+        let elements = parameter.elements() as u64;
+        match parts.iter_mut().find(|count| count.part == parameter.part) {
+            Some(count) => count.parameters += elements,
+            None => parts.push(PartCount { part: parameter.part, parameters: elements }),
+        }
+    }
+    let tokenizer = if opened.has_tokenizer() { Some(opened.tokenizer()?) } else { None };
+    let tokenizer = tokenizer.map(|tokenizer| {
+        let special = tokenizer.special();
+        let roles = [("bos", special.bos), ("pad", special.pad), ("unk", special.unk)];
+        let roles = roles.into_iter().filter_map(|(role, id)| id.map(|id| (role, id)));
+        let roles = roles.chain(special.eos.iter().map(|id| ("eos", *id)));
+        TokenizerSummary {
+            kind: tokenizer.kind().clone(),
+            entries: tokenizer.vocab_size(),
+            special: roles
+                .map(|(role, id)| SpecialToken { role, id, token: tokenizer.token_str(id).map(str::to_owned) })
+                .collect(),
+        }
+    });
+    let checkpoint = &opened.checkpoint;
+    let first = &decoder.layers[0];
+    Ok(Inspection {
+        reference: spec.model.to_string(),
+        path: resolved.path,
+        format: if checkpoint.gguf().is_some() { "gguf" } else { "safetensors" },
+        licence: resolved.licence,
+        family: decoder.family.clone(),
+        parameters: parameters.iter().map(|parameter| parameter.elements() as u64).sum(),
+        parts,
+        layers: decoder.layers.len(),
+        hidden_size: decoder.hidden_size,
+        heads: first.attention.heads,
+        kv_heads: first.attention.kv_heads,
+        head_dim: first.attention.head_dim,
+        feed_forward_width: first.feed_forward.width,
+        windows: decoder.layers.iter().map(|layer| layer.attention.window).collect(),
+        rotary_bases: decoder.rotary.iter().map(|rotary| rotary.base).collect(),
+        context: decoder.context_length,
+        vocab_size: decoder.vocab_size,
+        tied_head: decoder.head.weight == lathe_model::spec::HeadWeight::Tied,
+        file_bytes: checkpoint.files().iter().map(|file| file.bytes().len() as u64).sum(),
+        element_types: opened
+            .element_types()
+            .into_iter()
+            .map(|(element, tensors, bytes)| ElementCount { element: element.to_string(), tensors, bytes: bytes as u64 })
+            .collect(),
+        tokenizer,
+        chat_template: opened.chat_template()?.map(|template| template.source().to_owned()),
+        tensors: checkpoint
+            .tensors()
+            .iter()
+            .map(|info| TensorRow {
+                name: info.name.clone(),
+                shape: info.shape.clone(),
+                element: info.element.to_string(),
+                bytes: info.bytes() as u64,
+            })
+            .collect(),
+    })
+}

@@ -1,0 +1,64 @@
+//! From a reference to a model in memory: the one way to load.
+
+use lathe_model::reference::{ModelReference, Resolved, resolve};
+use lathe_model::{Decoder, Opened, Weights, open};
+use lathe_tokenizer::Tokenizer;
+
+use crate::{Context, Error};
+
+/// A model with weights and tokenizer.
+pub struct Loaded {
+    /// How the user named it.
+    pub reference: ModelReference,
+    /// Its files.
+    pub resolved: Resolved,
+    /// Headers, specification, template.
+    pub opened: Opened,
+    /// The decoder.
+    pub decoder: Decoder,
+    /// The tokenizer, where the model has one.
+    pub tokenizer: Option<Tokenizer>,
+    /// From opening the files to being ready, seconds.
+    pub seconds: f64,
+}
+
+impl Loaded {
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// The model has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
+        let missing = || lathe_model::Error::NoTokenizer { file: self.resolved.path.clone() };
+        Ok(self.tokenizer.as_ref().ok_or_else(missing)?)
+    }
+}
+
+/// Resolves a reference and reads headers only.
+///
+/// # Errors
+/// The reference leads nowhere, or the files cannot be used.
+pub fn open_model(reference: &ModelReference, context: &Context<'_>) -> Result<(Resolved, Opened), Error> {
+    let resolved = resolve(reference, context.home)?;
+    let opened = open(&resolved.path)?;
+    Ok((resolved, opened))
+}
+
+/// Loads a model for inference.
+///
+/// # Errors
+/// As [`open_model`]; a tensor or the tokenizer cannot be read.
+pub fn load(reference: &ModelReference, context: &Context<'_>) -> Result<Loaded, Error> {
+    context.stage(&format!("loading {reference}"), 0, "", || {
+        let (parts, seconds) = context.timed(|| {
+            let (resolved, opened) = open_model(reference, context)?;
+            // The two have nothing in common; building a large vocabulary takes as long as dequantising.
+            let (decoder, tokenizer) = rayon::join(
+                || opened.decoder(Weights::Frozen),
+                || if opened.has_tokenizer() { opened.tokenizer().map(Some) } else { Ok(None) },
+            );
+            Ok::<_, Error>((resolved, decoder?, tokenizer?, opened))
+        });
+        let (resolved, decoder, tokenizer, opened) = parts?;
+        Ok(Loaded { reference: reference.clone(), resolved, opened, decoder, tokenizer, seconds })
+    })
+}

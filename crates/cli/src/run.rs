@@ -157,6 +157,7 @@ fn run_attention(args: AttentionArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_report(args: ReportArgs, threads: u64, context: &Context<'_>) -> Result<()> {
+    check_out(&args.out)?;
     let mut models = args.models;
     if models.is_empty() {
         let default: ModelReference = DEFAULT_ALIAS.parse()?;
@@ -185,6 +186,19 @@ fn run_report(args: ReportArgs, threads: u64, context: &Context<'_>) -> Result<(
     lines.push(String::new());
     lines.push(format!("The page is {}", page.display()));
     print(&(lines.join("\n") + "\n"))
+}
+
+/// Whether a folder can be made or written: known before a report takes its minutes. Leaves nothing behind.
+fn check_out(folder: &Path) -> Result<()> {
+    let existing = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+    match tempfile::tempfile_in(existing) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(BadInput {
+            message: format!("--out {}: cannot write here: {source}", folder.display()),
+            hint: Some("name a folder that is yours, or that does not exist yet".into()),
+        }
+        .into()),
+    }
 }
 
 fn print_json(value: &impl Serialize) -> Result<()> {

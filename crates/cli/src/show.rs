@@ -203,7 +203,7 @@ pub(crate) fn spectrum(result: &SpectrumResult) -> String {
     if let Some(diff) = &result.diff_erank {
         let _ = writeln!(
             out,
-            "Diff-eRank {} = {} (random weights, seed {}: {}) - {} (this model), {} windows.",
+            "Diff-eRank {} = {} (random weights, seed {}: {}) − {} (this model), {} windows.",
             value(diff.value.diff_erank),
             value(diff.value.untrained_erank),
             diff.seed,

@@ -49,47 +49,28 @@ pub(crate) struct Area {
 
 impl Axis {
     /// Data at the ends of the axis: the extent of the data, to round numbers where the axis is a vertical one.
-    pub(crate) fn domain(
-        &self,
-        extent: Option<[f64; 2]>,
-        wanted: usize,
-        round: Rounding,
-    ) -> [f64; 2] {
+    pub(crate) fn domain(&self, extent: Option<[f64; 2]>, wanted: usize, round: Rounding) -> [f64; 2] {
         let Some([low, high]) = extent else {
-            return if self.scale == AxisScale::Log {
-                [1.0, 10.0]
-            } else {
-                [0.0, 1.0]
-            };
+            return if self.scale == AxisScale::Log { [1.0, 10.0] } else { [0.0, 1.0] };
         };
         match (self.scale, round) {
             (AxisScale::Log, _) => [low, high],
             (AxisScale::Linear, Rounding::ToTicks) => nice_domain([low, high], wanted),
             (AxisScale::Linear, Rounding::Exact) => [low, high],
-            (AxisScale::FromZero, Rounding::ToTicks) => {
-                nice_domain([low.min(0.0), high.max(0.0)], wanted)
-            }
+            (AxisScale::FromZero, Rounding::ToTicks) => nice_domain([low.min(0.0), high.max(0.0)], wanted),
             (AxisScale::FromZero, Rounding::Exact) => [low.min(0.0), high.max(0.0)],
         }
     }
 
     pub(crate) fn scaled(&self, domain: [f64; 2], range: [f64; 2]) -> Scale {
-        if self.scale == AxisScale::Log {
-            Scale::log(domain, range)
-        } else {
-            Scale::linear(domain, range)
-        }
+        if self.scale == AxisScale::Log { Scale::log(domain, range) } else { Scale::linear(domain, range) }
     }
 
     pub(crate) fn tick_values(&self, scale: &Scale, wanted: usize) -> Vec<f64> {
         let ticks = scale.ticks(wanted);
         match self.ticks {
             Ticks::Any => ticks,
-            Ticks::Whole => ticks
-                .into_iter()
-                .filter(|tick| tick.fract().abs() < 1e-6)
-                .map(f64::round)
-                .collect(),
+            Ticks::Whole => ticks.into_iter().filter(|tick| tick.fract().abs() < 1e-6).map(f64::round).collect(),
         }
     }
 
@@ -104,11 +85,7 @@ impl Axis {
     /// Room that the tick labels of a vertical axis need, in pixels.
     pub(crate) fn gutter(&self, domain: [f64; 2], wanted: usize) -> f64 {
         let ticks = self.tick_values(&self.scaled(domain, [0.0, 1.0]), wanted);
-        self.labels(&ticks)
-            .iter()
-            .map(|label| text_width(label, LABEL_SIZE))
-            .fold(10.0, f64::max)
-            + 6.0
+        self.labels(&ticks).iter().map(|label| text_width(label, LABEL_SIZE)).fold(10.0, f64::max) + 6.0
     }
 }
 
@@ -120,13 +97,7 @@ pub(crate) enum Rounding {
 }
 
 /// Draws the horizontal axis below the area: ticks, their labels, the axis label beneath.
-pub(crate) fn draw_horizontal(
-    svg: &mut Svg,
-    axis: &Axis,
-    scale: &Scale,
-    area: Area,
-    wanted: usize,
-) {
+pub(crate) fn draw_horizontal(svg: &mut Svg, axis: &Axis, scale: &Scale, area: Area, wanted: usize) {
     svg.line("axis", [area.left, area.bottom], [area.right, area.bottom]);
     let ticks = axis.tick_values(scale, wanted);
     let mut free_from = f64::NEG_INFINITY;
@@ -139,12 +110,7 @@ pub(crate) fn draw_horizontal(
             free_from = x + half + 4.0;
         }
     }
-    svg.label(
-        "axis-label",
-        [area.right, area.bottom + 29.0],
-        Anchor::End,
-        &axis.label,
-    );
+    svg.label("axis-label", [area.right, area.bottom + 29.0], Anchor::End, &axis.label);
 }
 
 /// Draws the vertical axis left of the area: a faint line per tick, labels outside, the axis label above.
@@ -160,10 +126,7 @@ pub(crate) fn draw_vertical(svg: &mut Svg, axis: &Axis, scale: &Scale, area: Are
 
 /// Says inside the area that there is nothing to draw.
 pub(crate) fn draw_nothing(svg: &mut Svg, area: Area) {
-    let middle = [
-        (area.left + area.right) / 2.0,
-        (area.top + area.bottom) / 2.0,
-    ];
+    let middle = [(area.left + area.right) / 2.0, (area.top + area.bottom) / 2.0];
     svg.label("tick", middle, Anchor::Middle, "no values");
 }
 
@@ -173,9 +136,5 @@ pub(crate) fn ticks_for(length: f64, each: f64) -> usize {
 }
 
 fn whole(tick: f64) -> String {
-    if tick.fract() == 0.0 && (0.0..1e9).contains(&tick) {
-        count(tick as u64)
-    } else {
-        number(tick)
-    }
+    if tick.fract() == 0.0 && (0.0..1e9).contains(&tick) { count(tick as u64) } else { number(tick) }
 }

@@ -39,12 +39,7 @@ pub fn heat_map(map: &HeatMap, width: f64) -> String {
     let cell_height = (340.0 / rows.max(1) as f64).clamp(3.0, 16.0);
     let top = 50.0;
     let right = left + cell_width * columns.max(1) as f64;
-    let area = Area {
-        left,
-        right,
-        top,
-        bottom: top + cell_height * rows.max(1) as f64,
-    };
+    let area = Area { left, right, top, bottom: top + cell_height * rows.max(1) as f64 };
     let height = area.bottom + 34.0;
 
     let mut svg = Svg::new(width, height, &map.title, &map.desc);
@@ -52,16 +47,9 @@ pub fn heat_map(map: &HeatMap, width: f64) -> String {
     svg.label("axis-label", [0.0, top - 6.0], Anchor::Start, &map.y_label);
     for (column, values) in map.columns.iter().enumerate() {
         for (row, value) in values.iter().enumerate() {
-            let at = [
-                left + cell_width * column as f64,
-                top + cell_height * row as f64,
-            ];
+            let at = [left + cell_width * column as f64, top + cell_height * row as f64];
             // Cells that are large enough have a hairline between them.
-            let gap = if cell_width.min(cell_height) >= 6.0 {
-                0.8
-            } else {
-                0.0
-            };
+            let gap = if cell_width.min(cell_height) >= 6.0 { 0.8 } else { 0.0 };
             let size = [cell_width - gap, cell_height - gap];
             let mut tip = format!("{} {column}, {} {row}: ", map.x_label, map.y_label);
             match value.filter(|value| value.is_finite()) {
@@ -77,33 +65,14 @@ pub fn heat_map(map: &HeatMap, width: f64) -> String {
         }
     }
     // Ticks lie in the middle of their cells.
-    let x = Axis {
-        label: map.x_label.clone(),
-        scale: AxisScale::Linear,
-        ticks: Ticks::Whole,
-    };
+    let x = Axis { label: map.x_label.clone(), scale: AxisScale::Linear, ticks: Ticks::Whole };
     let x_scale = centred(columns, [area.left, area.right]);
-    draw_horizontal(
-        &mut svg,
-        &x,
-        &x_scale,
-        area,
-        ticks_for(area.right - area.left, 44.0),
-    );
+    draw_horizontal(&mut svg, &x, &x_scale, area, ticks_for(area.right - area.left, 44.0));
     let y_scale = centred(rows, [area.top, area.bottom]);
-    let y = Axis {
-        label: map.y_label.clone(),
-        scale: AxisScale::Linear,
-        ticks: Ticks::Whole,
-    };
+    let y = Axis { label: map.y_label.clone(), scale: AxisScale::Linear, ticks: Ticks::Whole };
     for tick in y.tick_values(&y_scale, ticks_for(area.bottom - area.top, 30.0)) {
         if let Some(at) = y_scale.at(tick) {
-            svg.label(
-                "tick",
-                [left - 5.0, at + 3.8],
-                Anchor::End,
-                &number_of(tick),
-            );
+            svg.label("tick", [left - 5.0, at + 3.8], Anchor::End, &number_of(tick));
         }
     }
     svg.finish()
@@ -112,11 +81,7 @@ pub fn heat_map(map: &HeatMap, width: f64) -> String {
 /// Which of the colour steps a value falls into.
 fn step([low, high]: [f64; 2], value: f64) -> usize {
     let share = (value - low) / (high - low);
-    if share.is_finite() {
-        ((share * HEAT_STEPS as f64) as usize).min(HEAT_STEPS - 1)
-    } else {
-        0
-    }
+    if share.is_finite() { ((share * HEAT_STEPS as f64) as usize).min(HEAT_STEPS - 1) } else { 0 }
 }
 
 fn centred(cells: usize, [from, to]: [f64; 2]) -> Scale {
@@ -134,24 +99,11 @@ fn draw_legend(svg: &mut Svg, map: &HeatMap, width: f64) {
     let cell = ((width - left - 14.0) / HEAT_STEPS as f64).clamp(4.0, 26.0);
     svg.label("axis-label", [0.0, 11.0], Anchor::Start, &map.value_label);
     for index in 0..HEAT_STEPS {
-        svg.rect(
-            &format!("h{index}"),
-            [left + cell * index as f64, 2.0],
-            [cell, 10.0],
-            "",
-        );
+        svg.rect(&format!("h{index}"), [left + cell * index as f64, 2.0], [cell, 10.0], "");
     }
     let shares = [0.0, 0.5, 1.0];
-    for (share, label) in shares
-        .into_iter()
-        .zip(tick_labels(&shares.map(|share| low + (high - low) * share)))
-    {
-        svg.label(
-            "tick",
-            [left + cell * HEAT_STEPS as f64 * share, 12.0 + LABEL_SIZE],
-            Anchor::Middle,
-            &label,
-        );
+    for (share, label) in shares.into_iter().zip(tick_labels(&shares.map(|share| low + (high - low) * share))) {
+        svg.label("tick", [left + cell * HEAT_STEPS as f64 * share, 12.0 + LABEL_SIZE], Anchor::Middle, &label);
     }
 }
 

@@ -1,9 +1,7 @@
 //! Lines and points over two axes: a value by layer, a loss by frequency.
 
 use super::SeriesStyle;
-use super::axis::{
-    Area, Axis, LABEL_SIZE, Rounding, draw_horizontal, draw_nothing, draw_vertical, ticks_for,
-};
+use super::axis::{Area, Axis, LABEL_SIZE, Rounding, draw_horizontal, draw_nothing, draw_vertical, ticks_for};
 use super::scale::{Scale, finite_extent};
 use super::svg::{Anchor, Svg, fitted, text_width};
 
@@ -77,50 +75,26 @@ pub struct Reference {
 pub fn line_chart(chart: &LineChart, width: f64) -> String {
     let height = (width * 0.62).clamp(180.0, 280.0);
     let labels = right_labels_width(chart, width);
-    let mut area = Area {
-        left: 0.0,
-        right: width - labels,
-        top: 24.0,
-        bottom: height - 34.0,
-    };
+    let mut area = Area { left: 0.0, right: width - labels, top: 24.0, bottom: height - 34.0 };
     let y_ticks = ticks_for(area.bottom - area.top, 30.0);
-    let y_domain = chart.y.domain(
-        chart.y_extent.or_else(|| y_extent(chart)),
-        y_ticks,
-        Rounding::ToTicks,
-    );
+    let y_domain = chart.y.domain(chart.y_extent.or_else(|| y_extent(chart)), y_ticks, Rounding::ToTicks);
     area.left = chart.y.gutter(y_domain, y_ticks);
-    let x_values = chart
-        .series
-        .iter()
-        .flat_map(|series| series.points.iter().map(|point| point.x));
+    let x_values = chart.series.iter().flat_map(|series| series.points.iter().map(|point| point.x));
     let x_domain = chart.x.domain(finite_extent(x_values), 8, Rounding::Exact);
     // Markers at the ends stay clear of the axis.
-    let x = chart
-        .x
-        .scaled(x_domain, [area.left + 5.0, area.right - 5.0]);
+    let x = chart.x.scaled(x_domain, [area.left + 5.0, area.right - 5.0]);
     let y = chart.y.scaled(y_domain, [area.bottom, area.top]);
 
     let mut svg = Svg::new(width, height, &chart.title, &chart.desc);
     draw_vertical(&mut svg, &chart.y, &y, area, y_ticks);
-    draw_horizontal(
-        &mut svg,
-        &chart.x,
-        &x,
-        area,
-        ticks_for(area.right - area.left, 44.0),
-    );
+    draw_horizontal(&mut svg, &chart.x, &x, area, ticks_for(area.right - area.left, 44.0));
     if y_extent(chart).is_none() {
         draw_nothing(&mut svg, area);
         return svg.finish();
     }
     for reference in &chart.references {
         if let Some(at) = y.at(reference.y) {
-            svg.line(
-                &format!("line {}", reference.style.class()),
-                [area.left, at],
-                [area.right, at],
-            );
+            svg.line(&format!("line {}", reference.style.class()), [area.left, at], [area.right, at]);
         }
     }
     for series in &chart.series {
@@ -141,19 +115,13 @@ fn y_extent(chart: &LineChart) -> Option<[f64; 2]> {
         })
     });
     let values = finite_extent(values)?;
-    finite_extent(
-        values
-            .into_iter()
-            .chain(chart.references.iter().map(|reference| reference.y)),
-    )
+    finite_extent(values.into_iter().chain(chart.references.iter().map(|reference| reference.y)))
 }
 
 fn right_labels_width(chart: &LineChart, width: f64) -> f64 {
     let names = chart.series.iter().map(|series| &series.name);
     let names = names.chain(chart.references.iter().map(|reference| &reference.name));
-    let widest = names
-        .map(|name| text_width(name, LABEL_SIZE))
-        .fold(0.0, f64::max);
+    let widest = names.map(|name| text_width(name, LABEL_SIZE)).fold(0.0, f64::max);
     (widest + 10.0).min(width * 0.3)
 }
 
@@ -162,10 +130,7 @@ fn runs(series: &Series, x: &Scale, y: &Scale) -> Vec<Vec<[f64; 2]>> {
     let mut runs = vec![Vec::new()];
     for point in &series.points {
         match (x.at(point.x), point.y.and_then(|value| y.at(value))) {
-            (Some(at), Some(value)) => runs
-                .last_mut()
-                .into_iter()
-                .for_each(|run| run.push([at, value])),
+            (Some(at), Some(value)) => runs.last_mut().into_iter().for_each(|run| run.push([at, value])),
             _ => runs.push(Vec::new()),
         }
     }
@@ -190,13 +155,7 @@ fn draw_line(svg: &mut Svg, series: &Series, x: &Scale, y: &Scale) {
     }
     for run in runs(series, x, y) {
         if let [only] = run[..] {
-            svg.marker(
-                series.style.marker(),
-                &format!("mark {class}"),
-                only,
-                3.0,
-                "",
-            );
+            svg.marker(series.style.marker(), &format!("mark {class}"), only, 3.0, "");
         } else {
             svg.path(&format!("line {class}"), &run);
         }
@@ -220,49 +179,26 @@ fn draw_points(svg: &mut Svg, series: &Series, x: &Scale, y: &Scale) {
         let (Some(at), Some(value)) = (x.at(point.x), point.y.and_then(|value| y.at(value))) else {
             continue;
         };
-        if let Some((Some(low), Some(high))) =
-            point.interval.map(|[low, high]| (y.at(low), y.at(high)))
-        {
+        if let Some((Some(low), Some(high))) = point.interval.map(|[low, high]| (y.at(low), y.at(high))) {
             svg.line(&format!("interval {class}"), [at, low], [at, high]);
         }
-        svg.marker(
-            series.style.marker(),
-            &format!("mark {class}"),
-            [at, value],
-            3.6,
-            &point.tip,
-        );
+        svg.marker(series.style.marker(), &format!("mark {class}"), [at, value], 3.6, &point.tip);
     }
 }
 
 /// Names at the right ends of lines, pushed apart where they would overlap.
 fn draw_right_labels(svg: &mut Svg, chart: &LineChart, y: &Scale, area: Area, width: f64) {
     let last = |series: &Series| series.points.iter().rev().find_map(|point| y.at(point.y?));
-    let series = chart
-        .series
-        .iter()
-        .filter_map(|series| Some((last(series)?, &series.name, series.style)));
+    let series = chart.series.iter().filter_map(|series| Some((last(series)?, &series.name, series.style)));
     let references = chart.references.iter();
     let references = references.filter_map(|line| Some((y.at(line.y)?, &line.name, line.style)));
-    let mut labels: Vec<_> = series
-        .chain(references)
-        .filter(|(_, name, _)| !name.is_empty())
-        .collect();
+    let mut labels: Vec<_> = series.chain(references).filter(|(_, name, _)| !name.is_empty()).collect();
     labels.sort_by(|a, b| a.0.total_cmp(&b.0));
     let wanted: Vec<f64> = labels.iter().map(|label| label.0 + 3.8).collect();
     let room = width - area.right - 6.0;
-    for ((_, name, style), at) in
-        labels
-            .iter()
-            .zip(spread(&wanted, LABEL_SIZE + 2.0, [area.top, area.bottom]))
-    {
+    for ((_, name, style), at) in labels.iter().zip(spread(&wanted, LABEL_SIZE + 2.0, [area.top, area.bottom])) {
         let class = format!("direct {}", style.class());
-        svg.label(
-            &class,
-            [area.right + 6.0, at],
-            Anchor::Start,
-            &fitted(name, LABEL_SIZE, room),
-        );
+        svg.label(&class, [area.right + 6.0, at], Anchor::Start, &fitted(name, LABEL_SIZE, room));
     }
 }
 
@@ -288,14 +224,8 @@ mod tests {
     #[test]
     fn labels_are_pushed_apart_and_stay_inside() {
         let placed = spread(&[50.0, 51.0, 99.0, 100.0], 12.0, [0.0, 100.0]);
-        assert!(
-            placed.windows(2).all(|pair| pair[1] - pair[0] >= 11.999),
-            "{placed:?}"
-        );
-        assert!(
-            placed.iter().all(|at| (0.0..=100.0).contains(at)),
-            "{placed:?}"
-        );
+        assert!(placed.windows(2).all(|pair| pair[1] - pair[0] >= 11.999), "{placed:?}");
+        assert!(placed.iter().all(|at| (0.0..=100.0).contains(at)), "{placed:?}");
         assert!(spread(&[], 12.0, [0.0, 1.0]).is_empty());
     }
 }

@@ -33,11 +33,7 @@ pub fn count(value: u64) -> String {
 /// A share in 0–1 as a percentage with one decimal.
 #[must_use]
 pub fn percent(share: f64) -> String {
-    if share.is_finite() {
-        format!("{} %", fixed(share * 100.0, 1))
-    } else {
-        "–".to_owned()
-    }
+    if share.is_finite() { format!("{} %", fixed(share * 100.0, 1)) } else { "–".to_owned() }
 }
 
 /// A count with a letter for its thousands: 134.5 M.
@@ -56,14 +52,9 @@ pub fn bytes(value: u64) -> String {
 /// Labels of an axis: as many decimals as the smallest distance between neighbours needs.
 #[must_use]
 pub fn tick_labels(ticks: &[f64]) -> Vec<String> {
-    let step = ticks
-        .windows(2)
-        .map(|pair| (pair[1] - pair[0]).abs())
-        .filter(|gap| *gap > 0.0)
-        .fold(f64::INFINITY, f64::min);
-    let largest = ticks
-        .iter()
-        .fold(0.0_f64, |most, tick| most.max(tick.abs()));
+    let step =
+        ticks.windows(2).map(|pair| (pair[1] - pair[0]).abs()).filter(|gap| *gap > 0.0).fold(f64::INFINITY, f64::min);
+    let largest = ticks.iter().fold(0.0_f64, |most, tick| most.max(tick.abs()));
     if largest >= 1e9 || !step.is_finite() || step < 1e-6 {
         return ticks.iter().map(|tick| number(*tick)).collect();
     }
@@ -86,18 +77,12 @@ fn with_prefix(value: u64, prefixes: &[&str], gap: &str) -> String {
         _ => 2,
     };
     let text = fixed(scaled, decimals);
-    if prefixes[index].is_empty() {
-        text
-    } else {
-        format!("{text}{gap}{}", prefixes[index])
-    }
+    if prefixes[index].is_empty() { text } else { format!("{text}{gap}{}", prefixes[index]) }
 }
 
 fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
-    let (whole, fraction) = text
-        .split_once('.')
-        .map_or((text.as_str(), None), |(w, f)| (w, Some(f)));
+    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(w, f)| (w, Some(f)));
     let mut written = separate(whole);
     if let Some(fraction) = fraction {
         written.push('.');
@@ -105,11 +90,7 @@ fn fixed(value: f64, decimals: usize) -> String {
     }
     // A value that rounds to zero has no sign.
     let negative = value < 0.0 && text.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
-    if negative {
-        format!("\u{2212}{written}")
-    } else {
-        written
-    }
+    if negative { format!("\u{2212}{written}") } else { written }
 }
 
 fn scientific(value: f64) -> String {

@@ -71,45 +71,25 @@ const LANE: f64 = 10.0;
 pub fn row_chart(chart: &RowChart, width: f64) -> String {
     let lanes = chart.series.len().max(1);
     let row_height = 10.0 + LANE * lanes as f64;
-    let groups = 1 + chart
-        .rows
-        .windows(2)
-        .filter(|pair| pair[0].group != pair[1].group)
-        .count();
-    let headings = if chart.rows.iter().any(|row| !row.group.is_empty()) {
-        groups
-    } else {
-        0
-    };
+    let groups = 1 + chart.rows.windows(2).filter(|pair| pair[0].group != pair[1].group).count();
+    let headings = if chart.rows.iter().any(|row| !row.group.is_empty()) { groups } else { 0 };
     let legend = Legend::new(&chart.series, width);
     let top = legend.height + 4.0;
     let bottom = top + row_height * chart.rows.len().max(1) as f64 + HEADING * headings as f64;
     let height = bottom + 34.0;
 
-    let label_width = chart
-        .rows
-        .iter()
-        .map(|row| text_width(&row.label, LABEL_SIZE + 1.0))
-        .fold(20.0, f64::max);
+    let label_width = chart.rows.iter().map(|row| text_width(&row.label, LABEL_SIZE + 1.0)).fold(20.0, f64::max);
     let label_width = label_width.min(width * 0.36) + 8.0;
     // One series has its value written beside its mark; the widest of them needs its room.
     let value_width = if lanes == 1 { 40.0 } else { 8.0 };
-    let area = Area {
-        left: label_width,
-        right: width - value_width,
-        top,
-        bottom,
-    };
+    let area = Area { left: label_width, right: width - value_width, top, bottom };
     let wanted = ticks_for(area.right - area.left, 44.0);
     let mut axis = chart.axis.clone();
     if chart.style == RowStyle::Bars {
         axis.scale = super::AxisScale::FromZero;
     }
     let extent = extent(chart);
-    let x = axis.scaled(
-        axis.domain(extent, wanted, Rounding::ToTicks),
-        [area.left, area.right],
-    );
+    let x = axis.scaled(axis.domain(extent, wanted, Rounding::ToTicks), [area.left, area.right]);
 
     let mut svg = Svg::new(width, height, &chart.title, &chart.desc);
     legend.draw(&mut svg);
@@ -127,12 +107,7 @@ pub fn row_chart(chart: &RowChart, width: f64) -> String {
         }
         group = Some(&row.group);
         let label = fitted(&row.label, LABEL_SIZE + 1.0, label_width - 8.0);
-        svg.label(
-            "category",
-            [area.left - 8.0, y + row_height / 2.0 + 4.0],
-            Anchor::End,
-            &label,
-        );
+        svg.label("category", [area.left - 8.0, y + row_height / 2.0 + 4.0], Anchor::End, &label);
         for (index, (mark, series)) in row.marks.iter().zip(&chart.series).enumerate() {
             let middle = y + 5.0 + LANE * (index as f64 + 0.5);
             draw_mark(&mut svg, chart.style, series.style, mark, &x, middle);
@@ -153,34 +128,14 @@ pub fn row_chart(chart: &RowChart, width: f64) -> String {
 const HEADING: f64 = 22.0;
 
 fn extent(chart: &RowChart) -> Option<[f64; 2]> {
-    let marks = chart
-        .rows
-        .iter()
-        .flat_map(|row| &row.marks)
-        .filter(|mark| mark.value.is_some());
-    finite_extent(marks.flat_map(|mark| {
-        mark.value
-            .into_iter()
-            .chain(mark.interval.into_iter().flatten())
-    }))
+    let marks = chart.rows.iter().flat_map(|row| &row.marks).filter(|mark| mark.value.is_some());
+    finite_extent(marks.flat_map(|mark| mark.value.into_iter().chain(mark.interval.into_iter().flatten())))
 }
 
-fn draw_mark(
-    svg: &mut Svg,
-    style: RowStyle,
-    series: SeriesStyle,
-    mark: &RowMark,
-    x: &Scale,
-    middle: f64,
-) {
+fn draw_mark(svg: &mut Svg, style: RowStyle, series: SeriesStyle, mark: &RowMark, x: &Scale, middle: f64) {
     let class = series.class();
     let Some((value, at)) = mark.value.and_then(|value| Some((value, x.at(value)?))) else {
-        svg.label(
-            "tick",
-            [x.range()[0] + 4.0, middle + 3.8],
-            Anchor::Start,
-            "no value",
-        );
+        svg.label("tick", [x.range()[0] + 4.0, middle + 3.8], Anchor::Start, "no value");
         return;
     };
     if style == RowStyle::Bars {
@@ -189,29 +144,15 @@ fn draw_mark(
         svg.rect(
             &format!("bar {class}"),
             [zero.min(at), middle - half],
-            [
-                if value == 0.0 {
-                    0.0
-                } else {
-                    (at - zero).abs().max(1.0)
-                },
-                2.0 * half,
-            ],
+            [if value == 0.0 { 0.0 } else { (at - zero).abs().max(1.0) }, 2.0 * half],
             &mark.tip,
         );
     }
-    if let Some((Some(low), Some(high))) = mark.interval.map(|[low, high]| (x.at(low), x.at(high)))
-    {
+    if let Some((Some(low), Some(high))) = mark.interval.map(|[low, high]| (x.at(low), x.at(high))) {
         svg.line(&format!("interval {class}"), [low, middle], [high, middle]);
     }
     if style == RowStyle::Dots {
-        svg.marker(
-            series.marker(),
-            &format!("mark {class}"),
-            [at, middle],
-            4.0,
-            &mark.tip,
-        );
+        svg.marker(series.marker(), &format!("mark {class}"), [at, middle], 4.0, &mark.tip);
     }
 }
 
@@ -221,12 +162,7 @@ fn draw_value(svg: &mut Svg, mark: &RowMark, x: &Scale, middle: f64) {
     };
     let furthest = mark.interval.map_or(value, |[_, high]| high.max(value));
     if let Some(at) = x.at(furthest) {
-        svg.label(
-            "value",
-            [at + 6.0, middle + 3.8],
-            Anchor::Start,
-            &number(value),
-        );
+        svg.label("value", [at + 6.0, middle + 3.8], Anchor::Start, &number(value));
     }
 }
 
@@ -239,10 +175,7 @@ struct Legend {
 impl Legend {
     fn new(series: &[RowSeries], width: f64) -> Self {
         if series.len() < 2 {
-            return Self {
-                entries: Vec::new(),
-                height: 0.0,
-            };
+            return Self { entries: Vec::new(), height: 0.0 };
         }
         let mut at = [0.0, 12.0];
         let mut entries = Vec::new();
@@ -255,22 +188,13 @@ impl Legend {
             entries.push((*style, name, at));
             at[0] += needed + 18.0;
         }
-        Self {
-            entries,
-            height: at[1] + 10.0,
-        }
+        Self { entries, height: at[1] + 10.0 }
     }
 
     fn draw(&self, svg: &mut Svg) {
         for (style, name, [x, y]) in &self.entries {
             let class = style.class();
-            svg.marker(
-                style.marker(),
-                &format!("mark {class}"),
-                [x + 6.0, y - 4.0],
-                4.0,
-                "",
-            );
+            svg.marker(style.marker(), &format!("mark {class}"), [x + 6.0, y - 4.0], 4.0, "");
             svg.label("category", [x + 16.0, *y], Anchor::Start, name);
         }
     }

@@ -3,13 +3,10 @@
 /// The smallest and largest finite value, or `None` when there is none.
 #[must_use]
 pub fn finite_extent(values: impl IntoIterator<Item = f64>) -> Option<[f64; 2]> {
-    values
-        .into_iter()
-        .filter(|value| value.is_finite())
-        .fold(None, |extent, value| match extent {
-            None => Some([value, value]),
-            Some([low, high]) => Some([low.min(value), high.max(value)]),
-        })
+    values.into_iter().filter(|value| value.is_finite()).fold(None, |extent, value| match extent {
+        None => Some([value, value]),
+        Some([low, high]) => Some([low.min(value), high.max(value)]),
+    })
 }
 
 /// A map from a data interval to an interval of pixels.
@@ -26,11 +23,7 @@ impl Scale {
     /// A scale that keeps distances. A domain of one point, or one that is not finite, is widened to a usable one.
     #[must_use]
     pub fn linear(domain: [f64; 2], range: [f64; 2]) -> Self {
-        Self {
-            domain: widened(domain),
-            range,
-            logarithmic: false,
-        }
+        Self { domain: widened(domain), range, logarithmic: false }
     }
 
     /// A scale that keeps ratios. A domain that is not positive is replaced by 1–10.
@@ -39,16 +32,8 @@ impl Scale {
         let [low, high] = domain;
         let usable = low > 1e-300 && high < 1e300 && high >= low;
         let [low, high] = if usable { [low, high] } else { [1.0, 10.0] };
-        let domain = if high / low > 1.000_001 {
-            [low, high]
-        } else {
-            [low / 2.0, low * 2.0]
-        };
-        Self {
-            domain,
-            range,
-            logarithmic: true,
-        }
+        let domain = if high / low > 1.000_001 { [low, high] } else { [low / 2.0, low * 2.0] };
+        Self { domain, range, logarithmic: true }
     }
 
     /// Pixel of a value, clamped to the range: a mark never leaves its figure. `None` for what cannot be drawn.
@@ -72,11 +57,7 @@ impl Scale {
     #[must_use]
     pub fn ticks(&self, wanted: usize) -> Vec<f64> {
         let [low, high] = self.domain;
-        if self.logarithmic {
-            log_ticks(low, high, wanted)
-        } else {
-            linear_ticks(low, high, wanted)
-        }
+        if self.logarithmic { log_ticks(low, high, wanted) } else { linear_ticks(low, high, wanted) }
     }
 
     /// The pixels at the two ends.
@@ -92,10 +73,7 @@ pub(super) fn nice_domain(extent: [f64; 2], wanted: usize) -> [f64; 2] {
     let Some(step) = round_step(low, high, wanted) else {
         return [low, high];
     };
-    [
-        (low / step + 1e-9).floor() * step,
-        (high / step - 1e-9).ceil() * step,
-    ]
+    [(low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step]
 }
 
 /// Multiples of 1, 2 or 5 times a power of ten within `[low, high]`, ascending; at most about twice `wanted`.
@@ -103,11 +81,7 @@ pub(super) fn nice_domain(extent: [f64; 2], wanted: usize) -> [f64; 2] {
 pub fn linear_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let ticks = multiples_within(low, high, wanted);
     // One tick says nothing of the scale. A step is at most 2.5 times the wanted one, so six wanted give two.
-    if ticks.len() < 2 {
-        multiples_within(low, high, wanted.max(2) * 3)
-    } else {
-        ticks
-    }
+    if ticks.len() < 2 { multiples_within(low, high, wanted.max(2) * 3) } else { ticks }
 }
 
 fn multiples_within(low: f64, high: f64, wanted: usize) -> Vec<f64> {
@@ -121,9 +95,7 @@ fn multiples_within(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     if many < 0.0 {
         return Vec::new();
     }
-    (0..=many as u64)
-        .map(|index| ((first + index as f64) * step).clamp(low, high) + 0.0)
-        .collect()
+    (0..=many as u64).map(|index| ((first + index as f64) * step).clamp(low, high) + 0.0).collect()
 }
 
 /// Powers of ten within `[low, high]`; with 2 and 5 between them where there are few; ascending.
@@ -155,10 +127,7 @@ fn round_step(low: f64, high: f64, wanted: usize) -> Option<f64> {
     }
     let rough = width / wanted.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0]
-        .map(|factor| factor * power)
-        .into_iter()
-        .find(|step| *step >= rough * 0.999)?;
+    let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough * 0.999)?;
     // Below the resolution of f64 around these values ticks would coincide.
     let resolved = step > 4.0 * f64::EPSILON * low.abs().max(high.abs());
     (resolved && step.is_finite() && step > 0.0).then_some(step)
@@ -169,11 +138,7 @@ fn widened([low, high]: [f64; 2]) -> [f64; 2] {
     if !(low.abs() < 1e300 && high.abs() < 1e300) {
         return [0.0, 1.0];
     }
-    let [low, high] = if low <= high {
-        [low, high]
-    } else {
-        [high, low]
-    };
+    let [low, high] = if low <= high { [low, high] } else { [high, low] };
     let size = low.abs().max(high.abs());
     if high - low > (size * 1e-9).max(1e-280) {
         return [low, high];
@@ -190,10 +155,7 @@ mod tests {
 
     #[test]
     fn round_ticks() {
-        assert_eq!(
-            linear_ticks(0.0, 1.0, 5),
-            [0.0, 0.2, 0.4, 0.600_000_000_000_000_1, 0.8, 1.0]
-        );
+        assert_eq!(linear_ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.600_000_000_000_000_1, 0.8, 1.0]);
         assert_eq!(linear_ticks(3.0, 47.0, 5), [10.0, 20.0, 30.0, 40.0]);
         assert_eq!(linear_ticks(-1.0, 1.0, 4), [-1.0, -0.5, 0.0, 0.5, 1.0]);
         assert!(linear_ticks(1.0, 1.0, 5).is_empty());

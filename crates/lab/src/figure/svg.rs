@@ -31,9 +31,7 @@ pub fn visible(text: &str) -> String {
             '\n' => shown.push('↵'),
             '\t' => shown.push('⇥'),
             // Format characters: soft hyphen, zero widths, directional marks and overrides, byte-order mark.
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => {
-                name(c, &mut shown)
-            }
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => name(c, &mut shown),
             '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => name(c, &mut shown),
             c if c.is_control() => name(c, &mut shown),
             c => shown.push(c),
@@ -52,8 +50,7 @@ pub fn text_width(text: &str, size: f64) -> f64 {
     let ems: f64 = text
         .chars()
         .map(|c| match c {
-            'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | '.' | ',' | ':' | ';' | '|' | '\'' | ' '
-            | '(' | ')' => 0.4,
+            'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | '.' | ',' | ':' | ';' | '|' | '\'' | ' ' | '(' | ')' => 0.4,
             'm' | 'w' | 'M' | 'W' | '@' | '%' => 0.92,
             c if c.is_ascii_uppercase() => 0.7,
             c if (c as u32) < 0x1100 => 0.62,
@@ -108,10 +105,7 @@ impl Svg {
 
     pub(crate) fn line(&mut self, class: &str, from: [f64; 2], to: [f64; 2]) {
         let [x1, y1, x2, y2] = [from[0], from[1], to[0], to[1]].map(coordinate);
-        let _ = write!(
-            self.text,
-            "<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>"
-        );
+        let _ = write!(self.text, "<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>");
     }
 
     pub(crate) fn label(&mut self, class: &str, at: [f64; 2], anchor: Anchor, label: &str) {
@@ -122,16 +116,12 @@ impl Svg {
             Anchor::End => " text-anchor=\"end\"",
         };
         let label = escape(&visible(label));
-        let _ = write!(
-            self.text,
-            "<text class=\"{class}\" x=\"{x}\" y=\"{y}\"{anchor}>{label}</text>"
-        );
+        let _ = write!(self.text, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\"{anchor}>{label}</text>");
     }
 
     /// A rectangle; a tip is what a pointer shows and a screen reader says.
     pub(crate) fn rect(&mut self, class: &str, at: [f64; 2], size: [f64; 2], tip: &str) {
-        let [x, y, width, height] =
-            [at[0], at[1], size[0].max(0.0), size[1].max(0.0)].map(coordinate);
+        let [x, y, width, height] = [at[0], at[1], size[0].max(0.0), size[1].max(0.0)].map(coordinate);
         let _ = write!(
             self.text,
             "<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\"{}",
@@ -150,23 +140,13 @@ impl Svg {
     }
 
     /// The marker of a series: six shapes, so that colour is never the only difference.
-    pub(crate) fn marker(
-        &mut self,
-        index: usize,
-        class: &str,
-        [x, y]: [f64; 2],
-        radius: f64,
-        tip: &str,
-    ) {
+    pub(crate) fn marker(&mut self, index: usize, class: &str, [x, y]: [f64; 2], radius: f64, tip: &str) {
         let r = radius;
         let polygon: &[[f64; 2]] = match index % super::SERIES_STYLES {
             0 => {
                 let [cx, cy, r] = [x, y, r].map(coordinate);
                 let tip = closing("circle", tip);
-                let _ = write!(
-                    self.text,
-                    "<circle class=\"{class}\" cx=\"{cx}\" cy=\"{cy}\" r=\"{r}\"{tip}"
-                );
+                let _ = write!(self.text, "<circle class=\"{class}\" cx=\"{cx}\" cy=\"{cy}\" r=\"{r}\"{tip}");
                 return;
             }
             1 => &[[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
@@ -175,16 +155,10 @@ impl Svg {
             4 => &[[0.0, 1.15], [1.1, -0.85], [-1.1, -0.85]],
             _ => &[[-1.2, -0.55], [1.2, -0.55], [1.2, 0.55], [-1.2, 0.55]],
         };
-        let points: Vec<String> = polygon
-            .iter()
-            .map(|[dx, dy]| format!("{},{}", coordinate(x + dx * r), coordinate(y + dy * r)))
-            .collect();
+        let points: Vec<String> =
+            polygon.iter().map(|[dx, dy]| format!("{},{}", coordinate(x + dx * r), coordinate(y + dy * r))).collect();
         let tip = closing("polygon", tip);
-        let _ = write!(
-            self.text,
-            "<polygon class=\"{class}\" points=\"{}\"{tip}",
-            points.join(" ")
-        );
+        let _ = write!(self.text, "<polygon class=\"{class}\" points=\"{}\"{tip}", points.join(" "));
     }
 
     pub(crate) fn finish(mut self) -> String {
@@ -194,21 +168,13 @@ impl Svg {
 }
 
 fn closing(element: &str, tip: &str) -> String {
-    if tip.is_empty() {
-        "/>".to_owned()
-    } else {
-        format!("><title>{}</title></{element}>", escape(&visible(tip)))
-    }
+    if tip.is_empty() { "/>".to_owned() } else { format!("><title>{}</title></{element}>", escape(&visible(tip))) }
 }
 
 /// Tenths of a pixel without trailing zeros.
 fn coordinate(value: f64) -> String {
     let tenths = (value * 10.0).round() + 0.0;
-    if tenths % 10.0 == 0.0 {
-        format!("{:.0}", tenths / 10.0)
-    } else {
-        format!("{:.1}", tenths / 10.0)
-    }
+    if tenths % 10.0 == 0.0 { format!("{:.0}", tenths / 10.0) } else { format!("{:.1}", tenths / 10.0) }
 }
 
 #[cfg(test)]
@@ -217,10 +183,7 @@ mod tests {
 
     #[test]
     fn escaping_covers_markup_and_quotes() {
-        assert_eq!(
-            escape("<a href=\"x\">&'"),
-            "&lt;a href=&quot;x&quot;&gt;&amp;&#39;"
-        );
+        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
     }
 
     #[test]
@@ -233,10 +196,7 @@ mod tests {
     #[test]
     fn a_long_label_is_cut_to_its_width() {
         let cut = fitted("a-very-long-model-name-indeed", 10.0, 80.0);
-        assert!(
-            cut.ends_with('…') && text_width(&cut, 10.0) <= 80.0,
-            "{cut}"
-        );
+        assert!(cut.ends_with('…') && text_width(&cut, 10.0) <= 80.0, "{cut}");
         assert_eq!(fitted("short", 10.0, 80.0), "short");
     }
 

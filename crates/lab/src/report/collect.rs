@@ -70,8 +70,8 @@ impl Default for ReportSpec {
             seed: 0,
             text_window: 1024,
             window: 256,
-            spectrum_windows: 24,
-            attention_windows: 8,
+            spectrum_windows: 16,
+            attention_windows: 6,
             new_tokens: 48,
         }
     }
@@ -232,12 +232,12 @@ enum Absent {
     /// The data do not allow it: one sentence without a full stop.
     Data(String),
     /// The model failed.
-    Failed(Error),
+    Failed(Box<Error>),
 }
 
 impl<E: Into<Error>> From<E> for Absent {
     fn from(error: E) -> Self {
-        Self::Failed(error.into())
+        Self::Failed(Box::new(error.into()))
     }
 }
 
@@ -255,7 +255,7 @@ impl Panels {
     fn keep_for_each<T>(&mut self, panels: &[Panel], result: Result<T, Absent>) -> Result<Option<T>, Error> {
         match result {
             Ok(content) => Ok(Some(content)),
-            Err(Absent::Failed(error)) => Err(error),
+            Err(Absent::Failed(error)) => Err(*error),
             Err(Absent::Data(reason)) => {
                 self.not_measured
                     .extend(panels.iter().map(|panel| NotMeasured { panel: *panel, reason: reason.clone() }));

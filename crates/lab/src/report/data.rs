@@ -27,26 +27,15 @@ impl Quantity {
     #[must_use]
     pub fn new(value: f64, unit: &str) -> Self {
         if !value.is_finite() {
-            return Self::missing(
-                unit,
-                "the computation gave a value that is not a finite number",
-            );
+            return Self::missing(unit, "the computation gave a value that is not a finite number");
         }
-        Self {
-            value: Some(value),
-            unit: unit.to_owned(),
-            ..Self::default()
-        }
+        Self { value: Some(value), unit: unit.to_owned(), ..Self::default() }
     }
 
     /// A missing value and why.
     #[must_use]
     pub fn missing(unit: &str, reason: &str) -> Self {
-        Self {
-            unit: unit.to_owned(),
-            reason: Some(reason.to_owned()),
-            ..Self::default()
-        }
+        Self { unit: unit.to_owned(), reason: Some(reason.to_owned()), ..Self::default() }
     }
 
     /// The same with the number of items that it rests on.
@@ -65,10 +54,7 @@ impl Quantity {
     /// The same with its control value; one that is not finite is dropped.
     #[must_use]
     pub fn against(self, null: f64) -> Self {
-        Self {
-            null: Some(null).filter(|null| null.is_finite()),
-            ..self
-        }
+        Self { null: Some(null).filter(|null| null.is_finite()), ..self }
     }
 
     /// The value where it can be drawn or compared.
@@ -81,8 +67,7 @@ impl Quantity {
     #[must_use]
     pub fn finite_interval(&self) -> Option<[f64; 2]> {
         self.finite()?;
-        self.interval
-            .filter(|[low, high]| low.is_finite() && high.is_finite())
+        self.interval.filter(|[low, high]| low.is_finite() && high.is_finite())
     }
 }
 
@@ -191,7 +176,7 @@ pub struct ModelReport {
     pub reference: String,
     /// What the model is.
     pub what: What,
-    /// Tokenizer fertility, one row per language.
+    /// Tokenizer fertility, one row per language; the texts are translations of one document.
     pub fertility: Vec<FertilityRow>,
     /// Loss of each text.
     pub texts: Vec<TextLoss>,
@@ -548,10 +533,7 @@ impl ModelReport {
     /// Why a panel of this model is empty.
     #[must_use]
     pub fn reason(&self, panel: Panel) -> &str {
-        let reason = self
-            .not_measured
-            .iter()
-            .find(|missing| missing.panel == panel);
+        let reason = self.not_measured.iter().find(|missing| missing.panel == panel);
         reason.map_or("not measured", |missing| missing.reason.as_str())
     }
 }

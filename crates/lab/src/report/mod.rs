@@ -18,10 +18,9 @@ mod tests;
 
 pub use collect::{Environment, ReportSpec, collect, write_report};
 pub use data::{
-    Attention, Comparison, ElementType, Extent, Feasibility, FertilityRow, FileRecord,
-    FrequencyBin, GeneratedToken, Generation, HeadMatrix, LayerSpectrum, Machine, ModelPair,
-    ModelReport, NotMeasured, Overall, Panel, ParameterPart, Quantity, Report, SCHEMA, Settings,
-    Spectrum, Speed, TextKind, TextLoss, VocabularyOverlap, What,
+    Attention, Comparison, ElementType, Extent, Feasibility, FertilityRow, FileRecord, FrequencyBin, GeneratedToken,
+    Generation, HeadMatrix, LayerSpectrum, Machine, ModelPair, ModelReport, NotMeasured, Overall, Panel, ParameterPart,
+    Quantity, Report, SCHEMA, Settings, Spectrum, Speed, TextKind, TextLoss, VocabularyOverlap, What,
 };
 pub use page::page;
 pub use summary::summary;
@@ -41,19 +40,12 @@ pub fn to_json(report: &Report) -> Result<String, serde_json::Error> {
 /// are equal.
 #[must_use]
 pub fn short_names(models: &[ModelReport]) -> Vec<String> {
-    let short: Vec<String> = models
-        .iter()
-        .map(|model| short_name(&model.reference))
-        .collect();
+    let short: Vec<String> = models.iter().map(|model| short_name(&model.reference)).collect();
     let mut names = Vec::with_capacity(short.len());
     for (index, name) in short.iter().enumerate() {
         let same_before = short[..index].iter().filter(|other| *other == name).count();
         let same = short.iter().filter(|other| *other == name).count();
-        names.push(if same > 1 {
-            format!("{name} ({})", same_before + 1)
-        } else {
-            name.clone()
-        });
+        names.push(if same > 1 { format!("{name} ({})", same_before + 1) } else { name.clone() });
     }
     names
 }
@@ -62,12 +54,6 @@ fn short_name(reference: &str) -> String {
     let trimmed = reference.trim_end_matches(['/', '\\']);
     let last = trimmed.rsplit(['/', '\\']).next().unwrap_or(trimmed);
     let last = last.strip_suffix(".gguf").unwrap_or(last);
-    let name = last
-        .rsplit_once("pypi:")
-        .map_or(last, |(_, package)| package);
-    if name.is_empty() {
-        "unnamed model".to_owned()
-    } else {
-        name.to_owned()
-    }
+    let name = last.rsplit_once("pypi:").map_or(last, |(_, package)| package);
+    if name.is_empty() { "unnamed model".to_owned() } else { name.to_owned() }
 }

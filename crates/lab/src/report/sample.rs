@@ -11,15 +11,9 @@ pub(super) struct Shape {
 
 /// A report of made-up models, one for each shape.
 pub(super) fn report(shapes: &[Shape]) -> Report {
-    let references = [
-        "smollm2",
-        "hf:org/gemma-3-270m@main",
-        "models/qwen2.5-coder-0.5b-instruct-q8_0.gguf",
-    ];
+    let references = ["smollm2", "hf:org/gemma-3-270m@main", "models/qwen2.5-coder-0.5b-instruct-q8_0.gguf"];
     let models = shapes.iter().enumerate();
-    let models: Vec<ModelReport> = models
-        .map(|(i, shape)| model(references[i % 3], i, *shape))
-        .collect();
+    let models: Vec<ModelReport> = models.map(|(i, shape)| model(references[i % 3], i, *shape)).collect();
     let comparison = (models.len() > 1).then(|| comparison(models.len()));
     Report {
         schema: SCHEMA.to_owned(),
@@ -36,11 +30,7 @@ pub(super) fn report(shapes: &[Shape]) -> Report {
             threads: 2,
             compute_type: "f32".to_owned(),
         },
-        machine: Machine {
-            cpu: "Example CPU @ 2.4 GHz".to_owned(),
-            cores: 2,
-            memory_bytes: Some(8_000_000_000),
-        },
+        machine: Machine { cpu: "Example CPU @ 2.4 GHz".to_owned(), cores: 2, memory_bytes: Some(8_000_000_000) },
         models,
         comparison,
         seconds: 141.3,
@@ -49,20 +39,8 @@ pub(super) fn report(shapes: &[Shape]) -> Report {
 
 /// The report with everything that can be odd: markup in every name, missing values, empty panels.
 pub(super) fn odd_report() -> Report {
-    let mut report = report(&[
-        Shape {
-            layers: 1,
-            heads: 1,
-        },
-        Shape {
-            layers: 80,
-            heads: 64,
-        },
-        Shape {
-            layers: 3,
-            heads: 2,
-        },
-    ]);
+    let mut report =
+        report(&[Shape { layers: 1, heads: 1 }, Shape { layers: 80, heads: 64 }, Shape { layers: 3, heads: 2 }]);
     let nasty = "<script>alert(\"&'x'\")</script>\u{202e}\u{1b}[31m";
     report.created = nasty.to_owned();
     report.machine.cpu = nasty.to_owned();
@@ -77,10 +55,7 @@ pub(super) fn odd_report() -> Report {
     first.texts[1].bits_per_byte = Quantity::new(f64::NAN, "bits/byte");
     first.texts[2].bits_per_byte.value = Some(f64::INFINITY);
     first.generations[0].prompt = nasty.to_owned();
-    first.generations[0].tokens[0] = GeneratedToken {
-        text: nasty.to_owned(),
-        surprisal: None,
-    };
+    first.generations[0].tokens[0] = GeneratedToken { text: nasty.to_owned(), surprisal: None };
     first.generations[0].tokens[1].surprisal = Some(f64::NAN);
     first.generations[1].tokens.clear();
     if let Some(spectrum) = &mut first.spectrum {
@@ -105,10 +80,8 @@ pub(super) fn odd_report() -> Report {
     last.attention = None;
     last.speed = None;
     last.generations.clear();
-    last.not_measured = vec![NotMeasured {
-        panel: Panel::Attention,
-        reason: format!("the runtime gives no probabilities {nasty}"),
-    }];
+    last.not_measured =
+        vec![NotMeasured { panel: Panel::Attention, reason: format!("the runtime gives no probabilities {nasty}") }];
     report
 }
 
@@ -126,9 +99,7 @@ fn model(reference: &str, index: usize, shape: Shape) -> ModelReport {
             bits_per_byte: Quantity::new(1.172 + offset, "bits/byte")
                 .over(84_211)
                 .within([1.03 + offset, 1.31 + offset]),
-            nll_micro: Quantity::new(2.29 + offset, "nats/token")
-                .over(29_871)
-                .within([2.05 + offset, 2.54 + offset]),
+            nll_micro: Quantity::new(2.29 + offset, "nats/token").over(29_871).within([2.05 + offset, 2.54 + offset]),
             nll_macro: Quantity::new(4.61 + offset, "nats/token type").over(6_122),
             perplexity: Quantity::new((2.29 + offset).exp(), "1").over(29_871),
         }),
@@ -178,18 +149,8 @@ fn what(index: usize, shape: Shape) -> What {
         vocabulary: 49_152,
         file_bytes: 144_811_000,
         element_types: vec![
-            ElementType {
-                name: "Q8_0".to_owned(),
-                tensors: 211,
-                values: 134_479_872,
-                bytes: 142_884_864,
-            },
-            ElementType {
-                name: "F32".to_owned(),
-                tensors: 61,
-                values: 35_136,
-                bytes: 140_544,
-            },
+            ElementType { name: "Q8_0".to_owned(), tensors: 211, values: 134_479_872, bytes: 142_884_864 },
+            ElementType { name: "F32".to_owned(), tensors: 61, values: 35_136, bytes: 140_544 },
         ],
         tokenizer: "byte-level BPE".to_owned(),
         chat_template: index == 0,
@@ -198,15 +159,9 @@ fn what(index: usize, shape: Shape) -> What {
             FileRecord {
                 name: "model.gguf".to_owned(),
                 bytes: 144_811_000,
-                sha256: Some(
-                    "5a1395716f7913741cc51d98581b9b1228d80987a9f7d3664106742eb06bba83".to_owned(),
-                ),
+                sha256: Some("5a1395716f7913741cc51d98581b9b1228d80987a9f7d3664106742eb06bba83".to_owned()),
             },
-            FileRecord {
-                name: "tokenizer.json".to_owned(),
-                bytes: 2_104_556,
-                sha256: None,
-            },
+            FileRecord { name: "tokenizer.json".to_owned(), bytes: 2_104_556, sha256: None },
         ],
     }
 }
@@ -227,32 +182,25 @@ const LANGUAGES: [(&str, &str, f64, f64, Option<u64>); 12] = [
 ];
 
 fn fertility(offset: f64) -> Vec<FertilityRow> {
-    let rows =
-        LANGUAGES
-            .iter()
-            .enumerate()
-            .map(|(index, (language, script, rate, width, words))| {
-                let characters = 9_000 - 600 * index as u64;
-                let rate = rate * (1.0 + offset * (0.5 - index as f64 / 6.0));
-                let tokens = (characters as f64 * rate) as u64;
-                let bytes = (characters as f64 * width) as u64;
-                let missing =
-                    Quantity::missing("tokens/word", "the script does not separate words");
-                FertilityRow {
-                    language: (*language).to_owned(),
-                    script: (*script).to_owned(),
-                    bytes,
-                    characters,
-                    words: *words,
-                    tokens,
-                    tokens_per_character: Quantity::new(rate, "tokens/character").over(characters),
-                    bytes_per_token: Quantity::new(bytes as f64 / tokens as f64, "bytes/token")
-                        .over(tokens),
-                    tokens_per_word: words.map_or(missing, |words| {
-                        Quantity::new(tokens as f64 / words as f64, "tokens/word").over(words)
-                    }),
-                }
-            });
+    let rows = LANGUAGES.iter().enumerate().map(|(index, (language, script, rate, width, words))| {
+        let characters = 9_000 - 600 * index as u64;
+        let rate = rate * (1.0 + offset * (0.5 - index as f64 / 6.0));
+        let tokens = (characters as f64 * rate) as u64;
+        let bytes = (characters as f64 * width) as u64;
+        let missing = Quantity::missing("tokens/word", "the script does not separate words");
+        FertilityRow {
+            language: (*language).to_owned(),
+            script: (*script).to_owned(),
+            bytes,
+            characters,
+            words: *words,
+            tokens,
+            tokens_per_character: Quantity::new(rate, "tokens/character").over(characters),
+            bytes_per_token: Quantity::new(bytes as f64 / tokens as f64, "bytes/token").over(tokens),
+            tokens_per_word: words
+                .map_or(missing, |words| Quantity::new(tokens as f64 / words as f64, "tokens/word").over(words)),
+        }
+    });
     rows.collect()
 }
 
@@ -263,13 +211,8 @@ fn texts(offset: f64) -> Vec<TextLoss> {
         ("A constitution", TextKind::Legal, 0.71),
         ("Sorting in Rust", TextKind::Code, 0.84),
     ];
-    let others = others
-        .iter()
-        .map(|(name, kind, bits)| (*name, *kind, *bits));
-    let languages = LANGUAGES
-        .iter()
-        .enumerate()
-        .map(|(i, row)| (row.0, TextKind::Language, 0.9 + 0.09 * i as f64));
+    let others = others.iter().map(|(name, kind, bits)| (*name, *kind, *bits));
+    let languages = LANGUAGES.iter().enumerate().map(|(i, row)| (row.0, TextKind::Language, 0.9 + 0.09 * i as f64));
     others
         .chain(languages)
         .enumerate()
@@ -280,12 +223,8 @@ fn texts(offset: f64) -> Vec<TextLoss> {
                 kind,
                 bytes: 5_000,
                 tokens: 1_700,
-                bits_per_byte: Quantity::new(bits, "bits/byte")
-                    .over(5_000)
-                    .within([bits * 0.93, bits * 1.06]),
-                nll: Quantity::new(bits * 2.1, "nats/token")
-                    .over(1_700)
-                    .within([bits * 1.95, bits * 2.2]),
+                bits_per_byte: Quantity::new(bits, "bits/byte").over(5_000).within([bits * 0.93, bits * 1.06]),
+                nll: Quantity::new(bits * 2.1, "nats/token").over(1_700).within([bits * 1.95, bits * 2.2]),
             }
         })
         .collect()
@@ -306,9 +245,7 @@ fn bins(offset: f64) -> Vec<FrequencyBin> {
                 high: low * 3,
                 types,
                 tokens: types * low * 2,
-                nll: Quantity::new(loss, "nats/token type")
-                    .over(types)
-                    .within([loss - spread, loss + spread]),
+                nll: Quantity::new(loss, "nats/token type").over(types).within([loss - spread, loss + spread]),
             }
         })
         .collect()
@@ -322,10 +259,7 @@ fn spectrum(index: usize, shape: Shape) -> Spectrum {
         let entropy = 0.74 - 0.42 * (1.0 - (2.0 * depth - 1.0).powi(2)) + bend;
         LayerSpectrum {
             layer: layer as u64,
-            mnn: Quantity::new(mnn, "1")
-                .over(24)
-                .within([mnn - 0.02, mnn + 0.02])
-                .against(0.64),
+            mnn: Quantity::new(mnn, "1").over(24).within([mnn - 0.02, mnn + 0.02]).against(0.64),
             mnn_corrected: Quantity::new(mnn / 0.64, "1").over(24),
             matrix_entropy: Quantity::new(entropy, "1")
                 .over(24)
@@ -362,42 +296,30 @@ fn attention(index: usize, shape: Shape) -> Attention {
         .collect();
     let by_layer = values.iter().map(|heads: &Vec<Option<f64>>| {
         let sum: f64 = heads.iter().flatten().sum();
-        Quantity::new(sum / heads.len() as f64, "1")
-            .over(heads.len() as u64)
-            .against(0.024)
+        Quantity::new(sum / heads.len() as f64, "1").over(heads.len() as u64).against(0.024)
     });
     let sink_by_layer = by_layer.collect();
     Attention {
         input: "windows of the sample texts in turn".to_owned(),
         tokens: 256,
         windows: 4,
-        sink_share: HeadMatrix {
-            unit: "1".to_owned(),
-            n: 1_024,
-            null: Some(0.024),
-            values,
-        },
+        sink_share: HeadMatrix { unit: "1".to_owned(), n: 1_024, null: Some(0.024), values },
         sink_by_layer,
         entropy: None,
     }
 }
 
 fn generations(index: usize) -> Vec<Generation> {
-    let prompts = [
-        "The river rose in the night, and",
-        "fn quicksort<T: Ord>(items: &mut [T]) {\n",
-        "ماذا يحدث عندما",
-    ];
+    let prompts = ["The river rose in the night, and", "fn quicksort<T: Ord>(items: &mut [T]) {\n", "ماذا يحدث عندما"];
     let texts: [&[&str]; 3] = [
         &[
-            " by", " morning", " the", " lower", " fields", " were", " a", " lake", " with",
-            " hed", "ger", "ows", " for", " shores", ".", "\n\n", "Nobody", " in", " the",
-            " village", " had", " seen", " it", " so", " high", ",", " and", " the", " old",
-            " bridge", " groan", "ed", " under", " the", " weight", ".",
+            " by", " morning", " the", " lower", " fields", " were", " a", " lake", " with", " hed", "ger", "ows",
+            " for", " shores", ".", "\n\n", "Nobody", " in", " the", " village", " had", " seen", " it", " so",
+            " high", ",", " and", " the", " old", " bridge", " groan", "ed", " under", " the", " weight", ".",
         ],
         &[
-            "\t", "if", " items", ".", "len", "()", " <=", " ", "1", " {", "\n", "        ",
-            "return", ";", "\n", "    ", "}", "\n",
+            "\t", "if", " items", ".", "len", "()", " <=", " ", "1", " {", "\n", "        ", "return", ";", "\n",
+            "    ", "}", "\n",
         ],
         &[" ", "ي", "رت", "فع", " الماء", "؟", "\u{fffd}", "\u{200b}"],
     ];
@@ -414,8 +336,7 @@ fn generations(index: usize) -> Vec<Generation> {
                 .map(|(t, text)| GeneratedToken {
                     text: (*text).to_owned(),
                     surprisal: Some(
-                        ((t * 37 + g * 11 + index * 3) % 29) as f64 / 29.0
-                            * if t % 5 == 1 { 15.0 } else { 3.0 },
+                        ((t * 37 + g * 11 + index * 3) % 29) as f64 / 29.0 * if t % 5 == 1 { 15.0 } else { 3.0 },
                     ),
                 })
                 .collect(),
@@ -430,15 +351,9 @@ fn comparison(models: usize) -> Comparison {
         right,
         merge: Feasibility {
             possible: false,
-            reasons: vec![
-                "hidden size 576 and 640".to_owned(),
-                "different tokenizers".to_owned(),
-            ],
+            reasons: vec!["hidden size 576 and 640".to_owned(), "different tokenizers".to_owned()],
         },
-        ensemble: Feasibility {
-            possible: true,
-            reasons: vec!["both tokenizers can emit every byte".to_owned()],
-        },
+        ensemble: Feasibility { possible: true, reasons: vec!["both tokenizers can emit every byte".to_owned()] },
         vocabulary: VocabularyOverlap {
             left: 49_152,
             right: 151_936,
@@ -446,7 +361,5 @@ fn comparison(models: usize) -> Comparison {
             shared_strings: 28_004,
         },
     });
-    Comparison {
-        pairs: pairs.collect(),
-    }
+    Comparison { pairs: pairs.collect() }
 }

@@ -12,7 +12,7 @@ const MODELS: usize = 3;
 /// Lines of at most 80 columns, fewer than 36 of them, without colour and without control characters.
 #[must_use]
 pub fn summary(report: &Report) -> Vec<String> {
-    let mut lines = wrapped(&verdict(report).join(" "));
+    let mut lines = wrapped(&verdict(report).join(" ").replace(" %", "\u{a0}%"));
     if report.models.is_empty() {
         return lines;
     }
@@ -20,11 +20,7 @@ pub fn summary(report: &Report) -> Vec<String> {
     lines.push(String::new());
     let shown = &report.models[..report.models.len().min(MODELS)];
     let names = short_names(&report.models);
-    let names: Vec<String> = names
-        .iter()
-        .take(shown.len())
-        .map(|name| visible(name))
-        .collect();
+    let names: Vec<String> = names.iter().take(shown.len()).map(|name| visible(name)).collect();
     lines.push(row("", &names));
     for (label, cell) in ROWS {
         let cells: Vec<String> = shown.iter().map(cell).collect();
@@ -52,60 +48,28 @@ type Cell = fn(&ModelReport) -> String;
 
 /// The rows of the table: a label with its unit, and the cell of a model.
 const ROWS: [(&str, Cell); 12] = [
-    ("parameters", |model| {
-        compact(model.what.parameters).replace('\u{a0}', " ")
-    }),
-    ("weights", |model| {
-        bytes(model.what.file_bytes).replace('\u{a0}', " ")
-    }),
-    ("bits per byte", |model| {
-        overall(model, |overall| with_interval(&overall.bits_per_byte))
-    }),
-    ("nats per token", |model| {
-        overall(model, |overall| with_interval(&overall.nll_micro))
-    }),
-    ("nats per token type", |model| {
-        overall(model, |overall| with_interval(&overall.nll_macro))
-    }),
-    ("tokens read", |model| {
-        overall(model, |overall| count(overall.tokens))
-    }),
+    ("parameters", |model| compact(model.what.parameters).replace('\u{a0}', " ")),
+    ("weights", |model| bytes(model.what.file_bytes).replace('\u{a0}', " ")),
+    ("bits per byte", |model| overall(model, |overall| with_interval(&overall.bits_per_byte))),
+    ("nats per token", |model| overall(model, |overall| with_interval(&overall.nll_micro))),
+    ("nats per token type", |model| overall(model, |overall| with_interval(&overall.nll_macro))),
+    ("tokens read", |model| overall(model, |overall| count(overall.tokens))),
     (SINK_ROW, |model| {
-        let shares = model
-            .attention
-            .iter()
-            .flat_map(|attention| attention.sink_by_layer.iter());
+        let shares = model.attention.iter().flat_map(|attention| attention.sink_by_layer.iter());
         let shares: Vec<f64> = shares.filter_map(Quantity::finite).collect();
-        if shares.is_empty() {
-            MISSING.to_owned()
-        } else {
-            percent(shares.iter().sum::<f64>() / shares.len() as f64)
-        }
+        if shares.is_empty() { MISSING.to_owned() } else { percent(shares.iter().sum::<f64>() / shares.len() as f64) }
     }),
     ("last layer MNN / null", |model| {
-        let last = model
-            .spectrum
-            .as_ref()
-            .and_then(|spectrum| spectrum.layers.last());
-        last.and_then(|layer| layer.mnn_corrected.finite())
-            .map_or(MISSING.to_owned(), number)
+        let last = model.spectrum.as_ref().and_then(|spectrum| spectrum.layers.last());
+        last.and_then(|layer| layer.mnn_corrected.finite()).map_or(MISSING.to_owned(), number)
     }),
     ("load s", |model| speed(model, |speed| &speed.load)),
-    ("prefill tokens/s", |model| {
-        speed(model, |speed| &speed.prefill)
-    }),
-    ("decode tokens/s", |model| {
-        speed(model, |speed| &speed.decode)
-    }),
+    ("prefill tokens/s", |model| speed(model, |speed| &speed.prefill)),
+    ("decode tokens/s", |model| speed(model, |speed| &speed.decode)),
     ("peak memory", |model| {
-        let size = model
-            .speed
-            .as_ref()
-            .and_then(|speed| speed.peak_memory.finite());
+        let size = model.speed.as_ref().and_then(|speed| speed.peak_memory.finite());
         let size = size.filter(|size| *size >= 0.0);
-        size.map_or(MISSING.to_owned(), |size| {
-            bytes(size as u64).replace('\u{a0}', " ")
-        })
+        size.map_or(MISSING.to_owned(), |size| bytes(size as u64).replace('\u{a0}', " "))
     }),
 ];
 
@@ -114,11 +78,7 @@ fn overall(model: &ModelReport, cell: fn(&super::Overall) -> String) -> String {
 }
 
 fn speed(model: &ModelReport, field: fn(&super::Speed) -> &Quantity) -> String {
-    model
-        .speed
-        .as_ref()
-        .and_then(|speed| field(speed).finite())
-        .map_or(MISSING.to_owned(), number)
+    model.speed.as_ref().and_then(|speed| field(speed).finite()).map_or(MISSING.to_owned(), number)
 }
 
 fn with_interval(quantity: &Quantity) -> String {
@@ -162,7 +122,7 @@ fn wrapped(text: &str) -> Vec<String> {
             _ => lines.push(word),
         }
     }
-    lines
+    lines.iter().map(|line| line.replace('\u{a0}', " ")).collect()
 }
 
 /// Eight heights of blocks from 0 to the largest value; a gap where a value is missing.
@@ -172,9 +132,7 @@ fn spark(values: impl Iterator<Item = Option<f64>>, columns: usize) -> String {
     let every = values.len().div_ceil(columns).max(1);
     let blocks = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let block = |value: &Option<f64>| match value {
-        Some(value) if most > 0.0 => {
-            blocks[((value / most * 7.0).round().max(0.0) as usize).min(7)]
-        }
+        Some(value) if most > 0.0 => blocks[((value / most * 7.0).round().max(0.0) as usize).min(7)],
         Some(_) => blocks[0],
         None => ' ',
     };

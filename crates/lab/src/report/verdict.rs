@@ -7,10 +7,7 @@ use crate::figure::{bytes, compact, count, number, percent, visible};
 /// The verdict, one sentence per entry. A single model is described; several are ranked and paired.
 #[must_use]
 pub fn verdict(report: &Report) -> Vec<String> {
-    let names: Vec<String> = short_names(&report.models)
-        .iter()
-        .map(|name| visible(name))
-        .collect();
+    let names: Vec<String> = short_names(&report.models).iter().map(|name| visible(name)).collect();
     match &report.models[..] {
         [] => vec!["No model was examined.".to_owned()],
         [model] => one(&names[0], model),
@@ -52,32 +49,21 @@ fn losses(model: &ModelReport) -> Option<String> {
         number(bits),
         interval(&overall.bits_per_byte),
     );
-    let texts = model
-        .texts
-        .iter()
-        .filter_map(|text| Some((&text.name, text.bits_per_byte.finite()?)));
+    let texts = model.texts.iter().filter_map(|text| Some((&text.name, text.bits_per_byte.finite()?)));
     if let Some(((easiest, low), (hardest, high))) = extremes(texts) {
         let (easiest, hardest) = (visible(easiest), visible(hardest));
-        sentence += &format!(
-            ", from {} on “{easiest}” to {} on “{hardest}”",
-            number(low),
-            number(high)
-        );
+        sentence += &format!(", from {} on “{easiest}” to {} on “{hardest}”", number(low), number(high));
     }
     Some(sentence + ".")
 }
 
 fn tokenizer(model: &ModelReport) -> Option<String> {
-    let rows = model
-        .fertility
-        .iter()
-        .filter_map(|row| Some((&row.language, row.tokens_per_character.finite()?)));
+    let rows = model.fertility.iter().map(|row| (&row.language, row.tokens as f64));
     let ((fewest, low), (most, high)) = extremes(rows)?;
     let times = ratio(high, low)?;
     let (fewest, most) = (visible(fewest), visible(most));
     Some(format!(
-        "Its tokenizer is thriftiest in {fewest} ({} tokens per character) and needs {times} times as many in {most}.",
-        number(low),
+        "Its tokenizer needs the fewest tokens in {fewest}, and {times} times as many for the same text in {most}."
     ))
 }
 
@@ -101,15 +87,11 @@ fn rare_tokens(model: &ModelReport) -> Option<String> {
 fn sinks(model: &ModelReport) -> Option<String> {
     let attention = model.attention.as_ref()?;
     let by_layer = attention.sink_by_layer.iter().enumerate();
-    let by_layer: Vec<(usize, f64)> = by_layer
-        .filter_map(|(layer, share)| Some((layer, share.finite()?)))
-        .collect();
+    let by_layer: Vec<(usize, f64)> = by_layer.filter_map(|(layer, share)| Some((layer, share.finite()?))).collect();
     let strongest = by_layer.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let mean = by_layer.iter().map(|(_, share)| share).sum::<f64>() / by_layer.len() as f64;
     let null = attention.sink_share.null.filter(|null| null.is_finite());
-    let uniform = null.map_or(String::new(), |null| {
-        format!(" (uniform attention would give {})", percent(null))
-    });
+    let uniform = null.map_or(String::new(), |null| format!(" (uniform attention would give {})", percent(null)));
     Some(format!(
         "On average {} of its attention goes to the first token{uniform}, most in layer {} with {}.",
         percent(mean),
@@ -120,14 +102,16 @@ fn sinks(model: &ModelReport) -> Option<String> {
 
 fn spread_of_states(model: &ModelReport) -> Option<String> {
     let layers = &model.spectrum.as_ref()?.layers;
-    let values = layers
-        .iter()
-        .filter_map(|layer| Some((layer.layer, layer.mnn_corrected.finite()?)));
-    let ((lowest, low), (highest, high)) = extremes(values)?;
+    let ranks = layers.iter().filter_map(|layer| Some((layer, layer.effective_rank.finite()?)));
+    let ((lowest, low), (highest, high)) = extremes(ranks)?;
+    let null = highest.effective_rank.null.filter(|null| null.is_finite());
+    let noise =
+        null.map_or(String::new(), |null| format!(", where Gaussian noise of the same shape has {}", number(null)));
     Some(format!(
-        "Its hidden states are spread most in layer {highest} ({} of the Matrix Nuclear-Norm of Gaussian noise of the \
-         same shape) and least in layer {lowest} ({}).",
+        "Its hidden states fill most directions in layer {} (effective rank {}{noise}) and fewest in layer {} ({}).",
+        highest.layer,
         number(high),
+        lowest.layer,
         number(low),
     ))
 }
@@ -135,10 +119,7 @@ fn spread_of_states(model: &ModelReport) -> Option<String> {
 fn speed(model: &ModelReport) -> Option<String> {
     let speed = model.speed.as_ref()?;
     let decode = speed.decode.finite()?;
-    let prefill = speed
-        .prefill
-        .finite()
-        .map(|rate| format!("reads {} tokens/s and ", number(rate)));
+    let prefill = speed.prefill.finite().map(|rate| format!("reads {} tokens/s and ", number(rate)));
     let memory = speed.peak_memory.finite().filter(|size| *size >= 0.0);
     let memory = memory.map(|size| format!(" within {} of memory", bytes(size as u64)));
     Some(format!(
@@ -151,9 +132,8 @@ fn speed(model: &ModelReport) -> Option<String> {
 
 fn many(names: &[String], models: &[ModelReport], report: &Report) -> Vec<String> {
     let sizes = names.iter().zip(models);
-    let sizes: Vec<String> = sizes
-        .map(|(name, model)| format!("{name} ({})", compact(model.what.parameters)))
-        .collect();
+    let sizes: Vec<String> =
+        sizes.map(|(name, model)| format!("{name} ({})", compact(model.what.parameters))).collect();
     let mut sentences = vec![format!("Examined: {}.", listed(&sizes))];
     sentences.extend(ranking(names, models));
     sentences.extend(thriftiest(names, models));
@@ -195,10 +175,7 @@ fn thriftiest(names: &[String], models: &[ModelReport]) -> Option<String> {
     let mut languages = 0;
     for row in &models.first()?.fertility {
         let rates = models.iter().map(|model| {
-            let same = model
-                .fertility
-                .iter()
-                .find(|other| other.language == row.language)?;
+            let same = model.fertility.iter().find(|other| other.language == row.language)?;
             same.tokens_per_character.finite()
         });
         let Some(rates) = rates.collect::<Option<Vec<f64>>>() else {
@@ -206,26 +183,14 @@ fn thriftiest(names: &[String], models: &[ModelReport]) -> Option<String> {
         };
         let fewest = rates.iter().copied().fold(f64::INFINITY, f64::min);
         languages += 1;
-        for (index, _) in rates
-            .iter()
-            .enumerate()
-            .filter(|(_, rate)| **rate <= fewest)
-        {
+        for (index, _) in rates.iter().enumerate().filter(|(_, rate)| **rate <= fewest) {
             wins[index] += 1;
         }
     }
     let most = wins.iter().max().filter(|most| **most > 0)?;
-    let winners: Vec<String> = names
-        .iter()
-        .zip(&wins)
-        .filter(|(_, won)| *won == most)
-        .map(|(n, _)| n.clone())
-        .collect();
-    let verb = if winners.len() == 1 {
-        "needs"
-    } else {
-        "each need"
-    };
+    let winners: Vec<String> =
+        names.iter().zip(&wins).filter(|(_, won)| *won == most).map(|(n, _)| n.clone()).collect();
+    let verb = if winners.len() == 1 { "needs" } else { "each need" };
     Some(format!(
         "{} {verb} the fewest tokens per character in {} of {}.",
         listed(&winners),
@@ -236,8 +201,7 @@ fn thriftiest(names: &[String], models: &[ModelReport]) -> Option<String> {
 
 fn fastest(names: &[String], models: &[ModelReport]) -> Option<String> {
     let rates = names.iter().zip(models);
-    let rates =
-        rates.filter_map(|(name, model)| Some((name, model.speed.as_ref()?.decode.finite()?)));
+    let rates = rates.filter_map(|(name, model)| Some((name, model.speed.as_ref()?.decode.finite()?)));
     let ((slowest, low), (fastest, high)) = extremes(rates)?;
     Some(format!(
         "On this machine {fastest} writes fastest ({} tokens/s) and {slowest} slowest ({}).",
@@ -250,10 +214,7 @@ fn pairs(names: &[String], report: &Report) -> Vec<String> {
     let Some(comparison) = &report.comparison else {
         return Vec::new();
     };
-    let named = comparison
-        .pairs
-        .iter()
-        .filter_map(|pair| Some((pair, names.get(pair.left)?, names.get(pair.right)?)));
+    let named = comparison.pairs.iter().filter_map(|pair| Some((pair, names.get(pair.left)?, names.get(pair.right)?)));
     let mut sentences = Vec::new();
     let mut mergeable = Vec::new();
     let mut ensembles = Vec::new();
@@ -265,9 +226,7 @@ fn pairs(names: &[String], report: &Report) -> Vec<String> {
         }
         if pair.ensemble.possible {
             let share = pair.vocabulary.share_by_bytes().finite();
-            let share = share.map_or(String::new(), |share| {
-                format!(" ({} shared vocabulary)", percent(share))
-            });
+            let share = share.map_or(String::new(), |share| format!(" ({} shared vocabulary)", percent(share)));
             ensembles.push(format!("{left} with {right}{share}"));
         }
     }
@@ -287,9 +246,7 @@ fn pairs(names: &[String], report: &Report) -> Vec<String> {
 
 fn interval(quantity: &Quantity) -> String {
     let interval = quantity.finite_interval();
-    interval.map_or(String::new(), |[low, high]| {
-        format!(" (95 % interval {} to {})", number(low), number(high))
-    })
+    interval.map_or(String::new(), |[low, high]| format!(" (95 % interval {} to {})", number(low), number(high)))
 }
 
 /// The items of the smallest and the largest value, where there are two items or more.

@@ -268,7 +268,12 @@ fn checkpoint_at(
         .iter()
         .filter(|file| extension(file) == "gguf")
         .collect();
+    let pickled = |file: &PathBuf| matches!(extension(file).as_str(), "bin" | "pt" | "pth" | "ckpt");
     match gguf.as_slice() {
+        // Opening it says why it can't be used, and what to do.
+        [] if named("config.json") && files.iter().any(pickled) => {
+            Ok((CheckpointKind::Folder, path.to_owned(), files))
+        }
         [] => Err(ReferenceError::NoModel {
             path: path.to_owned(),
         }),

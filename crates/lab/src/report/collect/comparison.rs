@@ -35,10 +35,8 @@ impl Remains {
         let tokens = loaded.tokenizer.as_ref().map(|tokenizer| {
             #[expect(clippy::cast_possible_truncation, reason = "token ids are u32")]
             let ids = 0..tokenizer.vocab_size() as u32;
-            let entry = |id| Entry {
-                bytes: tokenizer.token_bytes(id),
-                spelling: tokenizer.token_str(id).map(str::to_owned),
-            };
+            let entry =
+                |id| Entry { bytes: tokenizer.token_bytes(id), spelling: tokenizer.token_str(id).map(str::to_owned) };
             ids.map(entry).collect()
         });
         Self {
@@ -79,7 +77,8 @@ fn merge(a: &Remains, b: &Remains) -> Feasibility {
 
 /// The first differences of names and shapes, in the order of the names, and how many more there are.
 fn shape_differences(a: &Remains, b: &Remains) -> Vec<String> {
-    let names: Vec<&String> = a.shapes.keys().chain(b.shapes.keys().filter(|name| !a.shapes.contains_key(*name))).collect();
+    let names: Vec<&String> =
+        a.shapes.keys().chain(b.shapes.keys().filter(|name| !a.shapes.contains_key(*name))).collect();
     let mut differences = names.into_iter().filter_map(|name| match (a.shapes.get(name), b.shapes.get(name)) {
         (Some(left), Some(right)) if left == right => None,
         (Some(left), Some(right)) => Some(format!("{name} is {} and {}", shape(left), shape(right))),
@@ -101,7 +100,9 @@ fn shape(sizes: &[usize]) -> String {
 fn tokenizer_difference(a: &Remains, b: &Remains) -> Option<String> {
     let (Some(left), Some(right)) = (&a.tokens, &b.tokens) else {
         return match (&a.tokens, &b.tokens) {
-            (None, None) => Some("neither model has a tokenizer, so nothing says that their ids mean the same".to_owned()),
+            (None, None) => {
+                Some("neither model has a tokenizer, so nothing says that their ids mean the same".to_owned())
+            }
             _ => Some("one of the models has no tokenizer".to_owned()),
         };
     };
@@ -183,10 +184,7 @@ mod tests {
         let tokens: &[&str] = &["<end>", "a", "Ġb"];
         let found = pair(model("llama", 8, Some(tokens)), model("llama", 8, Some(tokens)));
         assert!(found.merge.possible && found.ensemble.possible);
-        assert_eq!(
-            found.vocabulary,
-            VocabularyOverlap { left: 2, right: 2, shared_bytes: 2, shared_strings: 2 }
-        );
+        assert_eq!(found.vocabulary, VocabularyOverlap { left: 2, right: 2, shared_bytes: 2, shared_strings: 2 });
         assert!(compare(&[model("llama", 8, None)]).is_none());
     }
 

@@ -16,7 +16,7 @@ const DECODE_TOKENS: usize = 64;
 /// Tokens before the first one that is written.
 const DECODE_PROMPT: usize = 16;
 /// Timed runs of each, after one that is not timed.
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 
 /// Reading is timed from the ids of a prompt to its next token, through an empty cache; writing from one token to the
 /// next, each the model's own most likely one. Of several runs the median counts.
@@ -48,9 +48,8 @@ pub(super) fn speed(
         }
         Ok::<_, Error>(rates)
     })?;
-    let rate = |rates: &[f64], tokens: usize| {
-        Quantity::new(median(rates), "tokens/s").over((rates.len() * tokens) as u64)
-    };
+    let rate =
+        |rates: &[f64], tokens: usize| Quantity::new(median(rates), "tokens/s").over((rates.len() * tokens) as u64);
     Ok(Speed {
         load: Quantity::new(loaded.seconds, "s").over(1),
         prefill: rate(&read_rates, prefill),

@@ -15,11 +15,7 @@ const SAMPLE_WINDOWS: &str = "windows of the sample texts in turn";
 const RANDOM_WINDOWS: &str = "seeded random tokens, as the model has no tokenizer";
 
 /// Spectrum of every layer, means over windows.
-pub(super) fn spectrum(
-    loaded: &Loaded,
-    documents: Option<&[Document]>,
-    bench: &Bench<'_>,
-) -> Result<Spectrum, Absent> {
+pub(super) fn spectrum(loaded: &Loaded, documents: Option<&[Document]>, bench: &Bench<'_>) -> Result<Spectrum, Absent> {
     let windows = Windows::of(loaded, documents, bench.spec.spectrum_windows, bench)?;
     let options = SpectrumOptions {
         metrics: vec![Metric::MatrixNuclearNorm, Metric::MatrixEntropy],
@@ -81,9 +77,11 @@ pub(super) fn attention(
         Some(sum / maps.len() as f64).filter(|share| share.is_finite())
     };
     let layers = first.shares.iter().enumerate();
-    let values = layers.clone().map(|(layer, heads)| (0..heads.len()).map(|head| mean_over_maps(layer, head)).collect());
+    let values =
+        layers.clone().map(|(layer, heads)| (0..heads.len()).map(|head| mean_over_maps(layer, head)).collect());
     let by_layer = layers.zip(&first.uniform).map(|((layer, _), uniform)| {
-        let of_windows: Vec<Number> = maps.iter().map(|map| lathe_measure::statistics::mean(&map.shares[layer])).collect();
+        let of_windows: Vec<Number> =
+            maps.iter().map(|map| lathe_measure::statistics::mean(&map.shares[layer])).collect();
         average(bootstrap_mean(&of_windows, bench.spec.seed), "1", n).against(*uniform)
     });
     let uniform = lathe_measure::statistics::mean(&first.uniform);
@@ -110,12 +108,7 @@ struct Windows {
 
 impl Windows {
     /// Up to `limit` windows; every model is measured at the same length, or not at all.
-    fn of(
-        loaded: &Loaded,
-        documents: Option<&[Document]>,
-        limit: usize,
-        bench: &Bench<'_>,
-    ) -> Result<Self, Absent> {
+    fn of(loaded: &Loaded, documents: Option<&[Document]>, limit: usize, bench: &Bench<'_>) -> Result<Self, Absent> {
         let (window, spec) = (bench.spec.window, loaded.decoder.spec());
         if window > spec.context_length {
             return Err(Absent::Data(format!(
@@ -125,7 +118,9 @@ impl Windows {
         }
         let windows = match documents {
             Some(documents) => Self { ids: fixed_windows(documents, window, Some(limit)), input: SAMPLE_WINDOWS },
-            None => Self { ids: random_windows(spec.vocab_size, window, limit, bench.spec.seed), input: RANDOM_WINDOWS },
+            None => {
+                Self { ids: random_windows(spec.vocab_size, window, limit, bench.spec.seed), input: RANDOM_WINDOWS }
+            }
         };
         if windows.ids.is_empty() {
             return Err(Absent::Data(format!("no text of the sample has {window} tokens")));

@@ -115,7 +115,7 @@ fn a_model_without_a_tokenizer_says_what_it_lacks() {
         assert!(low <= value && value <= high && value <= spectrum.cap);
         assert!(layer.mnn.null.is_some() && layer.matrix_entropy.null.is_some());
         let (rank, null) = (layer.effective_rank.value.unwrap(), layer.effective_rank.null.unwrap());
-        assert!(rank >= 1.0 && rank <= 31.0 && null <= 31.0);
+        assert!((1.0..=31.0).contains(&rank) && (1.0..=31.0).contains(&null));
     }
     let attention = model.attention.as_ref().unwrap();
     assert_eq!((attention.windows, attention.sink_share.n), (3, 96));

@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn words_are_counted_where_a_script_separates_them() {
-        let row = |name: &str| sample::texts().iter().find(|text| text.name == name).map(|text| fertility_row(text, 100));
+        let row =
+            |name: &str| sample::texts().iter().find(|text| text.name == name).map(|text| fertility_row(text, 100));
         let english = row("english").expect("it is there");
         assert_eq!(english.tokens_per_word.value, english.words.map(|words| 100.0 / words as f64));
         assert_eq!(english.tokens_per_character.value, Some(100.0 / english.characters as f64));

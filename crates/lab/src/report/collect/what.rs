@@ -51,10 +51,13 @@ fn licence(loaded: &Loaded) -> Option<String> {
     loaded.resolved.licence.clone().or(built_in).or_else(in_file)
 }
 
-/// Parameters by part, in the order of the forward pass. A tied head has none of its own.
+/// Parameters by part. A tied head has none of its own.
 fn parts(loaded: &Loaded) -> Vec<ParameterPart> {
+    let order = [Part::Embedding, Part::Attention, Part::FeedForward, Part::Norm, Part::Head];
+    let mut parameters = loaded.decoder.spec().parameters();
+    parameters.sort_by_key(|parameter| order.iter().position(|part| *part == parameter.part));
     let mut parts: Vec<ParameterPart> = Vec::new();
-    for parameter in loaded.decoder.spec().parameters() {
+    for parameter in parameters {
         let name = match parameter.part {
             Part::Embedding => "embedding",
             Part::Attention => "attention",

@@ -1,11 +1,9 @@
 //! Attention sinks: the share of attention that goes to the first token.
 
-use super::html::{
-    Table, absences, figure, full_width, multiples, panel as frame, text, tip, value,
-};
+use super::html::{Table, absences, figure, full_width, multiples, panel as frame, text, tip, value};
 use crate::figure::{
-    Axis, AxisScale, Draw, HeatMap, LineChart, LinePoint, NARROW, Reference, Series, SeriesStyle,
-    Ticks, count, finite_extent, heat_map, line_chart, percent,
+    Axis, AxisScale, Draw, HeatMap, LineChart, LinePoint, NARROW, Reference, Series, SeriesStyle, Ticks, count,
+    finite_extent, heat_map, line_chart, percent,
 };
 use crate::report::data::{Attention, ModelReport, Panel, Quantity, Report};
 
@@ -17,21 +15,13 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
         .enumerate()
         .filter_map(|(index, (model, name))| Some((index, name, model.attention.as_ref()?)))
         .collect();
-    let extent = finite_extent(
-        measured
-            .iter()
-            .flat_map(|(_, _, attention)| line_values(attention)),
-    );
+    let extent = finite_extent(measured.iter().flat_map(|(_, _, attention)| line_values(attention)));
     let lines: Vec<(String, LineChart)> = measured
         .iter()
-        .map(|(index, name, attention)| {
-            ((*name).clone(), layer_line(attention, name, *index, extent))
-        })
+        .map(|(index, name, attention)| ((*name).clone(), layer_line(attention, name, *index, extent)))
         .collect();
-    let maps: Vec<(String, HeatMap)> = measured
-        .iter()
-        .map(|(_, name, attention)| ((*name).clone(), sink_map(attention, name)))
-        .collect();
+    let maps: Vec<(String, HeatMap)> =
+        measured.iter().map(|(_, name, attention)| ((*name).clone(), sink_map(attention, name))).collect();
     let figures = match (&maps[..], &lines[..]) {
         ([], _) => String::new(),
         ([(_, map)], [(_, line)]) => {
@@ -48,22 +38,12 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
             multiples(&drawn.collect::<Vec<_>>())
         }
     };
-    let drawn = if measured.is_empty() {
-        String::new()
-    } else {
-        figure(&figures, &caption(&measured))
-    };
-    let absent = absences(models, names, Panel::Attention, |model| {
-        model.attention.is_some()
-    });
+    let drawn = if measured.is_empty() { String::new() } else { figure(&figures, &caption(&measured)) };
+    let absent = absences(models, names, Panel::Attention, |model| model.attention.is_some());
     let how = "Dark cells are heads that park their attention on the first token, as trained decoders do where a head \
                has nothing to say. The line is the mean over the heads of a layer, the dashed line what uniform causal \
                attention would give.";
-    let body = [
-        drawn,
-        table(models, names).folded("Sink share of each layer"),
-        absent,
-    ];
+    let body = [drawn, table(models, names).folded("Sink share of each layer"), absent];
     frame("attention", "Attention sinks", how, &body.concat())
 }
 
@@ -107,37 +87,19 @@ fn line_values(attention: &Attention) -> Vec<f64> {
     values.chain(attention.sink_share.null).collect()
 }
 
-fn layer_line(
-    attention: &Attention,
-    name: &str,
-    index: usize,
-    y_extent: Option<[f64; 2]>,
-) -> LineChart {
-    let points = attention
-        .sink_by_layer
-        .iter()
-        .enumerate()
-        .map(|(layer, share)| LinePoint {
-            x: layer as f64,
-            y: share.finite(),
-            interval: share.finite_interval(),
-            tip: tip(&format!("layer {layer}"), share),
-        });
-    let uniform = attention.sink_share.null.filter(|null| null.is_finite());
-    let uniform = uniform.map(|y| Reference {
-        name: "uniform".to_owned(),
-        y,
-        style: SeriesStyle::Bound,
+fn layer_line(attention: &Attention, name: &str, index: usize, y_extent: Option<[f64; 2]>) -> LineChart {
+    let points = attention.sink_by_layer.iter().enumerate().map(|(layer, share)| LinePoint {
+        x: layer as f64,
+        y: share.finite(),
+        interval: share.finite_interval(),
+        tip: tip(&format!("layer {layer}"), share),
     });
+    let uniform = attention.sink_share.null.filter(|null| null.is_finite());
+    let uniform = uniform.map(|y| Reference { name: "uniform".to_owned(), y, style: SeriesStyle::Bound });
     LineChart {
         title: format!("{name}: attention on the first token by layer"),
-        desc: "A line by layer: the mean over heads of the share of attention on the first token."
-            .to_owned(),
-        x: Axis {
-            label: "layer".to_owned(),
-            scale: AxisScale::Linear,
-            ticks: Ticks::Whole,
-        },
+        desc: "A line by layer: the mean over heads of the share of attention on the first token.".to_owned(),
+        x: Axis { label: "layer".to_owned(), scale: AxisScale::Linear, ticks: Ticks::Whole },
         y: Axis {
             label: "share on first token, mean over heads".to_owned(),
             scale: AxisScale::FromZero,
@@ -155,25 +117,14 @@ fn layer_line(
 }
 
 fn table(models: &[ModelReport], names: &[String]) -> Table {
-    let mut table = Table::new(&[
-        "layer",
-        "model",
-        "heads",
-        "mean",
-        "smallest",
-        "largest",
-        "head of the largest",
-    ]);
+    let mut table = Table::new(&["layer", "model", "heads", "mean", "smallest", "largest", "head of the largest"]);
     for (model, name) in models.iter().zip(names) {
         let Some(attention) = &model.attention else {
             continue;
         };
         let missing = Quantity::missing("1", "not measured");
         for (layer, heads) in attention.sink_share.values.iter().enumerate() {
-            let known = heads
-                .iter()
-                .enumerate()
-                .filter_map(|(head, share)| Some((head, (*share)?)));
+            let known = heads.iter().enumerate().filter_map(|(head, share)| Some((head, (*share)?)));
             let known: Vec<(usize, f64)> = known.filter(|(_, share)| share.is_finite()).collect();
             let most = known.iter().max_by(|a, b| a.1.total_cmp(&b.1));
             let least = known.iter().min_by(|a, b| a.1.total_cmp(&b.1));

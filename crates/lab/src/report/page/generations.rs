@@ -11,11 +11,7 @@ const STEPS: [f64; 6] = [1.0, 2.0, 4.0, 6.0, 9.0, 13.0];
 
 pub(super) fn panel(report: &Report, names: &[String]) -> String {
     let models = &report.models;
-    let most = models
-        .iter()
-        .map(|model| model.generations.len())
-        .max()
-        .unwrap_or(0);
+    let most = models.iter().map(|model| model.generations.len()).max().unwrap_or(0);
     let mut written = String::new();
     for index in 0..most {
         written += "<div class=\"sample\">";
@@ -25,36 +21,21 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
                 continue;
             };
             if previous != Some(generation.prompt.as_str()) {
-                let _ = write!(
-                    written,
-                    "<p class=\"prompt\" dir=\"auto\">{}</p>",
-                    broken(&generation.prompt)
-                );
+                let _ = write!(written, "<p class=\"prompt\" dir=\"auto\">{}</p>", broken(&generation.prompt));
             }
             previous = Some(&generation.prompt);
-            let shown = if models.len() > 1 {
-                Some(name.as_str())
-            } else {
-                None
-            };
+            let shown = if models.len() > 1 { Some(name.as_str()) } else { None };
             written += &generated(generation, shown);
         }
         written += "</div>";
     }
     let legend = if most > 0 { legend() } else { String::new() };
-    let absent = absences(models, names, Panel::Generations, |model| {
-        !model.generations.is_empty()
-    });
+    let absent = absences(models, names, Panel::Generations, |model| !model.generations.is_empty());
     let how = "Each token carries the surprisal that the model itself gave it: a warmer ground and a thicker underline \
                mean more bits. Point at a token for its number. A fluent text that is cold throughout was nearly \
                certain; a hot token is where another continuation was likelier.";
     let table = table(models, names).folded("Tokens and their surprisal in bits");
-    frame(
-        "generations",
-        "Sample generations",
-        how,
-        &(legend + &written + &table + &absent),
-    )
+    frame("generations", "Sample generations", how, &(legend + &written + &table + &absent))
 }
 
 fn legend() -> String {
@@ -75,19 +56,10 @@ fn generated(generation: &Generation, name: Option<&str>) -> String {
     let name = name.map_or(String::new(), |name| format!("{} · ", text(name)));
     let surprisals = generation.tokens.iter().filter_map(surprisal);
     let (sum, n) = surprisals.fold((0.0, 0_u64), |(sum, n), bits| (sum + bits, n + 1));
-    let mean = if n > 0 {
-        format!(" · mean {} bits over {n} tokens", number(sum / n as f64))
-    } else {
-        String::new()
-    };
-    let _ = write!(
-        html,
-        "<p class=\"decoding\">{name}{}{mean}</p>",
-        text(&generation.decoding)
-    );
+    let mean = if n > 0 { format!(" · mean {} bits over {n} tokens", number(sum / n as f64)) } else { String::new() };
+    let _ = write!(html, "<p class=\"decoding\">{name}{}{mean}</p>", text(&generation.decoding));
     if generation.tokens.is_empty() {
-        return html
-            + "<p class=\"absent\">The model wrote nothing: its first token ended the text.</p>";
+        return html + "<p class=\"absent\">The model wrote nothing: its first token ended the text.</p>";
     }
     html += "<p class=\"generated\" dir=\"auto\">";
     for token in &generation.tokens {
@@ -95,11 +67,7 @@ fn generated(generation: &Generation, name: Option<&str>) -> String {
             Some(bits) => (format!("s{}", step(bits)), format!("{} bits", number(bits))),
             None => ("unknown".to_owned(), "surprisal unknown".to_owned()),
         };
-        let _ = write!(
-            html,
-            "<span class=\"t {class}\" title=\"{title}\">{}</span>",
-            broken(&token.text)
-        );
+        let _ = write!(html, "<span class=\"t {class}\" title=\"{title}\">{}</span>", broken(&token.text));
     }
     html + "</p>"
 }
@@ -114,33 +82,21 @@ fn step(bits: f64) -> usize {
 
 /// Visible and safe text in which a line end also ends the line on the page.
 fn broken(raw: &str) -> String {
-    escape(&visible(raw))
-        .replace('↵', "<span class=\"sign\">↵</span>\n")
-        .replace('⇥', "<span class=\"sign\">⇥</span>")
+    // In running text a lone space is plain enough; its table shows it.
+    let shown = if raw.chars().all(|c| c == ' ') { raw.to_owned() } else { visible(raw) };
+    escape(&shown).replace('↵', "<span class=\"sign\">↵</span>\n").replace('⇥', "<span class=\"sign\">⇥</span>")
 }
 
 fn table(models: &[ModelReport], names: &[String]) -> Table {
-    let mut table = Table::new(&[
-        "generation",
-        "model",
-        "tokens in order, each with its surprisal in bits",
-    ]);
+    let mut table = Table::new(&["generation", "model", "tokens in order, each with its surprisal in bits"]);
     for (model, name) in models.iter().zip(names) {
         for (index, generation) in model.generations.iter().enumerate() {
             let tokens = generation.tokens.iter().map(|token| {
                 let bits = surprisal(token).map_or("–".to_owned(), number);
-                format!(
-                    "<span class=\"pair\"><code>{}</code>&nbsp;{bits}</span>",
-                    text(&token.text)
-                )
+                format!("<span class=\"pair\"><code>{}</code>&nbsp;{bits}</span>", text(&token.text))
             });
-            let tokens = format!(
-                "<span class=\"pairs\">{}</span>",
-                tokens.collect::<Vec<_>>().join(" ")
-            );
-            table
-                .rows
-                .push(vec![(index + 1).to_string(), text(name), tokens]);
+            let tokens = format!("<span class=\"pairs\">{}</span>", tokens.collect::<Vec<_>>().join(" "));
+            table.rows.push(vec![(index + 1).to_string(), text(name), tokens]);
         }
     }
     table

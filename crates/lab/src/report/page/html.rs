@@ -21,22 +21,14 @@ pub(super) fn panel(id: &str, title: &str, how: &str, body: &str) -> String {
 
 /// A figure that is drawn twice, for a phone and for a wide column; the style sheet shows one of them.
 pub(super) fn full_width(draw: impl Fn(f64) -> String) -> String {
-    format!(
-        "<div class=\"for-wide\">{}</div><div class=\"for-narrow\">{}</div>",
-        draw(WIDE),
-        draw(NARROW)
-    )
+    format!("<div class=\"for-wide\">{}</div><div class=\"for-narrow\">{}</div>", draw(WIDE), draw(NARROW))
 }
 
 /// Figures beside each other where there is room; each has a heading and is as wide as a phone.
 pub(super) fn multiples(figures: &[(String, String)]) -> String {
     let mut html = "<div class=\"multiples\">".to_owned();
     for (heading, svg) in figures {
-        let _ = write!(
-            html,
-            "<div class=\"multiple\"><p class=\"fig-title\">{}</p>{svg}</div>",
-            text(heading)
-        );
+        let _ = write!(html, "<div class=\"multiple\"><p class=\"fig-title\">{}</p>{svg}</div>", text(heading));
     }
     html + "</div>"
 }
@@ -54,33 +46,19 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(head: &[&str]) -> Self {
-        Self {
-            head: head.iter().map(|cell| escape(cell)).collect(),
-            rows: Vec::new(),
-        }
+        Self { head: head.iter().map(|cell| escape(cell)).collect(), rows: Vec::new() }
     }
 
     /// The table with long cells broken into lines instead of scrolled.
     pub(super) fn wrapping(&self) -> String {
-        self.html()
-            .replacen("class=\"scroll\"", "class=\"scroll wrapping\"", 1)
+        self.html().replacen("class=\"scroll\"", "class=\"scroll wrapping\"", 1)
     }
 
     pub(super) fn html(&self) -> String {
-        let numeric = |column: usize| {
-            self.rows
-                .iter()
-                .all(|row| row.get(column).is_some_and(|cell| is_number(cell)))
-        };
-        let numeric: Vec<bool> = (0..self.head.len())
-            .map(|column| column > 0 && numeric(column))
-            .collect();
+        let numeric = |column: usize| self.rows.iter().all(|row| row.get(column).is_some_and(|cell| is_number(cell)));
+        let numeric: Vec<bool> = (0..self.head.len()).map(|column| column > 0 && numeric(column)).collect();
         let class = |column: usize| {
-            if numeric.get(column) == Some(&true) {
-                " class=\"n\""
-            } else {
-                ""
-            }
+            if numeric.get(column) == Some(&true) { " class=\"n\"" } else { "" }
         };
         let mut html = "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>".to_owned();
         for (index, cell) in self.head.iter().enumerate() {
@@ -105,21 +83,14 @@ impl Table {
         if self.rows.is_empty() {
             return String::new();
         }
-        format!(
-            "<details><summary>{}</summary>{}</details>",
-            escape(summary),
-            self.html()
-        )
+        format!("<details><summary>{}</summary>{}</details>", escape(summary), self.html())
     }
 }
 
 /// Whether a cell is a number, an interval or a dash: its column is then set flush right.
 fn is_number(cell: &str) -> bool {
-    let cell = cell
-        .split_once(" <span class=\"why\"")
-        .map_or(cell, |(dash, _)| dash);
-    cell.chars()
-        .all(|c| c.is_numeric() || ",.–−%× ⁻\u{a0}kMBGT".contains(c) || "to".contains(c))
+    let cell = cell.split_once(" <span class=\"why\"").map_or(cell, |(dash, _)| dash);
+    cell.chars().all(|c| c.is_numeric() || ",.–−%× ⁻\u{a0}kMBGT".contains(c) || "to".contains(c))
 }
 
 /// A value, or a dash and why there is none.
@@ -141,10 +112,7 @@ pub(super) fn interval(quantity: &Quantity) -> String {
 
 /// The control value.
 pub(super) fn null(quantity: &Quantity) -> String {
-    quantity
-        .null
-        .filter(|null| null.is_finite())
-        .map_or("–".to_owned(), number)
+    quantity.null.filter(|null| null.is_finite()).map_or("–".to_owned(), number)
 }
 
 /// How many items a value rests on.
@@ -173,21 +141,12 @@ pub(super) fn absences(
 ) -> String {
     let mut html = String::new();
     for (model, name) in models.iter().zip(names).filter(|(model, _)| !has(model)) {
-        let _ = write!(
-            html,
-            "<p class=\"absent\">{}: {}.</p>",
-            text(name),
-            text(model.reason(panel))
-        );
+        let _ = write!(html, "<p class=\"absent\">{}: {}.</p>", text(name), text(model.reason(panel)));
     }
     html
 }
 
 /// The name of a model as the first cell of a row, with its colour beside it.
 pub(super) fn model_cell(index: usize, name: &str) -> String {
-    format!(
-        "<span class=\"key k{}\"></span>{}",
-        index % crate::figure::SERIES_STYLES,
-        text(name)
-    )
+    format!("<span class=\"key k{}\"></span>{}", index % crate::figure::SERIES_STYLES, text(name))
 }

@@ -33,17 +33,10 @@ pub fn page(report: &Report) -> String {
         ("spectrum", "Spectrum", spectrum::panel(report, &names)),
         ("attention", "Attention", attention::panel(report, &names)),
         ("speed", "Speed", speed::panel(report, &names)),
-        (
-            "generations",
-            "Generations",
-            generations::panel(report, &names),
-        ),
+        ("generations", "Generations", generations::panel(report, &names)),
         ("comparison", "Combining", comparison::panel(report, &names)),
     ];
-    let panels: Vec<_> = panels
-        .into_iter()
-        .filter(|(_, _, content)| !content.is_empty())
-        .collect();
+    let panels: Vec<_> = panels.into_iter().filter(|(_, _, content)| !content.is_empty()).collect();
     let title = text(&names.join(", "));
     let mut html = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -53,14 +46,8 @@ pub fn page(report: &Report) -> String {
         figures = figure::STYLE,
     );
     html += &header(report, &names);
-    let links = panels
-        .iter()
-        .map(|(id, label, _)| format!("<a href=\"#{id}\">{}</a>", escape(label)));
-    let _ = write!(
-        html,
-        "<nav aria-label=\"Panels\">{}</nav>\n<main>\n",
-        links.collect::<String>()
-    );
+    let links = panels.iter().map(|(id, label, _)| format!("<a href=\"#{id}\">{}</a>", escape(label)));
+    let _ = write!(html, "<nav aria-label=\"Panels\">{}</nav>\n<main>\n", links.collect::<String>());
     for (_, _, content) in &panels {
         html += content;
     }
@@ -70,15 +57,8 @@ pub fn page(report: &Report) -> String {
 }
 
 fn header(report: &Report, names: &[String]) -> String {
-    let shown: Vec<String> = names
-        .iter()
-        .map(|name| format!("<span class=\"name\">{}</span>", text(name)))
-        .collect();
-    let heading = if shown.is_empty() {
-        "No model".to_owned()
-    } else {
-        shown.join("<span class=\"and\"> · </span>")
-    };
+    let shown: Vec<String> = names.iter().map(|name| format!("<span class=\"name\">{}</span>", text(name))).collect();
+    let heading = if shown.is_empty() { "No model".to_owned() } else { shown.join("<span class=\"and\"> · </span>") };
     // What it is and how well it predicts come first and larger; the rest follows.
     let sentences = verdict(report);
     let paragraphs = sentences.split_at(sentences.len().min(2));
@@ -86,10 +66,7 @@ fn header(report: &Report, names: &[String]) -> String {
         .iter()
         .filter(|sentences| !sentences.is_empty())
         .map(|sentences| {
-            format!(
-                "<p class=\"verdict\">{}</p>\n",
-                escape(&sentences.join(" "))
-            )
+            format!("<p class=\"verdict\">{}</p>\n", escape(&sentences.join(" ").replace(" %", "\u{a0}%")))
         })
         .collect();
     format!(
@@ -105,14 +82,10 @@ fn footer(report: &Report) -> String {
         Extent::Default => "its default part",
         Extent::Full => "all of it",
     };
-    let limit = settings.token_limit.map_or(String::new(), |limit| {
-        format!(", at most {} tokens", count(limit))
-    });
-    let memory = machine.memory_bytes.map_or(String::new(), |memory| {
-        format!(", {} of memory", bytes(memory))
-    });
+    let limit = settings.token_limit.map_or(String::new(), |limit| format!(", at most {} tokens", count(limit)));
+    let memory = machine.memory_bytes.map_or(String::new(), |memory| format!(", {} of memory", bytes(memory)));
     format!(
-        "<footer>\n<h2>How this was made</h2>\n<p>lathe {version}, {created}, in {seconds} s. Sample {sample}, \
+        "<footer>\n<h2>How this was made</h2>\n<p>lathe {version}, {created}, in {seconds} s. Texts: {sample}, \
          {extent}{limit}, scored with at most {context} tokens of context; windows of {window} tokens; seed {seed}; computed in {compute} by {threads} threads on \
          {cpu}, {cores} cores{memory}. Intervals are 95 %. A dash is a value that is missing, never zero. The same \
          numbers, and those that the tables leave out, are in <code>report.json</code> ({schema}).</p>\n</footer>\n",

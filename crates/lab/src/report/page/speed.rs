@@ -2,53 +2,32 @@
 
 use super::html::{Table, absences, items, model_cell, panel as frame, text, value};
 use crate::figure::{bytes, count, number};
-use crate::report::data::{Panel, Quantity, Report};
+use crate::report::data::{ModelReport, Panel, Quantity, Report};
 
 pub(super) fn panel(report: &Report, names: &[String]) -> String {
     let models = &report.models;
     // A single model needs no column that repeats its name.
     let several = models.len() > 1;
     let model_head: &[&str] = if several { &["model"] } else { &[] };
-    let mut table = Table::new(
-        &[
-            &["measure"],
-            model_head,
-            &["value", "unit", "slowest to fastest run", "n"],
-        ]
-        .concat(),
-    );
+    let mut table = Table::new(&[&["measure"], model_head, &["value", "unit", "slowest to fastest run", "n"]].concat());
     for (index, (model, name)) in models.iter().zip(names).enumerate() {
         let Some(speed) = &model.speed else { continue };
         let memory = memory_cell(&speed.peak_memory);
-        let timed = |what: &str, tokens: u64| format!("{what}, {} tokens, median of {} runs", count(tokens), speed.runs);
         for (measure, quantity, shown, range) in [
-            ("load, once".to_owned(), &speed.load, value(&speed.load), None),
-            (
-                timed("read a prompt (prefill)", speed.prefill_tokens),
-                &speed.prefill,
-                value(&speed.prefill),
-                speed.prefill_range,
-            ),
-            (timed("write (decode)", speed.decode_tokens), &speed.decode, value(&speed.decode), speed.decode_range),
-            ("peak memory".to_owned(), &speed.peak_memory, memory, None),
+            ("load", &speed.load, value(&speed.load), None),
+            ("read (prefill)", &speed.prefill, value(&speed.prefill), speed.prefill_range),
+            ("write (decode)", &speed.decode, value(&speed.decode), speed.decode_range),
+            ("peak memory", &speed.peak_memory, memory, None),
         ] {
-            let unit = if quantity.unit == "bytes" {
-                String::new()
-            } else {
-                text(&quantity.unit)
-            };
-            let mut row = vec![measure];
+            let unit = if quantity.unit == "bytes" { String::new() } else { text(&quantity.unit) };
+            let mut row = vec![measure.to_owned()];
             row.extend(several.then(|| model_cell(index, name)));
             row.extend([shown, unit, ends(range), items(quantity)]);
             table.rows.push(row);
         }
     }
     let absent = absences(models, names, Panel::Speed, |model| model.speed.is_some());
-    let content = if table.rows.is_empty() {
-        String::new()
-    } else {
-        table.html()
-    };
+    let content = if table.rows.is_empty() { String::new() } else { table.html() + &caption(models, names) };
     let how = "One sequence at a time, in the type named below. Measured in this run on the machine named below, other \
                programs included; repeat it before you rely on a small difference. Peak memory is the whole process's, \
                this report included.";
@@ -61,6 +40,21 @@ fn memory_cell(quantity: &Quantity) -> String {
         Some(size) if size >= 0.0 && quantity.unit == "bytes" => bytes(size as u64),
         _ => value(quantity),
     }
+}
+
+/// What was timed.
+fn caption(models: &[ModelReport], names: &[String]) -> String {
+    let timed = models.iter().zip(names).filter_map(|(model, name)| Some((name, model.speed.as_ref()?)));
+    let timed = timed.map(|(name, speed)| {
+        format!(
+            "{}: a prompt of {} tokens was read and {} tokens were written, one after the other; medians of {} runs.",
+            text(name),
+            count(speed.prefill_tokens),
+            count(speed.decode_tokens),
+            count(speed.runs),
+        )
+    });
+    format!("<p class=\"note\">{}</p>", timed.collect::<Vec<_>>().join(" "))
 }
 
 fn ends(range: Option<[f64; 2]>) -> String {

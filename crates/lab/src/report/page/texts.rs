@@ -1,8 +1,6 @@
 //! Bits per byte of each text.
 
-use super::html::{
-    Table, absences, figure, full_width, interval, items, panel as frame, text, tip, value,
-};
+use super::html::{Table, absences, figure, full_width, interval, items, panel as frame, text, tip, value};
 use super::what::series;
 use crate::figure::{Axis, AxisScale, Row, RowChart, RowMark, RowStyle, Ticks, count, row_chart};
 use crate::report::data::{ModelReport, Panel, Report, TextKind, TextLoss};
@@ -46,33 +44,18 @@ fn chart(models: &[ModelReport], names: &[String]) -> RowChart {
     // Languages are many, the other kinds few: they come first and are found at once.
     let order = |kind: TextKind| (kind == TextKind::Language, kind);
     let rate = |text: &TextLoss| text.bits_per_byte.finite().unwrap_or(f64::INFINITY);
-    texts.sort_by(|a, b| {
-        order(a.kind)
-            .cmp(&order(b.kind))
-            .then(rate(a).total_cmp(&rate(b)))
-    });
+    texts.sort_by(|a, b| order(a.kind).cmp(&order(b.kind)).then(rate(a).total_cmp(&rate(b))));
     let rows = texts.iter().map(|wanted| {
-        let measured = models
-            .iter()
-            .zip(names)
-            .filter(|(model, _)| !model.texts.is_empty());
+        let measured = models.iter().zip(names).filter(|(model, _)| !model.texts.is_empty());
         let marks = measured.map(|(model, name)| {
             let text = model.texts.iter().find(|text| text.name == wanted.name);
             text.map_or_else(RowMark::default, |text| {
                 let quantity = &text.bits_per_byte;
                 let interval = quantity.finite_interval();
-                RowMark {
-                    value: quantity.finite(),
-                    interval,
-                    tip: tip(name, quantity),
-                }
+                RowMark { value: quantity.finite(), interval, tip: tip(name, quantity) }
             })
         });
-        Row {
-            label: wanted.name.clone(),
-            group: kind_name(wanted.kind).to_owned(),
-            marks: marks.collect(),
-        }
+        Row { label: wanted.name.clone(), group: kind_name(wanted.kind).to_owned(), marks: marks.collect() }
     });
     RowChart {
         title: "Bits per byte by text".to_owned(),
@@ -94,15 +77,7 @@ fn kind_name(kind: TextKind) -> &'static str {
 }
 
 fn table(models: &[ModelReport], names: &[String]) -> Table {
-    let head = [
-        "text",
-        "kind",
-        "model",
-        "bytes",
-        "tokens",
-        "bits / byte",
-        "95 % interval",
-    ];
+    let head = ["text", "kind", "model", "bytes", "tokens", "bits / byte", "95 % interval"];
     let mut table = Table::new(&[&head[..], &["nats / token", "95 % interval"]].concat());
     for (model, name) in models.iter().zip(names) {
         for loss in &model.texts {
@@ -136,9 +111,7 @@ fn overall(models: &[ModelReport], names: &[String]) -> Table {
         ] {
             let unit = text(&quantity.unit);
             let cells = [value(quantity), unit, interval(quantity), items(quantity)];
-            table
-                .rows
-                .push([vec![measure.to_owned(), text(name)], cells.to_vec()].concat());
+            table.rows.push([vec![measure.to_owned(), text(name)], cells.to_vec()].concat());
         }
     }
     table

@@ -1,0 +1,16 @@
+//! End-to-end tests: everything here runs the real binary, in a folder of its own, without a network.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod bench;
+mod errors;
+mod gguf;
+mod help;
+mod measure;
+mod models;
+mod page;
+mod real_model;
+mod report;
+mod shape;
+mod tensors;
+mod trace;

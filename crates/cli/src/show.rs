@@ -22,6 +22,11 @@ pub(crate) fn inspection(i: &Inspection) -> String {
     row("windows", windows(&i.windows));
     row("rotary base", i.rotary_bases.iter().map(|base| number(*base)).collect::<Vec<_>>().join(", "));
     row("feed-forward", count(i.feed_forward_width as u64));
+    if let Some(experts) = &i.experts {
+        let shared = if experts.shared { " and a shared one" } else { "" };
+        let (all, used, layers) = (experts.experts, experts.per_token, experts.layers);
+        row("experts", format!("{all} in {layers} layers, {used} for each token{shared}"));
+    }
     row("context", format!("{} tokens", count(i.context as u64)));
     row("vocabulary", count(i.vocab_size as u64));
     let tied = if i.tied_head { " (the head shares the embedding)" } else { "" };

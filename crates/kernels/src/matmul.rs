@@ -36,7 +36,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// An all-zero matrix of `k` rows and `n` columns, to be filled with [`Packed::set_columns`].
+    /// An all-zero matrix of `k` rows and `n` columns, to be filled with [`Packed::fill_columns`].
     #[must_use]
     pub fn zeros(k: usize, n: usize) -> Self {
         Self { k, n, data: Buffer::zeros(n.div_ceil(PANEL) * PANEL * k) }

@@ -44,8 +44,10 @@ pub struct Inspection {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Width of the first layer's feed-forward part.
+    /// Width of the first layer's feed-forward part; of one expert where it has several.
     pub feed_forward_width: usize,
+    /// Experts of the layers that have any, and how many a token uses.
+    pub experts: Option<ExpertCount>,
     /// Sliding window of each layer; null sees everything.
     pub windows: Vec<Option<usize>>,
     /// Base of the rotary frequencies, per table.
@@ -75,6 +77,19 @@ pub struct PartCount {
     pub part: Part,
     /// Parameters in it.
     pub parameters: u64,
+}
+
+/// Layers whose feed-forward part is several experts.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExpertCount {
+    /// Layers with experts.
+    pub layers: usize,
+    /// Routed experts of a layer.
+    pub experts: usize,
+    /// Experts that a token uses.
+    pub per_token: usize,
+    /// Whether one more expert sees every token.
+    pub shared: bool,
 }
 
 /// Tensors of one element type.
@@ -156,6 +171,7 @@ pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, 
     });
     let checkpoint = &opened.checkpoint;
     let first = &decoder.layers[0];
+    let expert_layers = decoder.layers.iter().filter_map(|layer| layer.feed_forward.experts());
     Ok(Inspection {
         reference: spec.model.to_string(),
         path: resolved.path,
@@ -169,7 +185,13 @@ pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, 
         heads: first.attention.heads,
         kv_heads: first.attention.kv_heads,
         head_dim: first.attention.head_dim,
-        feed_forward_width: first.feed_forward.width,
+        feed_forward_width: first.feed_forward.width(),
+        experts: expert_layers.clone().next().map(|experts| ExpertCount {
+            layers: expert_layers.count(),
+            experts: experts.count,
+            per_token: experts.top_k,
+            shared: experts.shared.is_some(),
+        }),
         windows: decoder.layers.iter().map(|layer| layer.attention.window).collect(),
         rotary_bases: decoder.rotary.iter().map(|rotary| rotary.base).collect(),
         context: decoder.context_length,

@@ -1,7 +1,8 @@
 //! `lathe trace`: runs tokens and saves what happened inside, as safetensors.
 //!
 //! Names and shapes are those of transformers: `input_ids` [T], `logits` [T, V], `hidden_states.{i}` [T, H] with the
-//! embedding at 0 and the state after the final norm at L, `attentions.{l}` [heads, T, T]. Tensors are written while
+//! embedding at 0 and the state after the final norm at L, `attentions.{l}` [heads, T, T], `router_logits.{j}` [T, E] of the
+//! j-th expert layer. Tensors are written while
 //! the model runs; one layer's attention is the most that waits in memory.
 
 use std::collections::BTreeMap;
@@ -142,6 +143,8 @@ struct Plan {
     /// Number of decoder layers.
     last: usize,
     heads: Vec<usize>,
+    /// Which expert layer a decoder layer is.
+    routers: BTreeMap<usize, usize>,
 }
 
 impl Plan {
@@ -154,7 +157,10 @@ impl Plan {
                 hint: Some(format!("the model has layers 0 to {}, and hidden state {last} after the final norm", last - 1)),
             });
         }
-        if spec.take.contains(&TraceSite::RouterLogits) {
+        let experts: Vec<Option<usize>> = (decoder.layers.iter())
+            .map(|layer| layer.feed_forward.experts().map(|experts| experts.count))
+            .collect();
+        if spec.take.contains(&TraceSite::RouterLogits) && experts.iter().all(Option::is_none) {
             return Err(Error::Spec {
                 field: "--take",
                 problem: format!("`router_logits` of a model without expert layers ({})", decoder.family),
@@ -166,8 +172,16 @@ impl Plan {
             Rows::Last => tokens.saturating_sub(1),
         };
         let heads = decoder.layers.iter().map(|layer| layer.attention.heads).collect();
-        let mut plan =
-            Self { take: spec.take.clone(), layers: spec.layers.clone(), tensors: Vec::new(), tokens, first_row, last, heads };
+        let mut plan = Self {
+            take: spec.take.clone(),
+            layers: spec.layers.clone(),
+            tensors: Vec::new(),
+            tokens,
+            first_row,
+            last,
+            heads,
+            routers: BTreeMap::new(),
+        };
         let rows = tokens - first_row;
         let mut tensors = vec![("input_ids".to_owned(), vec![tokens], ElementType::I64)];
         for layer in 0..=last {
@@ -176,6 +190,13 @@ impl Plan {
             }
             if layer < last && plan.saves(TraceSite::Attentions, layer) {
                 tensors.push((format!("attentions.{layer}"), vec![plan.heads[layer], rows, tokens], ElementType::F32));
+            }
+            if let Some(count) = experts.get(layer).copied().flatten()
+                && plan.saves(TraceSite::RouterLogits, layer)
+            {
+                let index = experts[..layer].iter().flatten().count();
+                plan.routers.insert(layer, index);
+                tensors.push((format!("router_logits.{index}"), vec![rows, count], ElementType::F32));
             }
         }
         if plan.takes(TraceSite::Logits) {
@@ -211,22 +232,34 @@ impl Saver<'_> {
         }
     }
 
+    fn save_patterns(&mut self, layer: usize) -> Result<(), Error> {
+        for head in std::mem::take(&mut self.patterns) {
+            let head = head.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.writer.append_f32(&format!("attentions.{layer}"), &head)?;
+        }
+        Ok(())
+    }
+
     fn save(&mut self, site: Site, value: &Tensor) -> Result<(), Error> {
         let rows = self.plan.tokens - self.plan.first_row;
-        let hidden = |writer: &mut TensorWriter, layer: usize| {
+        let rows_of = |name: String, writer: &mut TensorWriter| {
             let values = value.narrow(0, self.plan.first_row, rows)?.flatten_all()?.to_vec1::<f32>()?;
-            writer.append_f32(&format!("hidden_states.{layer}"), &values).map_err(Error::from)
+            writer.append_f32(&name, &values).map_err(Error::from)
         };
+        let hidden = |writer: &mut TensorWriter, layer| rows_of(format!("hidden_states.{layer}"), writer);
         match site {
             Site::ResidualPre(layer) if self.plan.saves(TraceSite::HiddenStates, layer) => {
                 hidden(&mut self.writer, layer)
             }
             Site::FinalNorm => hidden(&mut self.writer, self.plan.last),
+            Site::RouterLogits(layer) => {
+                // The layer's attention is complete, and comes first in the file.
+                self.save_patterns(layer)?;
+                let index = self.plan.routers.get(&layer).copied().unwrap_or(layer);
+                rows_of(format!("router_logits.{index}"), &mut self.writer)
+            }
             Site::ResidualPost(layer) => {
-                for head in std::mem::take(&mut self.patterns) {
-                    let head = head.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    self.writer.append_f32(&format!("attentions.{layer}"), &head)?;
-                }
+                self.save_patterns(layer)?;
                 self.make_room(layer + 1);
                 Ok(())
             }
@@ -242,7 +275,8 @@ impl Tap for Saver<'_> {
             Site::FinalNorm => self.plan.saves(TraceSite::HiddenStates, self.plan.last),
             Site::Pattern(layer) => self.plan.saves(TraceSite::Attentions, layer),
             Site::ResidualPost(_) => true,
-            Site::MlpPost(_) => false,
+            Site::RouterLogits(layer) => self.plan.saves(TraceSite::RouterLogits, layer),
+            Site::MlpPost(_) | Site::RouterProbabilities(_) | Site::RouterWeights(_) => false,
         }
     }
 

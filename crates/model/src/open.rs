@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lathe_formats::{Checkpoint, ElementType};
 use lathe_tokenizer::{ChatTemplate, Tokenizer};
 
+use crate::Error;
 use crate::config::Config;
 use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
@@ -13,7 +14,6 @@ use crate::gguf;
 use crate::parameters::{CheckpointSource, RandomSource};
 use crate::rotary::Scaling;
 use crate::spec::DecoderSpec;
-use crate::Error;
 
 /// A model whose header has been read: everything but the weights.
 pub struct Opened {

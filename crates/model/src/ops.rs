@@ -132,7 +132,14 @@ impl CustomOp2 for Linear {
 }
 
 /// Normalises rows; `weight` holds the full factor `g`.
-pub(crate) fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: Kind, eps: f32, width: usize) -> Result<Tensor> {
+pub(crate) fn norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    kind: Kind,
+    eps: f32,
+    width: usize,
+) -> Result<Tensor> {
     let op = Norm { kind, eps, width };
     let x = x.contiguous()?;
     let tracked = x.track_op() || weight.track_op();
@@ -321,6 +328,70 @@ impl CustomOp2 for Gated {
     }
 }
 
+/// `f(x)`, value by value.
+pub(crate) fn activate(x: &Tensor, f: Activation) -> Result<Tensor> {
+    let op = Activate(f);
+    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+struct Activate(Activation);
+
+impl CustomOp1 for Activate {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(x, layout)?;
+        let mut out = vec![0.0; x.len()];
+        activation::plain(self.0, x, &mut out);
+        done(out, layout.shape().clone())
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let mut dx = vec![0.0; x.elem_count()];
+        with_values(x, |x| {
+            with_values(&grad, |grad| {
+                activation::plain_backward(self.0, x, grad, &mut dx);
+                Ok(())
+            })
+        })?;
+        tensor(dx, x.shape()).map(Some)
+    }
+}
+
+/// Softmax of every row.
+pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
+    let op = Softmax;
+    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+struct Softmax;
+
+impl CustomOp1 for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, width) = rows_of(layout)?;
+        let mut out = values(x, layout)?.to_vec();
+        for row in out.chunks_exact_mut(width.max(1)) {
+            let log_sum_exp = logits::summarise(row).log_sum_exp as f32;
+            logits::softmax_scaled(row, log_sum_exp, 1.0);
+        }
+        done(out, layout.shape().clone())
+    }
+
+    /// `dx = p (dy - Σ p dy)`
+    fn bwd(&self, _: &Tensor, p: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let weighted = (p * grad)?;
+        let total = weighted.sum_keepdim(1)?;
+        Ok(Some((weighted - p.broadcast_mul(&total)?)?))
+    }
+}
+
 /// Negative log-likelihood of `targets[i]` under row `i` of `logits`, `[rows]`, nats.
 pub(crate) fn negative_log_likelihood(logits: &Tensor, targets: Vec<u32>) -> Result<Tensor> {
     let (rows, vocab_size) = logits.dims2()?;
@@ -340,9 +411,10 @@ impl CustomOp1 for NegativeLogLikelihood {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, vocab_size) = rows_of(layout)?;
         let x = values(x, layout)?;
-        let nll = x.chunks_exact(vocab_size).zip(&self.0).map(|(row, target)| {
-            (logits::summarise(row).log_sum_exp - f64::from(row[*target as usize])) as f32
-        });
+        let nll = x
+            .chunks_exact(vocab_size)
+            .zip(&self.0)
+            .map(|(row, target)| (logits::summarise(row).log_sum_exp - f64::from(row[*target as usize])) as f32);
         done(nll.collect(), rows)
     }
 

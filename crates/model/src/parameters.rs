@@ -3,17 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lathe_formats::{Checkpoint, TensorView};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
-use crate::family::{Family, GgufLayout, Name};
-use crate::gguf;
-use crate::spec::{DecoderSpec, Parameter};
 use crate::Error;
+use crate::family::{Family, GgufLayout};
+use crate::gguf;
+use crate::layout::{Layout, Name, Placement};
+use crate::spec::{DecoderSpec, Parameter};
 
 /// Numbers of parameters, by rows. Rows are independent: threads may ask for different ones at once.
 pub trait ParameterSource: Sync {
@@ -25,20 +26,28 @@ pub trait ParameterSource: Sync {
 }
 
 /// Parameters of a checkpoint.
-#[derive(Clone)]
 pub struct CheckpointSource {
     checkpoint: Arc<Checkpoint>,
     tensors: HashMap<String, Stored>,
+    /// The transposed tensor that was decoded last: its rows are asked for a few at a time.
+    transposed: Mutex<Option<(String, Arc<Vec<f32>>)>>,
 }
 
 /// How a parameter lies in the checkpoint.
 #[derive(Clone)]
 struct Stored {
     tensor: String,
+    placement: Placement,
     /// Width of a head whose rotary pairs lie side by side.
     paired: Option<usize>,
     /// Added to every value.
     add: f32,
+}
+
+impl Clone for CheckpointSource {
+    fn clone(&self) -> Self {
+        Self { checkpoint: self.checkpoint.clone(), tensors: self.tensors.clone(), transposed: Mutex::new(None) }
+    }
 }
 
 impl CheckpointSource {
@@ -48,80 +57,108 @@ impl CheckpointSource {
     /// Tensors are missing, unknown, or have another shape than the configuration says.
     pub fn new(checkpoint: Arc<Checkpoint>, spec: &DecoderSpec, family: &Family) -> Result<Self, Error> {
         let is_gguf = checkpoint.gguf().is_some();
-        let names: HashMap<&str, &str> =
-            if is_gguf { gguf::NAMES } else { family.names }.iter().map(|Name { ours, theirs }| (*ours, *theirs)).collect();
+        let tables: &[&[Name]] = if is_gguf { &[gguf::NAMES] } else { family.names };
+        let mut names: HashMap<&str, Vec<&Name>> = HashMap::new();
+        for row in tables.iter().flat_map(|table| table.iter()) {
+            names.entry(row.ours).or_default().push(row);
+        }
         let prefix = if is_gguf { Prefix::AsNamed } else { Prefix::find(&checkpoint, &names) };
         let file: PathBuf = checkpoint.path().into();
         let (mut tensors, mut missing, mut claimed) = (HashMap::new(), Vec::new(), HashSet::new());
         for parameter in spec.parameters() {
-            let (pattern, layer) = split_layer(&parameter.name);
-            let theirs = names.get(pattern.as_str()).map_or(String::new(), |name| name.replace("{l}", &layer));
-            let theirs = prefix.apply(&theirs);
-            let Some(view) = checkpoint.tensor(&theirs) else {
-                missing.push(if theirs.is_empty() { parameter.name } else { theirs });
+            let place = Place::of(&parameter.name);
+            let rows = names.get(place.pattern.as_str()).map_or(&[][..], |rows| rows);
+            let candidates: Vec<(String, Layout)> =
+                rows.iter().map(|row| (prefix.apply(&place.fill(row.theirs)), row.layout)).collect();
+            let found = candidates.iter().find_map(|(name, layout)| Some((checkpoint.tensor(name)?, name, *layout)));
+            let Some((view, name, layout)) = found else {
+                missing.push(candidates.into_iter().next().map_or(parameter.name, |(name, _)| name));
                 continue;
             };
-            if view.info().shape != parameter.shape {
+            let placement = layout.place(&parameter, spec, place.layer, place.expert);
+            if view.info().shape != placement.shape {
                 return Err(Error::WrongShape {
                     file,
-                    tensor: theirs,
+                    tensor: name.clone(),
                     found: view.info().shape.clone(),
-                    expected: parameter.shape,
+                    expected: placement.shape,
                 });
             }
-            claimed.insert(theirs.clone());
-            let stored = Stored { tensor: theirs, paired: None, add: 0.0 };
-            tensors.insert(parameter.name.clone(), stored_as(stored, &parameter, &layer, is_gguf, spec, family));
+            claimed.insert(name.clone());
+            let stored = Stored { tensor: name.clone(), placement, paired: None, add: 0.0 };
+            let stored = if is_gguf { converted(stored, &parameter, &place, spec, family) } else { stored };
+            tensors.insert(parameter.name, stored);
         }
         if !missing.is_empty() {
             return Err(Error::MissingTensors { file, names: missing });
         }
-        let tied = prefix.apply(names.get("head.weight").unwrap_or(&""));
+        let tied: Vec<String> =
+            names.get("head.weight").into_iter().flatten().map(|row| prefix.apply(row.theirs)).collect();
         let unclaimed: Vec<String> = checkpoint
             .tensors()
             .iter()
             .map(|info| &info.name)
-            .filter(|name| !claimed.contains(*name) && **name != tied && !is_derived(name) && prefix.owns(name))
+            .filter(|name| !claimed.contains(*name) && !tied.contains(name) && !is_derived(name) && prefix.owns(name))
             .cloned()
             .collect();
         if !unclaimed.is_empty() {
             return Err(Error::UnclaimedTensors { file, family: spec.family.clone(), names: unclaimed });
         }
-        Ok(Self { checkpoint, tensors })
+        Ok(Self { checkpoint, tensors, transposed: Mutex::new(None) })
     }
 
-    /// The tensor of the checkpoint that holds a parameter.
+    /// The tensor of the checkpoint that holds a parameter, whole or as a part of it.
     #[must_use]
     pub fn tensor_name(&self, parameter: &str) -> Option<&str> {
         self.tensors.get(parameter).map(|stored| stored.tensor.as_str())
     }
 
     fn view(&self, parameter: &Parameter) -> Result<(TensorView<'_>, &Stored), Error> {
-        let missing = || Error::MissingTensors { file: self.checkpoint.path().into(), names: vec![parameter.name.clone()] };
+        let missing =
+            || Error::MissingTensors { file: self.checkpoint.path().into(), names: vec![parameter.name.clone()] };
         let stored = self.tensors.get(&parameter.name).ok_or_else(missing)?;
         Ok((self.checkpoint.tensor(&stored.tensor).ok_or_else(missing)?, stored))
+    }
+
+    /// All values of a tensor that is stored transposed.
+    fn decoded(&self, view: &TensorView<'_>) -> Result<Arc<Vec<f32>>, Error> {
+        let mut last = self.transposed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, values)) = &*last
+            && *name == view.info().name
+        {
+            return Ok(values.clone());
+        }
+        let values = Arc::new(view.to_f32()?);
+        *last = Some((view.info().name.clone(), values.clone()));
+        Ok(values)
     }
 }
 
 impl ParameterSource for CheckpointSource {
     fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let (view, stored) = self.view(parameter)?;
-        match stored.paired {
-            None => view.decode_rows(rows, out)?,
-            // A bias is one row of the file; its values are what was reordered.
-            Some(head_dim) if parameter.shape.len() == 1 => {
-                let mut all = vec![0.0; out.len()];
-                view.decode_rows(rows, &mut all)?;
-                for (row, x) in out.iter_mut().enumerate() {
-                    *x = all[gguf::paired_row(row, head_dim)];
+        let place = &stored.placement;
+        let row_of = |row: usize| place.row(stored.paired.map_or(row, |head_dim| gguf::paired_row(row, head_dim)));
+        if place.transposed {
+            let values = self.decoded(&view)?;
+            let columns = view.info().row_len();
+            for (row, out) in rows.zip(out.chunks_exact_mut(view.info().rows())) {
+                for (i, x) in out.iter_mut().enumerate() {
+                    *x = values[i * columns + row_of(row)];
                 }
             }
-            Some(head_dim) => {
-                let width = view.info().row_len();
-                for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-                    let from = gguf::paired_row(row, head_dim);
-                    view.decode_rows(from..from + 1, out)?;
-                }
+        } else if view.info().shape.len() == 1 {
+            // A vector is one row of the file; its values are what may be fused or reordered.
+            let values = view.to_f32()?;
+            for (i, x) in out.iter_mut().enumerate() {
+                *x = values[row_of(i)];
+            }
+        } else if stored.paired.is_none() && place.by_head.is_none() {
+            view.decode_rows(place.first + rows.start..place.first + rows.end, out)?;
+        } else {
+            let width = view.info().row_len();
+            for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+                view.decode_rows(row_of(row)..row_of(row) + 1, out)?;
             }
         }
         if stored.add != 0.0 {
@@ -132,23 +169,13 @@ impl ParameterSource for CheckpointSource {
 }
 
 /// What the converter of GGUF files did to a parameter.
-fn stored_as(
-    mut stored: Stored,
-    parameter: &Parameter,
-    layer: &str,
-    is_gguf: bool,
-    spec: &DecoderSpec,
-    family: &Family,
-) -> Stored {
-    if !is_gguf {
-        return stored;
-    }
+fn converted(mut stored: Stored, parameter: &Parameter, place: &Place, spec: &DecoderSpec, family: &Family) -> Stored {
     let name = parameter.name.as_str();
     match family.gguf_layout {
         GgufLayout::Plain => {}
         GgufLayout::PairedRotary => {
             if name.contains("attention.query.") || name.contains("attention.key.") {
-                stored.paired = layer.parse().ok().and_then(|l: usize| spec.layers.get(l)).map(|l| l.attention.head_dim);
+                stored.paired = spec.layers.get(place.layer).map(|layer| layer.attention.head_dim);
             }
         }
         GgufLayout::NormsPlusOne => {
@@ -161,18 +188,56 @@ fn stored_as(
     stored
 }
 
-/// Splits `layers.3.x` into `layers.{l}.x` and `3`.
-fn split_layer(name: &str) -> (String, String) {
-    let mut parts = name.splitn(3, '.');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some("layers"), Some(layer), Some(rest)) => (format!("layers.{{l}}.{rest}"), layer.into()),
-        _ => (name.into(), String::new()),
+/// A parameter's name without its numbers: `layers.{l}.experts.{e}.up.weight`, 3 and 17.
+struct Place {
+    pattern: String,
+    layer: usize,
+    expert: usize,
+}
+
+impl Place {
+    fn of(name: &str) -> Self {
+        let mut place = Self { pattern: String::new(), layer: 0, expert: 0 };
+        let mut before = "";
+        let parts: Vec<&str> = name
+            .split('.')
+            .map(|part| {
+                let number = part.parse::<usize>();
+                let shown = match (before, number) {
+                    ("layers", Ok(layer)) => {
+                        place.layer = layer;
+                        "{l}"
+                    }
+                    ("experts", Ok(expert)) => {
+                        place.expert = expert;
+                        "{e}"
+                    }
+                    _ => part,
+                };
+                before = part;
+                shown
+            })
+            .collect();
+        place.pattern = parts.join(".");
+        place
+    }
+
+    fn fill(&self, theirs: &str) -> String {
+        theirs.replace("{l}", &self.layer.to_string()).replace("{e}", &self.expert.to_string())
     }
 }
 
 /// Tensors that follow from the configuration and need no rule.
 fn is_derived(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || name == gguf::ROTARY_DIVISORS || name.ends_with(".attn_rot_embd")
+    let ends = [
+        "rotary_emb.inv_freq",
+        ".attn_rot_embd",
+        ".attn.bias",
+        ".attn.masked_bias",
+        ".attention.bias",
+        ".attention.masked_bias",
+    ];
+    name == gguf::ROTARY_DIVISORS || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// What stands before the names of a family's table.
@@ -180,15 +245,15 @@ fn is_derived(name: &str) -> bool {
 enum Prefix {
     /// Nothing.
     AsNamed,
-    /// A bare model without its `model.` wrapper.
+    /// A bare model without its `model.` or `transformer.` wrapper.
     Bare,
     /// The language model of a multimodal checkpoint.
     LanguageModel,
 }
 
 impl Prefix {
-    fn find(checkpoint: &Checkpoint, names: &HashMap<&str, &str>) -> Self {
-        let embedding = names.get("embedding.weight").copied().unwrap_or("");
+    fn find(checkpoint: &Checkpoint, names: &HashMap<&str, Vec<&Name>>) -> Self {
+        let embedding = names.get("embedding.weight").and_then(|rows| rows.first()).map_or("", |row| row.theirs);
         [Self::AsNamed, Self::Bare, Self::LanguageModel]
             .into_iter()
             .find(|prefix| checkpoint.tensor(&prefix.apply(embedding)).is_some())
@@ -198,7 +263,10 @@ impl Prefix {
     fn apply(self, name: &str) -> String {
         match self {
             Self::AsNamed => name.into(),
-            Self::Bare => name.strip_prefix("model.").unwrap_or(name).into(),
+            Self::Bare => {
+                let wrappers = ["model.", "transformer.", "gpt_neox."];
+                wrappers.iter().find_map(|wrapper| name.strip_prefix(wrapper)).unwrap_or(name).into()
+            }
             Self::LanguageModel => format!("language_model.{name}"),
         }
     }
@@ -228,7 +296,8 @@ impl ParameterSource for RandomSource {
     fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         if parameter.shape.len() < 2 {
             let is_norm = parameter.name.ends_with(".weight");
-            out.fill(if is_norm { 1.0 - self.spec.final_norm.offset } else { 0.0 });
+            let offset = self.spec.final_norm.map_or(0.0, |norm| norm.offset);
+            out.fill(if is_norm { 1.0 - offset } else { 0.0 });
             return Ok(());
         }
         let width = *parameter.shape.last().unwrap_or(&1);

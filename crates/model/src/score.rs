@@ -6,9 +6,9 @@ use lathe_kernels::logits;
 use lathe_kernels::matmul::{Left, Start, Threads, matmul};
 use rayon::prelude::*;
 
+use crate::Error;
 use crate::decoder::{Decoder, Linear};
 use crate::ops;
-use crate::Error;
 
 /// Logits held at once.
 const CHUNK_VALUES: usize = 1 << 23;
@@ -39,15 +39,19 @@ impl Decoder {
             return Err(Error::TokenOutOfRange { id: targets[position], position, vocab_size });
         }
         let mut scores = Vec::with_capacity(rows);
-        self.for_logits(hidden, |row, logits| {
-            let summary = logits::summarise(logits);
-            #[expect(clippy::cast_possible_truncation, reason = "token ids are u32")]
-            TokenScore {
-                nll: summary.log_sum_exp - f64::from(logits[targets[row] as usize]),
-                entropy: summary.entropy,
-                argmax: summary.argmax as u32,
-            }
-        }, &mut scores)?;
+        self.for_logits(
+            hidden,
+            |row, logits| {
+                let summary = logits::summarise(logits);
+                #[expect(clippy::cast_possible_truncation, reason = "token ids are u32")]
+                TokenScore {
+                    nll: summary.log_sum_exp - f64::from(logits[targets[row] as usize]),
+                    entropy: summary.entropy,
+                    argmax: summary.argmax as u32,
+                }
+            },
+            &mut scores,
+        )?;
         Ok(scores)
     }
 
@@ -70,9 +74,10 @@ impl Decoder {
             let part = hidden.narrow(0, first, count)?;
             let buffer = &mut buffer[..count * vocab_size];
             match &self.head {
-                Linear::Frozen(weight, _) => ops::with_values(&part, |x| {
+                Linear::Frozen(weight, bias) => ops::with_values(&part, |x| {
                     let left = Left { data: x, m: count, row_stride: width };
-                    matmul(left, weight.view(), Start::Zero, buffer, vocab_size, Threads::Pool);
+                    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
+                    matmul(left, weight.view(), start, buffer, vocab_size, Threads::Pool);
                     Ok(())
                 })?,
                 Linear::Trainable(..) => ops::with_values(&self.head.apply(&part.detach())?.detach(), |logits| {
@@ -80,9 +85,12 @@ impl Decoder {
                     Ok(())
                 })?,
             }
-            let cap = self.spec().head.soft_cap;
+            let head = &self.spec().head;
             results.par_extend(buffer.par_chunks_exact_mut(vocab_size).enumerate().map(|(row, logits)| {
-                if let Some(cap) = cap {
+                if head.scale != 1.0 {
+                    logits.iter_mut().for_each(|logit| *logit *= head.scale);
+                }
+                if let Some(cap) = head.soft_cap {
                     logits::soft_cap(logits, cap);
                 }
                 f(first + row, logits)

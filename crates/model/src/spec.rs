@@ -16,18 +16,43 @@ pub struct DecoderSpec {
     pub hidden_size: usize,
     /// Positions that the model was made for.
     pub context_length: usize,
-    /// Factor of the embedding (Gemma: `sqrt(hidden_size)`).
-    pub embedding_scale: f32,
+    /// From token ids to the first hidden state.
+    pub embedding: EmbeddingSpec,
     /// Rotary tables that layers refer to by index.
     pub rotary: Vec<Rotary>,
     /// The layers, in order.
     pub layers: Vec<LayerSpec>,
     /// Norm after the last layer.
-    pub final_norm: NormSpec,
+    pub final_norm: Option<NormSpec>,
     /// From the last hidden state to logits.
     pub head: HeadSpec,
     /// Standard deviation of a seeded random initialisation of matrices (`initializer_range`).
     pub initializer_range: f32,
+}
+
+/// From token ids to the first hidden state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddingSpec {
+    /// Factor of the embedding (Gemma: `sqrt(hidden_size)`).
+    pub scale: f32,
+    /// Learned positions that are added; none for rotary models.
+    pub positions: Option<LearnedPositions>,
+    /// Width of the embedding where it differs from the hidden state: two projections join them (OPT 350M).
+    pub projected_from: Option<usize>,
+}
+
+impl EmbeddingSpec {
+    /// A plain table: no factor, no positions.
+    pub const PLAIN: Self = Self { scale: 1.0, positions: None, projected_from: None };
+}
+
+/// A table of position embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LearnedPositions {
+    /// Rows of the table.
+    pub rows: usize,
+    /// Row of position 0 (OPT: 2).
+    pub offset: usize,
 }
 
 /// One layer.
@@ -39,6 +64,22 @@ pub struct LayerSpec {
     pub feed_forward: FeedForwardSpec,
     /// Where the layer normalises.
     pub norms: LayerNorms,
+    /// How the two parts join the residual stream.
+    pub residual: Residual,
+    /// Factor of each part's output before the residual sum (Granite).
+    pub residual_scale: f32,
+}
+
+/// How attention and feed-forward part join the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// The feed-forward part reads what attention wrote.
+    Serial,
+    /// Both read the layer's input (GPT-NeoX, Phi). Without a norm of its own, the feed-forward part reads the
+    /// attention's normalised input.
+    Parallel,
+    /// Serial, with each norm after the sum instead of before the part (OPT 350M): `norm(x + part(x))`.
+    PostNorm,
 }
 
 /// Norms of a layer; each is optional.
@@ -46,12 +87,36 @@ pub struct LayerSpec {
 pub struct LayerNorms {
     /// Of the attention's input.
     pub before_attention: Option<NormSpec>,
-    /// Of the attention's output, before the residual sum.
+    /// Of the attention's output, before the residual sum (after it for [`Residual::PostNorm`]).
     pub after_attention: Option<NormSpec>,
     /// Of the feed-forward part's input.
     pub before_feed_forward: Option<NormSpec>,
-    /// Of the feed-forward part's output, before the residual sum.
+    /// Of the feed-forward part's output, before the residual sum (after it for [`Residual::PostNorm`]).
     pub after_feed_forward: Option<NormSpec>,
+}
+
+impl LayerNorms {
+    /// The same norm before both parts.
+    #[must_use]
+    pub fn before(norm: NormSpec) -> Self {
+        Self {
+            before_attention: Some(norm),
+            after_attention: None,
+            before_feed_forward: Some(norm),
+            after_feed_forward: None,
+        }
+    }
+
+    /// The same norm after both parts.
+    #[must_use]
+    pub fn after(norm: NormSpec) -> Self {
+        Self {
+            before_attention: None,
+            after_attention: Some(norm),
+            before_feed_forward: None,
+            after_feed_forward: Some(norm),
+        }
+    }
 }
 
 /// A normalisation of rows.
@@ -63,6 +128,33 @@ pub struct NormSpec {
     pub eps: f32,
     /// What the stored weight lacks (Gemma stores `g - 1`).
     pub offset: f32,
+    /// Which parameters it has.
+    pub parameters: NormParameters,
+}
+
+/// Parameters of a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormParameters {
+    /// None (OLMo 1).
+    None,
+    /// A factor.
+    Weight,
+    /// A factor and a summand.
+    WeightAndBias,
+}
+
+impl NormSpec {
+    /// Root mean square norm with a weight.
+    #[must_use]
+    pub fn rms(eps: f64) -> Self {
+        Self { kind: Kind::Rms, eps: eps as f32, offset: 0.0, parameters: NormParameters::Weight }
+    }
+
+    /// Layer norm with weight and bias.
+    #[must_use]
+    pub fn layer(eps: f64) -> Self {
+        Self { kind: Kind::Layer, eps: eps as f32, offset: 0.0, parameters: NormParameters::WeightAndBias }
+    }
 }
 
 /// Self-attention of a layer.
@@ -86,8 +178,41 @@ pub struct AttentionSpec {
     pub qkv_bias: Bias,
     /// Bias of the output projection.
     pub output_bias: Bias,
-    /// Norm of each query and key head, before rotation.
-    pub qk_norm: Option<NormSpec>,
+    /// Norm of queries and keys, before rotation.
+    pub qk_norm: QkNorm,
+    /// Query, key and value are clamped to `± clip` (OLMo).
+    pub clip: Option<f32>,
+}
+
+impl AttentionSpec {
+    /// Plain rotary attention: no biases, window, cap or norms; scores divided by `sqrt(head_dim)`.
+    #[must_use]
+    pub fn plain(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        Self {
+            heads,
+            kv_heads,
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            window: None,
+            soft_cap: None,
+            rotary: Some(0),
+            qkv_bias: Bias::Without,
+            output_bias: Bias::Without,
+            qk_norm: QkNorm::None,
+            clip: None,
+        }
+    }
+}
+
+/// Norm of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// Of every head by itself, with one weight for all heads.
+    PerHead(NormSpec),
+    /// Of the whole projection (OLMo 2, OLMoE).
+    Whole(NormSpec),
 }
 
 /// Whether a linear layer adds a bias.
@@ -107,15 +232,111 @@ impl Bias {
     }
 }
 
-/// Feed-forward part of a layer: `down(f(gate x) · up x)`.
+/// Feed-forward part of a layer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FeedForwardSpec {
+pub enum FeedForwardSpec {
+    /// One network for all tokens.
+    Dense(MlpSpec),
+    /// Several networks, of which a router picks some for each token.
+    Experts(ExpertsSpec),
+}
+
+impl FeedForwardSpec {
+    /// Width between the projections; of one expert where there are several.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Dense(mlp) => mlp.width,
+            Self::Experts(experts) => experts.expert.width,
+        }
+    }
+
+    /// The experts, if the layer has any.
+    #[must_use]
+    pub fn experts(&self) -> Option<&ExpertsSpec> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Experts(experts) => Some(experts),
+        }
+    }
+}
+
+/// A network of two projections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MlpSpec {
     /// Width between the two projections.
     pub width: usize,
     /// `f`.
     pub activation: Activation,
+    /// Whether there is a gate.
+    pub shape: MlpShape,
     /// Biases of the projections.
     pub bias: Bias,
+}
+
+/// The two forms of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MlpShape {
+    /// `down(f(gate x) · up x)`
+    Gated,
+    /// `down(f(up x))`
+    Plain,
+}
+
+impl MlpSpec {
+    /// A gated network without biases.
+    #[must_use]
+    pub fn gated(width: usize, activation: Activation) -> Self {
+        Self { width, activation, shape: MlpShape::Gated, bias: Bias::Without }
+    }
+
+    /// A plain network with biases.
+    #[must_use]
+    pub fn plain(width: usize, activation: Activation) -> Self {
+        Self { width, activation, shape: MlpShape::Plain, bias: Bias::With }
+    }
+}
+
+/// Experts behind a router.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertsSpec {
+    /// Number of routed experts.
+    pub count: usize,
+    /// Experts that a token uses.
+    pub top_k: usize,
+    /// Every routed expert.
+    pub expert: MlpSpec,
+    /// What becomes of the probabilities of the chosen experts.
+    pub weights: ExpertWeights,
+    /// An expert that every token uses.
+    pub shared: Option<SharedExpert>,
+}
+
+/// Weights of the chosen experts, from the softmax over all experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertWeights {
+    /// As they are; they sum to less than 1.
+    AsTheyAre,
+    /// Divided by their sum.
+    Renormalised,
+}
+
+/// An expert that every token uses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedExpert {
+    /// Its network.
+    pub mlp: MlpSpec,
+    /// Whether its output is weighted.
+    pub gate: SharedGate,
+}
+
+/// Weight of a shared expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedGate {
+    /// 1.
+    Open,
+    /// `sigmoid(w · x)` (Qwen 2 MoE).
+    Sigmoid,
 }
 
 /// From hidden states to logits.
@@ -123,8 +344,20 @@ pub struct FeedForwardSpec {
 pub struct HeadSpec {
     /// Whose weights the head uses.
     pub weight: HeadWeight,
+    /// Whether a bias is added (Phi).
+    pub bias: Bias,
+    /// Factor of the logits (Granite).
+    pub scale: f32,
     /// `cap · tanh(logit / cap)`.
     pub soft_cap: Option<f32>,
+}
+
+impl HeadSpec {
+    /// A head without bias, factor or cap.
+    #[must_use]
+    pub fn plain(weight: HeadWeight) -> Self {
+        Self { weight, bias: Bias::Without, scale: 1.0, soft_cap: None }
+    }
 }
 
 /// Whose weights the head uses.
@@ -136,16 +369,26 @@ pub enum HeadWeight {
     Own,
 }
 
+impl HeadWeight {
+    /// From a configuration's flag.
+    #[must_use]
+    pub fn tied_when(flag: bool) -> Self {
+        if flag { Self::Tied } else { Self::Own }
+    }
+}
+
 /// The part of the model that a parameter belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// Token embedding (shared with a tied head).
+    /// Token and position embeddings (shared with a tied head).
     Embedding,
     /// Query, key, value, output, and norms of query and key.
     Attention,
     /// Projections of the feed-forward part.
     FeedForward,
+    /// Router, routed and shared experts.
+    Experts,
     /// Norms on the residual stream.
     Norm,
     /// An untied head.
@@ -175,50 +418,97 @@ impl DecoderSpec {
     /// Every parameter of the model, in the order of the forward pass.
     #[must_use]
     pub fn parameters(&self) -> Vec<Parameter> {
-        let mut list = Vec::new();
+        let mut list = List(Vec::new());
         let h = self.hidden_size;
-        let mut add = |name: String, shape: &[usize], part| list.push(Parameter { name, shape: shape.to_vec(), part });
-        add("embedding.weight".into(), &[self.vocab_size, h], Part::Embedding);
-        for (l, layer) in self.layers.iter().enumerate() {
-            let a = &layer.attention;
-            let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
-            let norms = &layer.norms;
-            let mut norm = |name: &str, spec: Option<NormSpec>, width, part| {
-                if let Some(spec) = spec {
-                    add(format!("layers.{l}.{name}.weight"), &[width], part);
-                    if spec.kind == Kind::Layer {
-                        add(format!("layers.{l}.{name}.bias"), &[width], part);
-                    }
-                }
-            };
-            norm("before_attention", norms.before_attention, h, Part::Norm);
-            norm("attention.query_norm", a.qk_norm, a.head_dim, Part::Attention);
-            norm("attention.key_norm", a.qk_norm, a.head_dim, Part::Attention);
-            norm("after_attention", norms.after_attention, h, Part::Norm);
-            norm("before_feed_forward", norms.before_feed_forward, h, Part::Norm);
-            norm("after_feed_forward", norms.after_feed_forward, h, Part::Norm);
-            let mut linear = |name: &str, out: usize, input: usize, bias: Bias, part| {
-                add(format!("layers.{l}.{name}.weight"), &[out, input], part);
-                if bias == Bias::With {
-                    add(format!("layers.{l}.{name}.bias"), &[out], part);
-                }
-            };
-            linear("attention.query", q, h, a.qkv_bias, Part::Attention);
-            linear("attention.key", kv, h, a.qkv_bias, Part::Attention);
-            linear("attention.value", kv, h, a.qkv_bias, Part::Attention);
-            linear("attention.output", h, q, a.output_bias, Part::Attention);
-            let f = &layer.feed_forward;
-            linear("feed_forward.gate", f.width, h, f.bias, Part::FeedForward);
-            linear("feed_forward.up", f.width, h, f.bias, Part::FeedForward);
-            linear("feed_forward.down", h, f.width, f.bias, Part::FeedForward);
+        let embedded = self.embedding.projected_from.unwrap_or(h);
+        list.add("embedding.weight".into(), &[self.vocab_size, embedded], Part::Embedding);
+        if let Some(positions) = self.embedding.positions {
+            list.add("positions.weight".into(), &[positions.rows, h], Part::Embedding);
         }
-        add("final_norm.weight".into(), &[h], Part::Norm);
-        if self.final_norm.kind == Kind::Layer {
-            add("final_norm.bias".into(), &[h], Part::Norm);
+        if self.embedding.projected_from.is_some() {
+            list.linear("embedding_in", h, embedded, Bias::Without, Part::Embedding);
+        }
+        for (l, layer) in self.layers.iter().enumerate() {
+            list.layer(&format!("layers.{l}"), layer, h);
+        }
+        list.norm("final_norm", self.final_norm, h, Part::Norm);
+        if self.embedding.projected_from.is_some() {
+            list.linear("embedding_out", embedded, h, Bias::Without, Part::Embedding);
         }
         if self.head.weight == HeadWeight::Own {
-            add("head.weight".into(), &[self.vocab_size, h], Part::Head);
+            list.add("head.weight".into(), &[self.vocab_size, embedded], Part::Head);
         }
-        list
+        if self.head.bias == Bias::With {
+            list.add("head.bias".into(), &[self.vocab_size], Part::Head);
+        }
+        list.0
+    }
+}
+
+struct List(Vec<Parameter>);
+
+impl List {
+    fn add(&mut self, name: String, shape: &[usize], part: Part) {
+        self.0.push(Parameter { name, shape: shape.to_vec(), part });
+    }
+
+    fn linear(&mut self, name: &str, out: usize, input: usize, bias: Bias, part: Part) {
+        self.add(format!("{name}.weight"), &[out, input], part);
+        if bias == Bias::With {
+            self.add(format!("{name}.bias"), &[out], part);
+        }
+    }
+
+    fn norm(&mut self, name: &str, spec: Option<NormSpec>, width: usize, part: Part) {
+        let parameters = spec.map_or(NormParameters::None, |spec| spec.parameters);
+        if parameters != NormParameters::None {
+            self.add(format!("{name}.weight"), &[width], part);
+        }
+        if parameters == NormParameters::WeightAndBias {
+            self.add(format!("{name}.bias"), &[width], part);
+        }
+    }
+
+    fn mlp(&mut self, name: &str, spec: &MlpSpec, h: usize, part: Part) {
+        if spec.shape == MlpShape::Gated {
+            self.linear(&format!("{name}.gate"), spec.width, h, spec.bias, part);
+        }
+        self.linear(&format!("{name}.up"), spec.width, h, spec.bias, part);
+        self.linear(&format!("{name}.down"), h, spec.width, spec.bias, part);
+    }
+
+    fn layer(&mut self, name: &str, layer: &LayerSpec, h: usize) {
+        let (a, norms) = (&layer.attention, &layer.norms);
+        let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+        self.norm(&format!("{name}.before_attention"), norms.before_attention, h, Part::Norm);
+        let (norm, q_width, k_width) = match a.qk_norm {
+            QkNorm::None => (None, 0, 0),
+            QkNorm::PerHead(norm) => (Some(norm), a.head_dim, a.head_dim),
+            QkNorm::Whole(norm) => (Some(norm), q, kv),
+        };
+        self.norm(&format!("{name}.attention.query_norm"), norm, q_width, Part::Attention);
+        self.norm(&format!("{name}.attention.key_norm"), norm, k_width, Part::Attention);
+        self.linear(&format!("{name}.attention.query"), q, h, a.qkv_bias, Part::Attention);
+        self.linear(&format!("{name}.attention.key"), kv, h, a.qkv_bias, Part::Attention);
+        self.linear(&format!("{name}.attention.value"), kv, h, a.qkv_bias, Part::Attention);
+        self.linear(&format!("{name}.attention.output"), h, q, a.output_bias, Part::Attention);
+        self.norm(&format!("{name}.after_attention"), norms.after_attention, h, Part::Norm);
+        self.norm(&format!("{name}.before_feed_forward"), norms.before_feed_forward, h, Part::Norm);
+        match &layer.feed_forward {
+            FeedForwardSpec::Dense(mlp) => self.mlp(&format!("{name}.feed_forward"), mlp, h, Part::FeedForward),
+            FeedForwardSpec::Experts(experts) => {
+                self.linear(&format!("{name}.experts.router"), experts.count, h, Bias::Without, Part::Experts);
+                for e in 0..experts.count {
+                    self.mlp(&format!("{name}.experts.{e}"), &experts.expert, h, Part::Experts);
+                }
+                if let Some(shared) = &experts.shared {
+                    self.mlp(&format!("{name}.experts.shared"), &shared.mlp, h, Part::Experts);
+                    if shared.gate == SharedGate::Sigmoid {
+                        self.linear(&format!("{name}.experts.shared_gate"), 1, h, Bias::Without, Part::Experts);
+                    }
+                }
+            }
+        }
+        self.norm(&format!("{name}.after_feed_forward"), norms.after_feed_forward, h, Part::Norm);
     }
 }

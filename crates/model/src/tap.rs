@@ -15,8 +15,14 @@ pub enum Site {
     ResidualPre(usize),
     /// Attention probabilities of a layer, in blocks of queries of one head.
     Pattern(usize),
-    /// The feed-forward part's inner values after activation and gate, `[tokens, width]`.
+    /// The feed-forward part's inner values after activation and gate, `[tokens, width]`; dense layers only.
     MlpPost(usize),
+    /// Logits of the router of a layer, before the softmax, `[tokens, experts]`.
+    RouterLogits(usize),
+    /// Softmax of the router logits over all experts, `[tokens, experts]`.
+    RouterProbabilities(usize),
+    /// Weights that the chosen experts get, 0 for the others, `[tokens, experts]`.
+    RouterWeights(usize),
     /// Residual stream after a layer, `[tokens, hidden_size]`.
     ResidualPost(usize),
     /// Last hidden state after the final norm, `[tokens, hidden_size]`.
@@ -29,6 +35,9 @@ impl std::fmt::Display for Site {
             Self::ResidualPre(l) => write!(f, "blocks.{l}.hook_resid_pre"),
             Self::Pattern(l) => write!(f, "blocks.{l}.attn.hook_pattern"),
             Self::MlpPost(l) => write!(f, "blocks.{l}.mlp.hook_post"),
+            Self::RouterLogits(l) => write!(f, "blocks.{l}.mlp.hook_router_logits"),
+            Self::RouterProbabilities(l) => write!(f, "blocks.{l}.mlp.hook_router_probabilities"),
+            Self::RouterWeights(l) => write!(f, "blocks.{l}.mlp.hook_router_weights"),
             Self::ResidualPost(l) => write!(f, "blocks.{l}.hook_resid_post"),
             Self::FinalNorm => write!(f, "ln_final.hook_normalized"),
         }

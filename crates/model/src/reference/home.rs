@@ -75,30 +75,18 @@ impl Home {
         Self::from_variables(Platform::this(), |name| std::env::var_os(name))
     }
 
-    fn from_variables(
-        platform: Platform,
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, ReferenceError> {
+    fn from_variables(platform: Platform, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ReferenceError> {
         // An empty variable counts as unset, as everywhere in XDG.
-        let folder = |name| {
-            variable(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let folder = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let user = match platform {
             Platform::Windows => folder("USERPROFILE"),
             Platform::MacOs | Platform::Unix => folder("HOME"),
         };
-        let dot_cache =
-            folder("XDG_CACHE_HOME").or_else(|| user.as_ref().map(|user| user.join(".cache")));
+        let dot_cache = folder("XDG_CACHE_HOME").or_else(|| user.as_ref().map(|user| user.join(".cache")));
 
         let root = folder("LATHE_HOME").or_else(|| match platform {
-            Platform::Windows => {
-                folder("LOCALAPPDATA").map(|data| data.join("lathe").join("cache"))
-            }
-            Platform::MacOs => user
-                .as_ref()
-                .map(|user| user.join("Library").join("Caches").join("lathe")),
+            Platform::Windows => folder("LOCALAPPDATA").map(|data| data.join("lathe").join("cache")),
+            Platform::MacOs => user.as_ref().map(|user| user.join("Library").join("Caches").join("lathe")),
             Platform::Unix => dot_cache.as_ref().map(|cache| cache.join("lathe")),
         });
         let root = root.ok_or(ReferenceError::NoHome)?;
@@ -196,69 +184,29 @@ mod tests {
 
     fn home(platform: Platform, variables: &[(&str, &str)]) -> Result<Home, ReferenceError> {
         Home::from_variables(platform, |name| {
-            variables
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| OsString::from(value))
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
         })
     }
 
     #[test]
     fn each_platform_has_its_cache_folder() {
         let unix = home(Platform::Unix, &[("HOME", "/h")]).unwrap();
-        assert_eq!(
-            unix,
-            Home::new("/h/.cache/lathe".into(), "/h/.cache/huggingface/hub".into())
-        );
+        assert_eq!(unix, Home::new("/h/.cache/lathe".into(), "/h/.cache/huggingface/hub".into()));
         let xdg = home(Platform::Unix, &[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]).unwrap();
-        assert_eq!(
-            xdg,
-            Home::new("/c/lathe".into(), "/c/huggingface/hub".into())
-        );
+        assert_eq!(xdg, Home::new("/c/lathe".into(), "/c/huggingface/hub".into()));
         let mac = home(Platform::MacOs, &[("HOME", "/h")]).unwrap();
-        assert_eq!(
-            mac,
-            Home::new(
-                "/h/Library/Caches/lathe".into(),
-                "/h/.cache/huggingface/hub".into()
-            )
-        );
-        let windows = home(
-            Platform::Windows,
-            &[("LOCALAPPDATA", "/d"), ("USERPROFILE", "/u")],
-        )
-        .unwrap();
-        assert_eq!(
-            windows,
-            Home::new("/d/lathe/cache".into(), "/u/.cache/huggingface/hub".into())
-        );
+        assert_eq!(mac, Home::new("/h/Library/Caches/lathe".into(), "/h/.cache/huggingface/hub".into()));
+        let windows = home(Platform::Windows, &[("LOCALAPPDATA", "/d"), ("USERPROFILE", "/u")]).unwrap();
+        assert_eq!(windows, Home::new("/d/lathe/cache".into(), "/u/.cache/huggingface/hub".into()));
     }
 
     #[test]
     fn variables_override_it() {
-        let variables = [
-            ("HOME", "/h"),
-            ("LATHE_HOME", "/l"),
-            ("HF_HOME", "/f"),
-            ("XDG_CACHE_HOME", ""),
-        ];
-        assert_eq!(
-            home(Platform::Unix, &variables).unwrap(),
-            Home::new("/l".into(), "/f/hub".into())
-        );
-        let variables = [
-            ("LATHE_HOME", "/l"),
-            ("HF_HUB_CACHE", "/k"),
-            ("HF_HOME", "/f"),
-        ];
-        assert_eq!(
-            home(Platform::Unix, &variables).unwrap(),
-            Home::new("/l".into(), "/k".into())
-        );
-        assert!(matches!(
-            home(Platform::Unix, &[]),
-            Err(ReferenceError::NoHome)
-        ));
+        let variables = [("HOME", "/h"), ("LATHE_HOME", "/l"), ("HF_HOME", "/f"), ("XDG_CACHE_HOME", "")];
+        assert_eq!(home(Platform::Unix, &variables).unwrap(), Home::new("/l".into(), "/f/hub".into()));
+        let variables = [("LATHE_HOME", "/l"), ("HF_HUB_CACHE", "/k"), ("HF_HOME", "/f")];
+        assert_eq!(home(Platform::Unix, &variables).unwrap(), Home::new("/l".into(), "/k".into()));
+        assert!(matches!(home(Platform::Unix, &[]), Err(ReferenceError::NoHome)));
     }
 
     #[test]
@@ -266,14 +214,8 @@ mod tests {
         let home = Home::new("/l".into(), "/k".into());
         let folder = |text: &str| home.folder_of(&text.parse().unwrap());
         assert_eq!(folder("smollm2"), Some("/l/models/smollm2".into()));
-        assert_eq!(
-            folder("pypi:A_b==1.0"),
-            Some("/l/models/pypi--a-b--1.0".into())
-        );
-        assert_eq!(
-            folder("pypi:a==1/x/m.gguf"),
-            Some("/l/models/pypi--a--1--x--m.gguf".into())
-        );
+        assert_eq!(folder("pypi:A_b==1.0"), Some("/l/models/pypi--a-b--1.0".into()));
+        assert_eq!(folder("pypi:a==1/x/m.gguf"), Some("/l/models/pypi--a--1--x--m.gguf".into()));
         assert_eq!(folder("hf:org/name"), None);
         assert_eq!(folder("./smollm2"), None);
     }

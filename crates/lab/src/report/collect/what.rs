@@ -53,7 +53,7 @@ fn licence(loaded: &Loaded) -> Option<String> {
 
 /// Parameters by part. A tied head has none of its own.
 fn parts(loaded: &Loaded) -> Vec<ParameterPart> {
-    let order = [Part::Embedding, Part::Attention, Part::FeedForward, Part::Norm, Part::Head];
+    let order = [Part::Embedding, Part::Attention, Part::FeedForward, Part::Experts, Part::Norm, Part::Head];
     let mut parameters = loaded.decoder.spec().parameters();
     parameters.sort_by_key(|parameter| order.iter().position(|part| *part == parameter.part));
     let mut parts: Vec<ParameterPart> = Vec::new();
@@ -62,6 +62,7 @@ fn parts(loaded: &Loaded) -> Vec<ParameterPart> {
             Part::Embedding => "embedding",
             Part::Attention => "attention",
             Part::FeedForward => "feed-forward",
+            Part::Experts => "experts",
             Part::Norm => "norms",
             Part::Head => "head",
         };

@@ -30,10 +30,7 @@ fn names_that_lead_nowhere() {
     let error = find("smolm2", &home).unwrap_err();
     assert_eq!(error.hint().unwrap(), "did you mean `smollm2`?");
     let error = find("xyzzy", &home).unwrap_err();
-    assert!(matches!(
-        error,
-        ReferenceError::Unknown { nearest: None, .. }
-    ));
+    assert!(matches!(error, ReferenceError::Unknown { nearest: None, .. }));
     assert!(error.hint().unwrap().contains("gemma3-270m"));
     let error = find("smollm2", &home).unwrap_err();
     assert_eq!(error.to_string(), "model `smollm2` has not been fetched");
@@ -43,60 +40,30 @@ fn names_that_lead_nowhere() {
     let error = find("hf:org/name", &home).unwrap_err();
     assert_eq!(error.hint().unwrap(), "run `lathe fetch hf:org/name`");
     let error = find("no-such-file.gguf", &home).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "no-such-file.gguf: no such file or folder"
-    );
+    assert_eq!(error.to_string(), "no-such-file.gguf: no such file or folder");
     let missing = path_text(&folder.path().join("smollm2"));
-    assert_eq!(
-        find(&missing, &home).unwrap_err().hint().unwrap(),
-        "the built-in model is written `smollm2`"
-    );
+    assert_eq!(find(&missing, &home).unwrap_err().hint().unwrap(), "the built-in model is written `smollm2`");
 }
 
 #[test]
 fn files_and_folders() {
     let (folder, home) = empty_home();
     let at = |name: &str| folder.path().join(name);
-    for name in [
-        "m/config.json",
-        "m/model.safetensors",
-        "m/tokenizer.json",
-        "m/notes.txt",
-        "m/model.bin",
-    ] {
+    for name in ["m/config.json", "m/model.safetensors", "m/tokenizer.json", "m/notes.txt", "m/model.bin"] {
         write(&at(name), 1);
     }
     let found = find(&path_text(&at("m")), &home).unwrap();
-    assert_eq!(
-        (found.kind, &found.path),
-        (CheckpointKind::Folder, &at("m"))
-    );
-    assert_eq!(
-        found.files,
-        [
-            at("m/config.json"),
-            at("m/model.safetensors"),
-            at("m/tokenizer.json")
-        ]
-    );
+    assert_eq!((found.kind, &found.path), (CheckpointKind::Folder, &at("m")));
+    assert_eq!(found.files, [at("m/config.json"), at("m/model.safetensors"), at("m/tokenizer.json")]);
     let found = find(&path_text(&at("m/model.safetensors")), &home).unwrap();
-    assert_eq!(
-        (found.kind, found.files.len()),
-        (CheckpointKind::Safetensors, 3)
-    );
+    assert_eq!((found.kind, found.files.len()), (CheckpointKind::Safetensors, 3));
 
     write(&at("g/a.GGUF"), 1);
     let found = find(&path_text(&at("g")), &home).unwrap();
-    assert_eq!(
-        (found.kind, found.path),
-        (CheckpointKind::Gguf, at("g/a.GGUF"))
-    );
+    assert_eq!((found.kind, found.path), (CheckpointKind::Gguf, at("g/a.GGUF")));
     write(&at("g/b.gguf"), 1);
     let error = find(&path_text(&at("g")), &home).unwrap_err();
-    assert!(
-        matches!(&error, ReferenceError::Ambiguous { candidates, .. } if candidates.len() == 2)
-    );
+    assert!(matches!(&error, ReferenceError::Ambiguous { candidates, .. } if candidates.len() == 2));
     assert!(error.hint().unwrap().contains("b.gguf"));
 
     let error = find(&path_text(&at("m/notes.txt")), &home).unwrap_err();
@@ -113,15 +80,8 @@ fn pretend_fetched(home: &Home) -> (PathBuf, SourceRecord) {
     fs::create_dir_all(&folder).unwrap();
     let mut files = Vec::new();
     for file in entry.files {
-        File::create(folder.join(file.name))
-            .unwrap()
-            .set_len(file.bytes)
-            .unwrap();
-        files.push(SourceFile {
-            name: file.name.to_owned(),
-            bytes: file.bytes,
-            sha256: file.sha256.to_owned(),
-        });
+        File::create(folder.join(file.name)).unwrap().set_len(file.bytes).unwrap();
+        files.push(SourceFile { name: file.name.to_owned(), bytes: file.bytes, sha256: file.sha256.to_owned() });
     }
     let record = SourceRecord {
         schema: 1,
@@ -136,11 +96,7 @@ fn pretend_fetched(home: &Home) -> (PathBuf, SourceRecord) {
 }
 
 fn write_record(folder: &Path, record: &SourceRecord) {
-    fs::write(
-        folder.join(SOURCE_RECORD),
-        serde_json::to_vec(record).unwrap(),
-    )
-    .unwrap();
+    fs::write(folder.join(SOURCE_RECORD), serde_json::to_vec(record).unwrap()).unwrap();
 }
 
 #[test]
@@ -149,14 +105,8 @@ fn a_fetched_alias() {
     let (folder, _) = pretend_fetched(&home);
     let found = find("smollm2", &home).unwrap();
     assert_eq!(found.path, folder.join("model.gguf"));
-    assert_eq!(
-        (found.alias, found.licence.as_deref()),
-        (Some("smollm2"), Some("Apache-2.0"))
-    );
-    assert_eq!(
-        (found.kind, found.files),
-        (CheckpointKind::Gguf, vec![folder.join("model.gguf")])
-    );
+    assert_eq!((found.alias, found.licence.as_deref()), (Some("smollm2"), Some("Apache-2.0")));
+    assert_eq!((found.kind, found.files), (CheckpointKind::Gguf, vec![folder.join("model.gguf")]));
 }
 
 /// Changes the folder of a fetched model, given its record.
@@ -166,51 +116,22 @@ type Damage = fn(&Path, SourceRecord);
 fn a_damaged_alias() {
     let damage: [(&str, Damage); 7] = [
         ("98362431 bytes instead of 98362432", |folder, _| {
-            File::options()
-                .write(true)
-                .open(folder.join("model.gguf"))
-                .unwrap()
-                .set_len(98_362_431)
-                .unwrap();
+            File::options().write(true).open(folder.join("model.gguf")).unwrap().set_len(98_362_431).unwrap();
         }),
-        ("LICENSE", |folder, _| {
-            fs::remove_file(folder.join("LICENSE")).unwrap()
-        }),
-        ("source.json: expected value", |folder, _| {
-            fs::write(folder.join(SOURCE_RECORD), "x").unwrap()
-        }),
-        ("schema 7 is not known", |folder, record| {
-            write_record(
-                folder,
-                &SourceRecord {
-                    schema: 7,
-                    ..record
-                },
-            )
-        }),
+        ("LICENSE", |folder, _| fs::remove_file(folder.join("LICENSE")).unwrap()),
+        ("source.json: expected value", |folder, _| fs::write(folder.join(SOURCE_RECORD), "x").unwrap()),
+        ("schema 7 is not known", |folder, record| write_record(folder, &SourceRecord { schema: 7, ..record })),
         ("field model names `../m`", |folder, record| {
-            write_record(
-                folder,
-                &SourceRecord {
-                    model: "../m".to_owned(),
-                    ..record
-                },
-            );
+            write_record(folder, &SourceRecord { model: "../m".to_owned(), ..record });
         }),
-        (
-            "field files names `../../etc/passwd`",
-            |folder, mut record| {
-                record.files[1].name = "../../etc/passwd".to_owned();
-                write_record(folder, &record);
-            },
-        ),
-        (
-            "not the file that this version of lathe expects",
-            |folder, mut record| {
-                record.files[0].sha256 = "0".repeat(64);
-                write_record(folder, &record);
-            },
-        ),
+        ("field files names `../../etc/passwd`", |folder, mut record| {
+            record.files[1].name = "../../etc/passwd".to_owned();
+            write_record(folder, &record);
+        }),
+        ("not the file that this version of lathe expects", |folder, mut record| {
+            record.files[0].sha256 = "0".repeat(64);
+            write_record(folder, &record);
+        }),
     ];
     for (expected, apply) in damage {
         let (_guard, home) = empty_home();
@@ -218,14 +139,8 @@ fn a_damaged_alias() {
         apply(&folder, record);
         let error = find("smollm2", &home).unwrap_err();
         assert!(matches!(error, ReferenceError::Damaged { .. }), "{error:?}");
-        assert!(
-            error.to_string().contains(expected),
-            "{error} does not say {expected}"
-        );
-        assert_eq!(
-            error.hint().unwrap(),
-            "run `lathe fetch smollm2` to fetch it again"
-        );
+        assert!(error.to_string().contains(expected), "{error} does not say {expected}");
+        assert_eq!(error.hint().unwrap(), "run `lathe fetch smollm2` to fetch it again");
     }
 }
 
@@ -241,38 +156,20 @@ fn the_hub_cache() {
     fs::write(repository.join("refs/refs/pr/1"), "0123abc").unwrap();
     fs::write(repository.join("refs/bad"), "../../..").unwrap();
 
-    for reference in [
-        "hf:org/name",
-        "hf:org/name@main",
-        "hf:org/name@0123abc",
-        "hf:org/name@refs/pr/1/a.gguf",
-    ] {
-        assert_eq!(
-            find(reference, &home).unwrap().path,
-            snapshot.join("a.gguf"),
-            "{reference}"
-        );
+    for reference in ["hf:org/name", "hf:org/name@main", "hf:org/name@0123abc", "hf:org/name@refs/pr/1/a.gguf"] {
+        assert_eq!(find(reference, &home).unwrap().path, snapshot.join("a.gguf"), "{reference}");
     }
-    assert_eq!(
-        find("hf:org/name/sub/b.gguf", &home).unwrap().path,
-        snapshot.join("sub/b.gguf")
-    );
+    assert_eq!(find("hf:org/name/sub/b.gguf", &home).unwrap().path, snapshot.join("sub/b.gguf"));
     for reference in ["hf:org/name@v2", "hf:org/name/c.gguf", "hf:org/other"] {
         let error = find(reference, &home).unwrap_err();
-        assert!(
-            matches!(error, ReferenceError::NotFetched { .. }),
-            "{reference}: {error:?}"
-        );
+        assert!(matches!(error, ReferenceError::NotFetched { .. }), "{reference}: {error:?}");
     }
     let error = find("hf:org/name@bad", &home).unwrap_err();
     assert!(matches!(error, ReferenceError::Damaged { .. }), "{error:?}");
 
     write(&snapshot.join("c.gguf"), 1);
     let error = find("hf:org/name", &home).unwrap_err();
-    assert_eq!(
-        error.hint().unwrap(),
-        "name one: `hf:org/name/a.gguf`, `hf:org/name/c.gguf`"
-    );
+    assert_eq!(error.hint().unwrap(), "name one: `hf:org/name/a.gguf`, `hf:org/name/c.gguf`");
 }
 
 #[cfg(unix)]
@@ -293,8 +190,5 @@ fn the_hub_cache_links_to_blobs() {
     // The blob is gone, the link is not.
     fs::remove_file(repository.join("blobs/model.safetensors")).unwrap();
     let error = find("hf:org/name/model.safetensors", &home).unwrap_err();
-    assert!(
-        matches!(error, ReferenceError::NotFetched { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ReferenceError::NotFetched { .. }), "{error:?}");
 }

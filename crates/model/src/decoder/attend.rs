@@ -1,0 +1,77 @@
+//! Attention of a forward pass: over the batch's own keys, or through a cache; shown to taps block by block.
+
+use candle_core::Tensor;
+use lathe_kernels::attention::{self, KeyValues, Pattern, PatternSink};
+
+use super::Pass;
+use crate::spec::AttentionSpec;
+use crate::tap::Site;
+use crate::{Error, ops};
+
+impl Pass<'_> {
+    /// Attention of rotated queries and keys, `[tokens, heads · head_dim]`.
+    pub(super) fn attend(
+        &mut self,
+        layer: usize,
+        spec: &AttentionSpec,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+    ) -> Result<Tensor, Error> {
+        let shape = attention::Shape {
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            window: spec.window,
+            scale: spec.scale,
+            soft_cap: spec.soft_cap,
+        };
+        if self.cache.is_some() {
+            self.append(layer, &shape, k, v)?;
+        }
+        let tap = &*self.tap;
+        let wanted = tap.wants(Site::Pattern(layer));
+        let sink = |pattern: &Pattern<'_>| tap.pattern(layer, pattern);
+        let sink: Option<PatternSink<'_>> = if wanted { Some(&sink) } else { None };
+        // Inference: the kernel reads keys and values where they lie, and shows its probabilities to the tap.
+        let run = |kv: &[&KeyValues]| {
+            ops::with_values(q, |values| {
+                let mut out = vec![0.0; values.len()];
+                attention::forward(&shape, &self.sequences, values, kv, sink, &mut out);
+                ops::tensor(out, q.shape())
+            })
+        };
+        if let Some(cache) = &self.cache {
+            let kv: Vec<_> = self.batch.slots().iter().flat_map(|slot| cache.heads(*slot, layer)).collect();
+            return Ok(run(&kv)?);
+        }
+        if wanted {
+            let kv =
+                ops::with_values(k, |k| ops::with_values(v, |v| Ok(ops::key_values(&shape, &self.sequences, k, v))))?;
+            let out = run(&kv.iter().collect::<Vec<_>>())?;
+            if !q.track_op() {
+                return Ok(out);
+            }
+        }
+        Ok(ops::attention(q, k, v, shape, &self.sequences)?)
+    }
+
+    /// Puts the new keys and values into the cache.
+    fn append(&mut self, layer: usize, shape: &attention::Shape, k: &Tensor, v: &Tensor) -> Result<(), Error> {
+        let Some(cache) = self.cache.as_deref_mut() else { return Ok(()) };
+        let (d, width) = (shape.head_dim, shape.kv_heads * shape.head_dim);
+        ops::with_values(k, |k| {
+            ops::with_values(v, |v| {
+                for (rows, slot) in self.batch.sequences().iter().zip(self.batch.slots()) {
+                    for (head, kv) in cache.heads_mut(*slot, layer).iter_mut().enumerate() {
+                        let first = rows.start * width + head * d;
+                        kv.append(&k[first..], &v[first..], width, rows.len);
+                        kv.drop_before(shape.first_visible(rows.position));
+                    }
+                }
+                Ok(())
+            })
+        })?;
+        Ok(())
+    }
+}

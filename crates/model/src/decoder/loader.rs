@@ -1,0 +1,190 @@
+//! From named parameters to the parts of a decoder.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
+use lathe_kernels::matmul::Packed;
+
+use super::experts::Experts;
+use super::{Decoder, Embedding, FeedForward, Layer, Linear, Mlp, Norm, Weights};
+use crate::parameters::ParameterSource;
+use crate::spec::{
+    Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters, NormSpec, Parameter,
+    QkNorm, SharedGate,
+};
+use crate::{Error, ops};
+
+impl Decoder {
+    /// Builds a decoder from its specification and numbers.
+    ///
+    /// # Errors
+    /// The source lacks a parameter or cannot be read.
+    pub fn load(spec: DecoderSpec, source: Arc<dyn ParameterSource + Send>, weights: Weights) -> Result<Self, Error> {
+        let parameters = spec.parameters().into_iter().map(|p| (p.name.clone(), p)).collect();
+        let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new() };
+        let embedding = match weights {
+            Weights::Frozen => Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?),
+            Weights::Trainable => Embedding::Tensor(loader.tensor("embedding.weight")?),
+        };
+        let positions = spec.embedding.positions.map(|_| loader.tensor("positions.weight")).transpose()?;
+        let projected = spec.embedding.projected_from.is_some();
+        let mut project = |name: &str| if projected { loader.linear(name, Bias::Without).map(Some) } else { Ok(None) };
+        let (embedding_in, embedding_out) = (project("embedding_in")?, project("embedding_out")?);
+        let layers =
+            spec.layers.iter().enumerate().map(|(l, layer)| loader.layer(l, layer)).collect::<Result<_, _>>()?;
+        let final_norm = spec.final_norm.map(|norm| loader.norm("final_norm", norm, spec.hidden_size)).transpose()?;
+        let head = loader.head(&spec, &embedding)?;
+        let trainable = loader.trainable;
+        Ok(Self { spec, embedding, positions, embedding_in, layers, final_norm, embedding_out, head, trainable })
+    }
+}
+
+struct Loader {
+    source: Arc<dyn ParameterSource + Send>,
+    parameters: BTreeMap<String, Parameter>,
+    weights: Weights,
+    trainable: BTreeMap<String, Var>,
+}
+
+impl Loader {
+    fn layer(&mut self, l: usize, spec: &LayerSpec) -> Result<Layer, Error> {
+        let (a, norms) = (&spec.attention, &spec.norms);
+        let name = |part: &str| format!("layers.{l}.{part}");
+        let hidden = self.parameter(&name("attention.query.weight"))?.shape[1];
+        let mut norm = |part: &str, spec: Option<NormSpec>, width| {
+            spec.map(|spec| self.norm(&name(part), spec, width)).transpose()
+        };
+        let before_attention = norm("before_attention", norms.before_attention, hidden)?;
+        let (qk_norm, q_width, k_width) = match a.qk_norm {
+            QkNorm::None => (None, 0, 0),
+            QkNorm::PerHead(norm) => (Some(norm), a.head_dim, a.head_dim),
+            QkNorm::Whole(norm) => (Some(norm), a.heads * a.head_dim, a.kv_heads * a.head_dim),
+        };
+        let query_norm = norm("attention.query_norm", qk_norm, q_width)?;
+        let key_norm = norm("attention.key_norm", qk_norm, k_width)?;
+        let after_attention = norm("after_attention", norms.after_attention, hidden)?;
+        let before_feed_forward = norm("before_feed_forward", norms.before_feed_forward, hidden)?;
+        let after_feed_forward = norm("after_feed_forward", norms.after_feed_forward, hidden)?;
+        Ok(Layer {
+            before_attention,
+            query: self.linear(&name("attention.query"), a.qkv_bias)?,
+            key: self.linear(&name("attention.key"), a.qkv_bias)?,
+            value: self.linear(&name("attention.value"), a.qkv_bias)?,
+            output: self.linear(&name("attention.output"), a.output_bias)?,
+            query_norm,
+            key_norm,
+            after_attention,
+            before_feed_forward,
+            feed_forward: self.feed_forward(l, &spec.feed_forward)?,
+            after_feed_forward,
+        })
+    }
+
+    fn feed_forward(&mut self, l: usize, spec: &FeedForwardSpec) -> Result<FeedForward, Error> {
+        let spec = match spec {
+            FeedForwardSpec::Dense(mlp) => {
+                return Ok(FeedForward::Dense(self.mlp(&format!("layers.{l}.feed_forward"), mlp)?));
+            }
+            FeedForwardSpec::Experts(experts) => experts,
+        };
+        let name = |part: &str| format!("layers.{l}.experts.{part}");
+        let shared_gate = spec.shared.as_ref().filter(|shared| shared.gate == SharedGate::Sigmoid);
+        Ok(FeedForward::Experts(Experts {
+            router: self.linear(&name("router"), Bias::Without)?,
+            experts: (0..spec.count)
+                .map(|e| self.mlp(&name(&e.to_string()), &spec.expert))
+                .collect::<Result<_, _>>()?,
+            shared: spec.shared.as_ref().map(|shared| self.mlp(&name("shared"), &shared.mlp)).transpose()?,
+            shared_gate: shared_gate.map(|_| self.linear(&name("shared_gate"), Bias::Without)).transpose()?,
+            spec: spec.clone(),
+        }))
+    }
+
+    fn mlp(&mut self, name: &str, spec: &MlpSpec) -> Result<Mlp, Error> {
+        let gate = match spec.shape {
+            MlpShape::Gated => Some(self.linear(&format!("{name}.gate"), spec.bias)?),
+            MlpShape::Plain => None,
+        };
+        Ok(Mlp {
+            gate,
+            up: self.linear(&format!("{name}.up"), spec.bias)?,
+            down: self.linear(&format!("{name}.down"), spec.bias)?,
+            spec: spec.clone(),
+        })
+    }
+
+    fn head(&mut self, spec: &DecoderSpec, embedding: &Embedding) -> Result<Linear, Error> {
+        let name = match spec.head.weight {
+            HeadWeight::Own => "head",
+            HeadWeight::Tied => "embedding",
+        };
+        let bias = (spec.head.bias == Bias::With).then_some("head.bias");
+        match (spec.head.weight, embedding) {
+            (HeadWeight::Tied, Embedding::Tensor(table)) => {
+                Ok(Linear::Trainable(table.clone(), bias.map(|bias| self.tensor(bias)).transpose()?))
+            }
+            _ => self.linear_with(&format!("{name}.weight"), bias),
+        }
+    }
+
+    fn parameter(&self, name: &str) -> Result<Parameter, Error> {
+        self.parameters
+            .get(name)
+            .cloned()
+            .ok_or_else(|| candle_core::Error::Msg(format!("no parameter `{name}` in this architecture")).into())
+    }
+
+    fn values(&self, name: &str) -> Result<(Vec<f32>, Parameter), Error> {
+        let parameter = self.parameter(name)?;
+        let mut values = vec![0.0; parameter.elements()];
+        let rows = if parameter.shape.len() < 2 { 1 } else { parameter.shape[0] };
+        self.source.rows(&parameter, 0..rows, &mut values)?;
+        Ok((values, parameter))
+    }
+
+    /// A parameter as a tensor; a variable when training.
+    fn tensor(&mut self, name: &str) -> Result<Tensor, Error> {
+        let (values, parameter) = self.values(name)?;
+        let tensor = ops::tensor(values, parameter.shape)?;
+        if self.weights == Weights::Frozen {
+            return Ok(tensor);
+        }
+        let var = Var::from_tensor(&tensor)?;
+        let tensor = var.as_tensor().clone();
+        self.trainable.insert(name.into(), var);
+        Ok(tensor)
+    }
+
+    fn norm(&mut self, name: &str, spec: NormSpec, width: usize) -> Result<Norm, Error> {
+        let weight = match spec.parameters {
+            NormParameters::None => ops::tensor(vec![1.0; width], width)?,
+            NormParameters::Weight | NormParameters::WeightAndBias => {
+                let weight = self.tensor(&format!("{name}.weight"))?;
+                if spec.offset == 0.0 { weight } else { (weight + f64::from(spec.offset))? }
+            }
+        };
+        let bias = match spec.parameters {
+            NormParameters::WeightAndBias => Some(self.tensor(&format!("{name}.bias"))?),
+            NormParameters::None | NormParameters::Weight => None,
+        };
+        Ok(Norm { kind: spec.kind, eps: spec.eps, width, weight, bias })
+    }
+
+    fn linear(&mut self, name: &str, bias: Bias) -> Result<Linear, Error> {
+        let bias_name = format!("{name}.bias");
+        self.linear_with(&format!("{name}.weight"), (bias == Bias::With).then_some(bias_name.as_str()))
+    }
+
+    fn linear_with(&mut self, weight: &str, bias: Option<&str>) -> Result<Linear, Error> {
+        if self.weights == Weights::Trainable {
+            let bias = bias.map(|bias| self.tensor(bias)).transpose()?;
+            return Ok(Linear::Trainable(self.tensor(weight)?, bias));
+        }
+        let parameter = self.parameter(weight)?;
+        let mut packed = Packed::zeros(parameter.shape[1], parameter.shape[0]);
+        packed.fill_columns(|first, count, rows| self.source.rows(&parameter, first..first + count, rows))?;
+        let bias = bias.map(|bias| self.values(bias)).transpose()?;
+        Ok(Linear::Frozen(Arc::new(packed), bias.map(|(values, _)| Arc::new(values))))
+    }
+}

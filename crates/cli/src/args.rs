@@ -1,5 +1,6 @@
 //! The command line: what a user may write, and what it says about itself.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -30,16 +31,24 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Examine models and write one HTML page, report.json and a summary
-    #[command(after_help = "Examples:\n  lathe report\n  lathe report --full --out smollm2-report smollm2\n  lathe report smollm2 gemma3-270m")]
+    #[command(
+        after_help = "Examples:\n  lathe report\n  lathe report --full --out smollm2-report smollm2\n  lathe report smollm2 gemma3-270m"
+    )]
     Report(ReportArgs),
     /// Bring a model into the cache folder, verified
-    #[command(after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence")]
+    #[command(
+        after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence"
+    )]
     Fetch(FetchArgs),
     /// Say what is in a model's files: architecture, tensors, tokenizer, template
-    #[command(after_help = "Examples:\n  lathe inspect smollm2\n  lathe inspect smollm2 --tensors\n  lathe inspect ./my-model --json")]
+    #[command(
+        after_help = "Examples:\n  lathe inspect smollm2\n  lathe inspect smollm2 --tensors\n  lathe inspect ./my-model --json"
+    )]
     Inspect(InspectArgs),
     /// Run tokens or text and save logits, hidden states and attention as safetensors
-    #[command(after_help = "Examples:\n  lathe trace smollm2 --text \"The cat sat\" --take logits,hidden_states --out trace.safetensors\n  lathe trace ./my-model --ids 5,6,7 --take attentions --layers 0,3 --out trace.safetensors")]
+    #[command(
+        after_help = "Examples:\n  lathe trace smollm2 --text \"The cat sat\" --take logits,hidden_states --out trace.safetensors\n  lathe trace ./my-model --ids 5,6,7 --take attentions --layers 0,3 --out trace.safetensors"
+    )]
     Trace(TraceArgs),
     /// Take one measurement of one model on given texts
     #[command(subcommand)]
@@ -150,13 +159,19 @@ pub(crate) enum Take {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Measure {
     /// Matrix Nuclear-Norm, matrix entropy and effective rank of hidden states
-    #[command(after_help = "Examples:\n  lathe measure spectrum smollm2 sample\n  lathe measure spectrum smollm2 book.txt --every-layer --metrics mnn,entropy,nuclear\n  lathe measure spectrum smollm2 book.txt --untrained 1")]
+    #[command(
+        after_help = "Examples:\n  lathe measure spectrum smollm2 sample\n  lathe measure spectrum smollm2 book.txt --every-layer --metrics mnn,entropy,nuclear\n  lathe measure spectrum smollm2 book.txt --untrained 1"
+    )]
     Spectrum(SpectrumArgs),
     /// NLL, perplexity, bits per byte, and loss by token frequency
-    #[command(after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body")]
+    #[command(
+        after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body"
+    )]
     Tokens(TokensArgs),
     /// Share of attention on a span of text, per head and layer, with controls
-    #[command(after_help = "Examples:\n  lathe measure attention smollm2 --text \"Paris is the capital of France\" --span \"capital\"\n  lathe measure attention base.gguf --against tuned.gguf --spans spans.jsonl")]
+    #[command(
+        after_help = "Examples:\n  lathe measure attention smollm2 --text \"Paris is the capital of France\" --span \"capital\"\n  lathe measure attention base.gguf --against tuned.gguf --spans spans.jsonl"
+    )]
     Attention(AttentionArgs),
 }
 
@@ -188,12 +203,12 @@ pub(crate) struct SpectrumArgs {
     pub(crate) window: usize,
     /// At most so many windows, taken from the texts in turn [default: all]
     #[arg(long, value_name = "N")]
-    pub(crate) windows: Option<usize>,
+    pub(crate) windows: Option<NonZeroUsize>,
     /// Measure every layer instead of the states after the final norm
     #[arg(long)]
     pub(crate) every_layer: bool,
-    /// What to measure
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "mnn,entropy,nuclear")]
+    /// What to measure; `nuclear` costs a singular value decomposition of every window and layer
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "mnn,entropy")]
     pub(crate) metrics: Vec<MetricArg>,
     /// D: sum this many columns in the Matrix Nuclear-Norm [default: min(N, d)]
     #[arg(long, value_name = "D")]

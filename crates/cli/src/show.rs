@@ -5,6 +5,7 @@ use std::fmt::Write;
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
 use lathe_lab::{Inspection, TraceResult};
+use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 
 use crate::table::{Align, Table, render, terminal_width};
@@ -59,7 +60,8 @@ pub(crate) fn inspection(i: &Inspection) -> String {
             }
         }
     }
-    let template = i.chat_template.as_ref().map(|template| format!("yes, {} characters", count(template.chars().count() as u64)));
+    let template =
+        i.chat_template.as_ref().map(|template| format!("yes, {} characters", count(template.chars().count() as u64)));
     row("chat template", template.unwrap_or_else(|| "none".into()));
     // No titles: the first column names each line, so the printer's two title lines are dropped.
     let table = Table {
@@ -75,7 +77,10 @@ pub(crate) fn tensors(i: &Inspection) -> String {
         let shape = tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
         vec![tensor.name.clone(), shape, tensor.element.clone(), count(tensor.bytes)]
     });
-    lines(&[("tensor", Align::Left), ("shape", Align::Right), ("type", Align::Left), ("bytes", Align::Right)], rows.collect())
+    lines(
+        &[("tensor", Align::Left), ("shape", Align::Right), ("type", Align::Left), ("bytes", Align::Right)],
+        rows.collect(),
+    )
 }
 
 /// `lathe trace`
@@ -204,7 +209,9 @@ pub(crate) fn spectrum(result: &SpectrumResult) -> String {
         ],
         rows.collect(),
     );
-    out += "\nnull: Gaussian states of the same N and d, 8 seeded draws. cap: sqrt(min(N, d) / N). entropy: matrix entropy / ln d.\n";
+    out += "\nnull: Gaussian states of the same N and d, 8 seeded draws. cap: sqrt(D / N), the largest possible MNN; D is min(N, d) unless\n\
+            `--columns` says otherwise. entropy: matrix entropy / ln d. nuclear/N: with `--metrics mnn,entropy,nuclear`. –: not asked for or undefined;\n\
+            `--json` says why.\n";
     if let Some(diff) = &result.diff_erank {
         let _ = writeln!(
             out,
@@ -247,9 +254,13 @@ pub(crate) fn attention(result: &AttentionResult) -> String {
             value(span.distribution.mean),
             value(span.baseline.share),
         );
-        if span.baseline.controls == 0 {
-            out += "no percentiles: the text is too short for 100 control spans\n\n";
-        }
+        out += match span.baseline.control_kind {
+            ControlKind::Consecutive => "",
+            ControlKind::Scattered => {
+                "control spans are scattered tokens: the text is too short for 100 consecutive ones\n\n"
+            }
+            ControlKind::None => "no percentiles: the text is too short for 100 control spans\n\n",
+        };
         out += &by_layer(span);
         out += "\nHeads with the largest lift:\n\n";
         out += &top_heads(span);
@@ -272,7 +283,7 @@ pub(crate) fn attention(result: &AttentionResult) -> String {
         out.push('\n');
     }
     out += "share: attention on the span / attention outside punctuation and start tokens, summed over all queries. renormalised: mean over rows.\n\
-            lift: share / uniform share. percentile: among 100 control spans of equal length nearby.\n";
+            lift: share / uniform share. percentile: among 100 control spans of equal length nearby. –: undefined; `--json` says why.\n";
     out
 }
 
@@ -344,11 +355,9 @@ fn windows(windows: &[Option<usize>]) -> String {
     match windows.iter().flatten().max() {
         None => "none".into(),
         Some(window) if full == 0 => format!("{} tokens in every layer", count(*window as u64)),
-        Some(window) => format!(
-            "{} tokens in {} layers, {full} layers see everything",
-            count(*window as u64),
-            windows.len() - full
-        ),
+        Some(window) => {
+            format!("{} tokens in {} layers, {full} layers see everything", count(*window as u64), windows.len() - full)
+        }
     }
 }
 

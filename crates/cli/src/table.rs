@@ -31,19 +31,10 @@ pub(crate) struct Table {
 /// columns of text are cut, with `…` where something is missing; numbers are never cut.
 /// Control characters are written as escapes: cells hold text from model files, and the terminal would obey it.
 pub(crate) fn render(table: &Table, width: Option<usize>) -> String {
-    let titles: Vec<String> = table
-        .columns
-        .iter()
-        .map(|(title, _)| title.clone())
-        .collect();
+    let titles: Vec<String> = table.columns.iter().map(|(title, _)| title.clone()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(&titles)
         .chain(&table.rows)
-        .map(|row| {
-            row.iter()
-                .take(titles.len())
-                .map(|cell| printable(cell))
-                .collect()
-        })
+        .map(|row| row.iter().take(titles.len()).map(|cell| printable(cell)).collect())
         .collect();
 
     let mut widths = vec![0; titles.len()];
@@ -83,10 +74,7 @@ pub(crate) fn render(table: &Table, width: Option<usize>) -> String {
 /// Columns of the terminal that standard output is; `None` for a file or a pipe.
 pub(crate) fn terminal_width() -> Option<usize> {
     let term = Term::stdout();
-    term.is_term()
-        .then(|| term.size_checked())
-        .flatten()
-        .map(|(_, columns)| usize::from(columns))
+    term.is_term().then(|| term.size_checked()).flatten().map(|(_, columns)| usize::from(columns))
 }
 
 /// Takes columns of text back, always the widest one, until the table fits or none can be cut further.
@@ -126,24 +114,15 @@ mod tests {
 
     fn table(rows: &[[&str; 2]]) -> Table {
         Table {
-            columns: vec![
-                ("name".to_owned(), Align::Left),
-                ("bytes".to_owned(), Align::Right),
-            ],
-            rows: rows
-                .iter()
-                .map(|row| row.map(str::to_owned).to_vec())
-                .collect(),
+            columns: vec![("name".to_owned(), Align::Left), ("bytes".to_owned(), Align::Right)],
+            rows: rows.iter().map(|row| row.map(str::to_owned).to_vec()).collect(),
         }
     }
 
     #[test]
     fn columns_are_aligned_by_display_width() {
         let text = render(&table(&[["a", "1"], ["日本語", "1024"], ["é", "7"]]), None);
-        assert_eq!(
-            text,
-            "name    bytes\n──────  ─────\na           1\n日本語   1024\né           7\n"
-        );
+        assert_eq!(text, "name    bytes\n──────  ─────\na           1\n日本語   1024\né           7\n");
     }
 
     #[test]
@@ -151,10 +130,7 @@ mod tests {
         let long = "blk.0.attn_output_norm.weight";
         let text = render(&table(&[[long, "123456789"]]), Some(30));
         assert!(text.contains("blk.0.attn_output_…  123456789"), "{text}");
-        assert!(
-            text.lines().all(|line| measure_text_width(line) <= 30),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| measure_text_width(line) <= 30), "{text}");
         let text = render(&table(&[[long, "123456789"]]), Some(3));
         assert!(text.contains("123456789"), "{text}");
     }

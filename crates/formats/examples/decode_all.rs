@@ -21,11 +21,7 @@ fn main() -> Result<(), Error> {
     let model = std::env::args().nth(1).unwrap_or_default();
     let begin = Instant::now();
     let checkpoint = Checkpoint::open(&model)?;
-    println!(
-        "opened in {:?}: {} tensors",
-        begin.elapsed(),
-        checkpoint.tensors().len()
-    );
+    println!("opened in {:?}: {} tensors", begin.elapsed(), checkpoint.tensors().len());
 
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
     let mut out = Vec::new();

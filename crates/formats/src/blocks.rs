@@ -15,49 +15,23 @@ use crate::element::ElementType;
 /// ([`ElementType::is_readable`]): both are checked by the caller, [`crate::TensorView::decode_rows`].
 pub(crate) fn decode(element: ElementType, bytes: &[u8], out: &mut [f32]) {
     use ElementType as E;
-    debug_assert_eq!(
-        bytes.len() / element.block_bytes(),
-        out.len() / element.block_len(),
-        "{element}"
-    );
+    debug_assert_eq!(bytes.len() / element.block_bytes(), out.len() / element.block_len(), "{element}");
     match element {
-        E::F32 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = f32::from_le_bytes(*b)
-        }),
-        E::F64 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = f64::from_le_bytes(*b) as f32
-        }),
+        E::F32 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b)),
+        E::F64 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = f64::from_le_bytes(*b) as f32),
         E::F16 => decode_f16(bytes, out),
         E::BF16 => each(bytes, out, |b, y: &mut [f32; 1]| {
             y[0] = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
         }),
-        E::I8 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = f32::from(i8::from_le_bytes(*b))
-        }),
-        E::I16 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = f32::from(i16::from_le_bytes(*b))
-        }),
-        E::I32 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = i32::from_le_bytes(*b) as f32
-        }),
-        E::I64 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = i64::from_le_bytes(*b) as f32
-        }),
-        E::U8 => each(bytes, out, |b: &[u8; 1], y: &mut [f32; 1]| {
-            y[0] = f32::from(b[0])
-        }),
-        E::U16 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = f32::from(u16::from_le_bytes(*b))
-        }),
-        E::U32 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = u32::from_le_bytes(*b) as f32
-        }),
-        E::U64 => each(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = u64::from_le_bytes(*b) as f32
-        }),
-        E::Bool => each(bytes, out, |b: &[u8; 1], y: &mut [f32; 1]| {
-            y[0] = f32::from(u8::from(b[0] != 0))
-        }),
+        E::I8 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = f32::from(i8::from_le_bytes(*b))),
+        E::I16 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = f32::from(i16::from_le_bytes(*b))),
+        E::I32 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = i32::from_le_bytes(*b) as f32),
+        E::I64 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = i64::from_le_bytes(*b) as f32),
+        E::U8 => each(bytes, out, |b: &[u8; 1], y: &mut [f32; 1]| y[0] = f32::from(b[0])),
+        E::U16 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = f32::from(u16::from_le_bytes(*b))),
+        E::U32 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = u32::from_le_bytes(*b) as f32),
+        E::U64 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = u64::from_le_bytes(*b) as f32),
+        E::Bool => each(bytes, out, |b: &[u8; 1], y: &mut [f32; 1]| y[0] = f32::from(u8::from(b[0] != 0))),
         E::Q4_0 => each(bytes, out, q4_0),
         E::Q4_1 => each(bytes, out, q4_1),
         E::Q5_0 => each(bytes, out, q5_0),
@@ -75,11 +49,7 @@ pub(crate) fn decode(element: ElementType, bytes: &[u8], out: &mut [f32]) {
 
 /// Runs `block` over every block: `B` bytes to `N` numbers.
 #[inline(always)]
-fn each<const B: usize, const N: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    block: impl Fn(&[u8; B], &mut [f32; N]),
-) {
+fn each<const B: usize, const N: usize>(bytes: &[u8], out: &mut [f32], block: impl Fn(&[u8; B], &mut [f32; N])) {
     let (blocks, _) = bytes.as_chunks::<B>();
     let (numbers, _) = out.as_chunks_mut::<N>();
     for (b, y) in blocks.iter().zip(numbers) {
@@ -253,10 +223,8 @@ fn q6_k(b: &[u8; 210], y: &mut [f32; 256]) {
 }
 
 /// The sixteen levels of IQ4_NL (`kvalues_iq4nl` of ggml), spaced for normally distributed weights.
-const IQ4_NL_LEVELS: [f32; 16] = [
-    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,
-    89.0, 113.0,
-];
+const IQ4_NL_LEVELS: [f32; 16] =
+    [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
 
 /// `f16 d | 16 bytes`, nibbles as in Q4_0, each an index of a level. `y = d level`.
 fn iq4_nl(b: &[u8; 18], y: &mut [f32; 32]) {
@@ -278,10 +246,7 @@ struct TwoBits {
 /// numbers, bits 2 and 3 the next 32, and so on.
 #[inline(always)]
 fn two_bits(group: usize) -> TwoBits {
-    TwoBits {
-        byte: 32 * (group / 8) + 16 * (group % 2),
-        shift: 2 * (group % 8 / 2),
-    }
+    TwoBits { byte: 32 * (group / 8) + 16 * (group % 2), shift: 2 * (group % 8 / 2) }
 }
 
 /// Eight 6-bit scales and eight 6-bit minima in 12 bytes. Bytes 0 to 3 hold scales 0 to 3, bytes 4 to 7 minima 0 to 3,
@@ -333,9 +298,7 @@ pub(crate) fn encode_floats(element: ElementType, values: &[f32], out: &mut Vec<
     match element {
         ElementType::F32 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
         ElementType::F16 => out.extend(values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
-        ElementType::BF16 => {
-            out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()))
-        }
+        ElementType::BF16 => out.extend(values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes())),
         _ => return false,
     }
     true

@@ -70,11 +70,7 @@ impl Checkpoint {
         if !path.exists() {
             return Err(Error::NotFound { path: path.into() });
         }
-        let file = if path.is_dir() {
-            weights_of_folder(path)?
-        } else {
-            path.into()
-        };
+        let file = if path.is_dir() { weights_of_folder(path)? } else { path.into() };
         if is_index(&file) {
             return open_index(path, &file);
         }
@@ -95,11 +91,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::open`]. A part of a split GGUF is read alone.
-    pub fn from_bytes(
-        name: impl Into<PathBuf>,
-        format: Format,
-        bytes: Vec<u8>,
-    ) -> Result<Checkpoint, Error> {
+    pub fn from_bytes(name: impl Into<PathBuf>, format: Format, bytes: Vec<u8>) -> Result<Checkpoint, Error> {
         let path = name.into();
         let (metadata, tensors) = match format {
             Format::Gguf => {
@@ -111,10 +103,7 @@ impl Checkpoint {
                 (Metadata::Safetensors(metadata), tensors)
             }
         };
-        let stored = StoredFile {
-            path: path.clone(),
-            content: Content::Owned(bytes),
-        };
+        let stored = StoredFile { path: path.clone(), content: Content::Owned(bytes) };
         assemble(&path, vec![stored], tensors, metadata)
     }
 
@@ -151,10 +140,7 @@ impl Checkpoint {
     /// # Errors
     /// There is none.
     pub fn require(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        self.tensor(name).ok_or_else(|| Error::MissingTensor {
-            file: self.path.clone(),
-            tensor: name.to_owned(),
-        })
+        self.tensor(name).ok_or_else(|| Error::MissingTensor { file: self.path.clone(), tensor: name.to_owned() })
     }
 
     /// Its files; [`TensorInfo::file`] is an index into them.
@@ -196,15 +182,9 @@ impl StoredFile {
     }
 
     fn map(path: &Path) -> Result<StoredFile, Error> {
-        let failed = |action, source| Error::Io {
-            file: path.into(),
-            action,
-            source,
-        };
+        let failed = |action, source| Error::Io { file: path.into(), action, source };
         let file = File::open(path).map_err(|source| failed("open the file", source))?;
-        let metadata = file
-            .metadata()
-            .map_err(|source| failed("read the size", source))?;
+        let metadata = file.metadata().map_err(|source| failed("read the size", source))?;
         if !metadata.is_file() {
             return Err(Error::UnknownFormat { file: path.into() });
         }
@@ -212,21 +192,14 @@ impl StoredFile {
         let content = if metadata.len() == 0 {
             Content::Owned(Vec::new())
         } else {
-            #[expect(
-                unsafe_code,
-                reason = "memory maps are how weights larger than memory are read"
-            )]
+            #[expect(unsafe_code, reason = "memory maps are how weights larger than memory are read")]
             // SAFETY: the map is read-only and private to this value. A process that changes or cuts the file while it
             // is mapped would change the bytes under us; checkpoints are immutable by contract (see `open`), and
             // lathe's own writers replace files by renaming, which leaves existing maps untouched.
-            let map =
-                unsafe { Mmap::map(&file) }.map_err(|source| failed("map the file", source))?;
+            let map = unsafe { Mmap::map(&file) }.map_err(|source| failed("map the file", source))?;
             Content::Mapped(map)
         };
-        Ok(StoredFile {
-            path: path.into(),
-            content,
-        })
+        Ok(StoredFile { path: path.into(), content })
     }
 }
 
@@ -244,33 +217,20 @@ fn weights_of_folder(folder: &Path) -> Result<PathBuf, Error> {
         let path = Path::new(name.as_str());
         // Of a split set, the first part stands for all.
         let later_part = split_name(path).is_some_and(|split| split.part != 1);
-        is_index(path)
-            || has_extension(path, &["safetensors"])
-            || has_extension(path, &["gguf"]) && !later_part
+        is_index(path) || has_extension(path, &["safetensors"]) || has_extension(path, &["gguf"]) && !later_part
     };
     let candidates: Vec<&String> = names.iter().filter(is_model).collect();
     match candidates[..] {
         [one] => Ok(folder.join(one)),
-        [] if names.iter().any(|name| is_pickle(Path::new(name))) => Err(Error::PickleOnly {
-            path: folder.into(),
-        }),
-        [] => Err(Error::NoWeights {
-            folder: folder.into(),
-        }),
-        _ => Err(Error::Ambiguous {
-            folder: folder.into(),
-            candidates: candidates.into_iter().cloned().collect(),
-        }),
+        [] if names.iter().any(|name| is_pickle(Path::new(name))) => Err(Error::PickleOnly { path: folder.into() }),
+        [] => Err(Error::NoWeights { folder: folder.into() }),
+        _ => Err(Error::Ambiguous { folder: folder.into(), candidates: candidates.into_iter().cloned().collect() }),
     }
 }
 
 /// Names in a folder, sorted, so that nothing depends on the file system's order.
 fn file_names(folder: &Path) -> Result<Vec<String>, Error> {
-    let failed = |source| Error::Io {
-        file: folder.into(),
-        action: "list the folder",
-        source,
-    };
+    let failed = |source| Error::Io { file: folder.into(), action: "list the folder", source };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
@@ -283,11 +243,7 @@ fn file_names(folder: &Path) -> Result<Vec<String>, Error> {
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|found| {
-        extensions
-            .iter()
-            .any(|wanted| found.eq_ignore_ascii_case(wanted))
-    })
+    extension.is_some_and(|found| extensions.iter().any(|wanted| found.eq_ignore_ascii_case(wanted)))
 }
 
 fn is_index(path: &Path) -> bool {
@@ -309,9 +265,7 @@ fn recognise(file: &StoredFile) -> Result<Format, Error> {
     if has_extension(&file.path, &["safetensors"]) || bytes.get(8) == Some(&b'{') {
         return Ok(Format::Safetensors);
     }
-    Err(Error::UnknownFormat {
-        file: file.path.clone(),
-    })
+    Err(Error::UnknownFormat { file: file.path.clone() })
 }
 
 fn open_index(path: &Path, index_file: &Path) -> Result<Checkpoint, Error> {
@@ -326,20 +280,13 @@ fn open_index(path: &Path, index_file: &Path) -> Result<Checkpoint, Error> {
     }
     let index = safetensors::parse_index(index_file, bytes)?;
     let folder = index_file.parent().unwrap_or(Path::new(""));
-    let shards: BTreeSet<&str> = index
-        .weight_map
-        .iter()
-        .map(|(_, shard)| shard.as_str())
-        .collect();
+    let shards: BTreeSet<&str> = index.weight_map.iter().map(|(_, shard)| shard.as_str()).collect();
 
     let (mut files, mut tensors, mut metadata) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (file_index, shard) in shards.iter().enumerate() {
         // An index comes from elsewhere: it may not reach outside its folder.
         if Path::new(shard).file_name() != Some(shard.as_ref()) || shard.contains(['/', '\\']) {
-            return Err(Error::BadShardName {
-                file: index_file.into(),
-                shard: (*shard).to_owned(),
-            });
+            return Err(Error::BadShardName { file: index_file.into(), shard: (*shard).to_owned() });
         }
         let stored = StoredFile::map(&folder.join(shard))?;
         let (pairs, found) = safetensors::parse(&stored.path, file_index, stored.bytes())?;
@@ -352,10 +299,7 @@ fn open_index(path: &Path, index_file: &Path) -> Result<Checkpoint, Error> {
     let checkpoint = assemble(path, files, tensors, Metadata::Safetensors(metadata))?;
     let shards: Vec<&str> = shards.into_iter().collect();
     for (tensor, shard) in &index.weight_map {
-        let found = checkpoint
-            .by_name
-            .get(tensor)
-            .map(|&position| &checkpoint.tensors[position]);
+        let found = checkpoint.by_name.get(tensor).map(|&position| &checkpoint.tensors[position]);
         if found.is_none_or(|found| shards[found.file] != shard) {
             return Err(Error::MissingFromShard {
                 file: index_file.into(),
@@ -378,14 +322,9 @@ fn open_gguf(path: &Path, stored: StoredFile) -> Result<Checkpoint, Error> {
     if count <= 1 {
         return assemble(path, vec![stored], tensors, Metadata::Gguf(metadata));
     }
-    let bad_split = |file: &Path, reason: String| Error::BadSplit {
-        file: file.into(),
-        reason,
-    };
-    let Some(split) = split_name(&stored.path).filter(|split| u64::from(split.count) == count)
-    else {
-        let reason =
-            format!("one of {count} parts, but not named as one (-00001-of-{count:05}.gguf)");
+    let bad_split = |file: &Path, reason: String| Error::BadSplit { file: file.into(), reason };
+    let Some(split) = split_name(&stored.path).filter(|split| u64::from(split.count) == count) else {
+        let reason = format!("one of {count} parts, but not named as one (-00001-of-{count:05}.gguf)");
         return Err(bad_split(&stored.path, reason));
     };
     let (mut files, mut tensors, mut first_metadata) = (Vec::new(), Vec::new(), None);
@@ -395,10 +334,8 @@ fn open_gguf(path: &Path, stored: StoredFile) -> Result<Checkpoint, Error> {
         let (metadata, found) = gguf::parse(&stored.path, files.len(), stored.bytes())?;
         let (number, of) = (metadata.u64(SPLIT_NUMBER)?, metadata.u64(SPLIT_COUNT)?);
         if number != u64::from(part) - 1 || of != count {
-            let reason = format!(
-                "named as part {part} of {count}, but holds part {} of {of}",
-                number.saturating_add(1)
-            );
+            let reason =
+                format!("named as part {part} of {count}, but holds part {} of {of}", number.saturating_add(1));
             return Err(bad_split(&stored.path, reason));
         }
         first_metadata.get_or_insert(metadata);
@@ -411,10 +348,7 @@ fn open_gguf(path: &Path, stored: StoredFile) -> Result<Checkpoint, Error> {
     if let Some(promised) = optional(metadata.u64(SPLIT_TENSORS))?
         && promised != tensors.len() as u64
     {
-        let reason = format!(
-            "the set should hold {promised} tensors, but holds {}",
-            tensors.len()
-        );
+        let reason = format!("the set should hold {promised} tensors, but holds {}", tensors.len());
         return Err(bad_split(&stored.path, reason));
     }
     assemble(path, files, tensors, Metadata::Gguf(metadata))
@@ -436,11 +370,7 @@ fn split_name(path: &Path) -> Option<SplitName<'_>> {
     let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (prefix, part) = rest.rsplit_once('-')?;
-    Some(SplitName {
-        prefix,
-        part: number(part)?,
-        count: number(count)?,
-    })
+    Some(SplitName { prefix, part: number(part)?, count: number(count)? })
 }
 
 fn assemble(
@@ -452,17 +382,8 @@ fn assemble(
     let mut by_name = HashMap::with_capacity(tensors.len());
     for (position, tensor) in tensors.iter().enumerate() {
         if by_name.insert(tensor.name.clone(), position).is_some() {
-            return Err(Error::DuplicateTensor {
-                file: files[tensor.file].path.clone(),
-                tensor: tensor.name.clone(),
-            });
+            return Err(Error::DuplicateTensor { file: files[tensor.file].path.clone(), tensor: tensor.name.clone() });
         }
     }
-    Ok(Checkpoint {
-        path: path.into(),
-        files,
-        tensors,
-        by_name,
-        metadata,
-    })
+    Ok(Checkpoint { path: path.into(), files, tensors, by_name, metadata })
 }

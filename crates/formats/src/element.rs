@@ -79,10 +79,7 @@ impl ElementType {
     /// Whether the numbers stand for real values (floats and quantised floats), not for integers, flags or pairs.
     pub fn is_float_like(self) -> bool {
         use ElementType as E;
-        !matches!(
-            self,
-            E::I8 | E::I16 | E::I32 | E::I64 | E::U8 | E::U16 | E::U32 | E::U64 | E::Bool | E::C64
-        )
+        !matches!(self, E::I8 | E::I16 | E::I32 | E::I64 | E::U8 | E::U16 | E::U32 | E::U64 | E::Bool | E::C64)
     }
 
     /// Whether several numbers share a scale.
@@ -95,10 +92,7 @@ impl ElementType {
     pub fn is_readable(self) -> bool {
         use ElementType as E;
         let float = matches!(self, E::F64 | E::F32 | E::F16 | E::BF16);
-        let block = matches!(
-            self,
-            E::Q4_0 | E::Q4_1 | E::Q5_0 | E::Q5_1 | E::Q8_0 | E::IQ4_NL
-        );
+        let block = matches!(self, E::Q4_0 | E::Q4_1 | E::Q5_0 | E::Q5_1 | E::Q8_0 | E::IQ4_NL);
         let k_block = matches!(self, E::Q2_K | E::Q3_K | E::Q4_K | E::Q5_K | E::Q6_K);
         float || block || k_block || (!self.is_float_like() && self != E::C64)
     }
@@ -120,9 +114,7 @@ impl ElementType {
     }
 
     pub(crate) fn from_safetensors_name(name: &str) -> Option<ElementType> {
-        let layout = LAYOUTS
-            .iter()
-            .find(|layout| layout.safetensors == Some(name))?;
+        let layout = LAYOUTS.iter().find(|layout| layout.safetensors == Some(name))?;
         Some(layout.element)
     }
 
@@ -151,55 +143,18 @@ struct Layout {
 }
 
 /// A type of both formats or of safetensors alone, named the same in both.
-const fn plain(
-    element: ElementType,
-    name: &'static str,
-    bytes: usize,
-    gguf_id: Option<u32>,
-) -> Layout {
-    Layout {
-        element,
-        name,
-        block_len: 1,
-        block_bytes: bytes,
-        gguf_id,
-        safetensors: Some(name),
-    }
+const fn plain(element: ElementType, name: &'static str, bytes: usize, gguf_id: Option<u32>) -> Layout {
+    Layout { element, name, block_len: 1, block_bytes: bytes, gguf_id, safetensors: Some(name) }
 }
 
 /// Floats of less than a byte: the smallest whole number of bytes is the block.
-const fn packed(
-    element: ElementType,
-    name: &'static str,
-    block_len: usize,
-    block_bytes: usize,
-) -> Layout {
-    Layout {
-        element,
-        name,
-        block_len,
-        block_bytes,
-        gguf_id: None,
-        safetensors: Some(name),
-    }
+const fn packed(element: ElementType, name: &'static str, block_len: usize, block_bytes: usize) -> Layout {
+    Layout { element, name, block_len, block_bytes, gguf_id: None, safetensors: Some(name) }
 }
 
 /// A block type, which only GGUF has.
-const fn block(
-    element: ElementType,
-    name: &'static str,
-    block_len: usize,
-    block_bytes: usize,
-    id: u32,
-) -> Layout {
-    Layout {
-        element,
-        name,
-        block_len,
-        block_bytes,
-        gguf_id: Some(id),
-        safetensors: None,
-    }
+const fn block(element: ElementType, name: &'static str, block_len: usize, block_bytes: usize, id: u32) -> Layout {
+    Layout { element, name, block_len, block_bytes, gguf_id: Some(id), safetensors: None }
 }
 
 /// One row per type, at the index of its discriminant.

@@ -433,28 +433,18 @@ impl Error {
             Error::PickleOnly { .. } => {
                 "convert them with `safetensors.torch.save_file`, or use a revision of the model that has model.safetensors"
             }
-            Error::UnknownFormat { .. } => {
-                "give a folder with model.safetensors, a .safetensors file or a .gguf file"
-            }
-            Error::NoWeights { .. } => {
-                "give the folder that holds config.json and the weights, or one weight file"
-            }
+            Error::UnknownFormat { .. } => "give a folder with model.safetensors, a .safetensors file or a .gguf file",
+            Error::NoWeights { .. } => "give the folder that holds config.json and the weights, or one weight file",
             Error::Ambiguous { .. } => "give the path of one of the files",
             Error::Truncated { .. } | Error::CountTooLarge { .. } | Error::OutOfFile { .. } => {
                 "the file may be cut short: compare its size and hash with the source, or fetch it again"
             }
-            Error::BigEndian { .. } => {
-                "convert it with gguf-convert-endian, which comes with the gguf package"
-            }
-            Error::UnsupportedVersion { .. } => {
-                "convert the original model again with a current llama.cpp"
-            }
+            Error::BigEndian { .. } => "convert it with gguf-convert-endian, which comes with the gguf package",
+            Error::UnsupportedVersion { .. } => "convert the original model again with a current llama.cpp",
             Error::MissingFromShard { .. } | Error::BadSplit { .. } => {
                 "all parts must lie in one folder, from one download, under their original names"
             }
-            Error::Unreadable { .. } => {
-                "use a Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, F16, BF16 or F32 file of the model"
-            }
+            Error::Unreadable { .. } => "use a Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, F16, BF16 or F32 file of the model",
             _ => return None,
         };
         Some(hint.to_owned())

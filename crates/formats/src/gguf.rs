@@ -28,26 +28,14 @@ pub(crate) const MAX_ARRAY_DEPTH: usize = 4;
 ///
 /// # Errors
 /// The first thing that is wrong with the file. Never allocates more than a small multiple of `bytes.len()`.
-pub(crate) fn parse(
-    file: &Path,
-    file_index: usize,
-    bytes: &[u8],
-) -> Result<(GgufMetadata, Vec<TensorInfo>), Error> {
+pub(crate) fn parse(file: &Path, file_index: usize, bytes: &[u8]) -> Result<(GgufMetadata, Vec<TensorInfo>), Error> {
     let mut cursor = Cursor { file, bytes, at: 0 };
     let version = read_version(&mut cursor)?;
     let tensor_count = cursor.u64(Place::Header("the number of tensors"))?;
     let key_count = cursor.u64(Place::Header("the number of metadata keys"))?;
     // Each pair takes at least its key's length, a type and one byte; each tensor info 24 bytes.
-    cursor.check_count(
-        Place::Header("the number of metadata keys"),
-        key_count,
-        8 + 4 + 1,
-    )?;
-    cursor.check_count(
-        Place::Header("the number of tensors"),
-        tensor_count,
-        8 + 4 + 4 + 8,
-    )?;
+    cursor.check_count(Place::Header("the number of metadata keys"), key_count, 8 + 4 + 1)?;
+    cursor.check_count(Place::Header("the number of tensors"), tensor_count, 8 + 4 + 4 + 8)?;
 
     let mut entries = Vec::with_capacity(key_count as usize);
     for index in 0..key_count {
@@ -66,14 +54,7 @@ pub(crate) fn parse(
     let data_start = (cursor.at as u64).next_multiple_of(alignment);
     let mut tensors = Vec::with_capacity(claims.len());
     for claim in claims {
-        tensors.push(place(
-            file,
-            file_index,
-            claim,
-            data_start,
-            alignment,
-            bytes.len(),
-        )?);
+        tensors.push(place(file, file_index, claim, data_start, alignment, bytes.len())?);
     }
     tensors.sort_by_key(|tensor| (tensor.span.start, tensor.span.end));
     check_overlaps(file, &tensors)?;
@@ -99,20 +80,14 @@ fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, Error> {
         2 | 3 => Ok(version),
         // Small versions only: the low half of a big-endian one is zero.
         _ if version & 0xffff == 0 && version != 0 => Err(Error::BigEndian { file: file.into() }),
-        _ => Err(Error::UnsupportedVersion {
-            file: file.into(),
-            version,
-        }),
+        _ => Err(Error::UnsupportedVersion { file: file.into(), version }),
     }
 }
 
 fn read_alignment(file: &Path, metadata: &GgufMetadata) -> Result<u64, Error> {
     let alignment = optional(metadata.u64(ALIGNMENT_KEY))?.unwrap_or(DEFAULT_ALIGNMENT);
     if !is_alignment(alignment) {
-        return Err(Error::BadAlignment {
-            file: file.into(),
-            alignment,
-        });
+        return Err(Error::BadAlignment { file: file.into(), alignment });
     }
     Ok(alignment)
 }
@@ -164,9 +139,7 @@ fn read_array(cursor: &mut Cursor<'_>, key: &str, depth: usize) -> Result<GgufAr
                 limit: MAX_ARRAY_DEPTH,
             });
         }
-        9 => {
-            GgufArray::Array(cursor.items(place, count, 4 + 8, |c| read_array(c, key, depth + 1))?)
-        }
+        9 => GgufArray::Array(cursor.items(place, count, 4 + 8, |c| read_array(c, key, depth + 1))?),
         10 => GgufArray::U64(cursor.numbers(place, count, u64::from_le_bytes)?),
         11 => GgufArray::I64(cursor.numbers(place, count, i64::from_le_bytes)?),
         12 => GgufArray::F64(cursor.numbers(place, count, f64::from_le_bytes)?),
@@ -192,12 +165,7 @@ fn read_claim(cursor: &mut Cursor<'_>, index: u64) -> Result<Claim, Error> {
     shape.reverse();
     let type_id = cursor.u32(Place::Tensor(&name, "type"))?;
     let offset = cursor.u64(Place::Tensor(&name, "offset"))?;
-    Ok(Claim {
-        name,
-        shape,
-        type_id,
-        offset,
-    })
+    Ok(Claim { name, shape, type_id, offset })
 }
 
 /// Checks a claim against the file and makes it a tensor.
@@ -209,12 +177,7 @@ fn place(
     alignment: u64,
     end: usize,
 ) -> Result<TensorInfo, Error> {
-    let Claim {
-        name,
-        shape: claimed,
-        type_id,
-        offset,
-    } = claim;
+    let Claim { name, shape: claimed, type_id, offset } = claim;
     let Some(element) = ElementType::from_gguf_id(type_id) else {
         return Err(Error::UnknownElement {
             file: file.into(),
@@ -233,38 +196,16 @@ fn place(
         stored_bytes(element, shape).filter(|_| whole_rows)
     });
     let (Some(shape), Some(needs)) = (shape, needs) else {
-        return Err(Error::BadShape {
-            file: file.into(),
-            tensor: name,
-            shape: claimed,
-            element,
-        });
+        return Err(Error::BadShape { file: file.into(), tensor: name, shape: claimed, element });
     };
     if offset % alignment != 0 {
-        return Err(Error::Misaligned {
-            file: file.into(),
-            tensor: name,
-            offset,
-            alignment,
-        });
+        return Err(Error::Misaligned { file: file.into(), tensor: name, offset, alignment });
     }
-    let start = data_start
-        .checked_add(offset)
-        .and_then(|at| usize::try_from(at).ok());
+    let start = data_start.checked_add(offset).and_then(|at| usize::try_from(at).ok());
     let span = start.and_then(|start| Some(start..start.checked_add(needs)?));
     match span.filter(|span| span.end <= end) {
-        Some(span) => Ok(TensorInfo {
-            name,
-            shape,
-            element,
-            file: file_index,
-            span,
-        }),
-        None => Err(Error::OutOfFile {
-            file: file.into(),
-            tensor: name,
-            end: end as u64,
-        }),
+        Some(span) => Ok(TensorInfo { name, shape, element, file: file_index, span }),
+        None => Err(Error::OutOfFile { file: file.into(), tensor: name, end: end as u64 }),
     }
 }
 
@@ -273,11 +214,7 @@ fn check_overlaps(file: &Path, tensors: &[TensorInfo]) -> Result<(), Error> {
     let mut before: Option<&TensorInfo> = None;
     for tensor in tensors.iter().filter(|tensor| !tensor.span.is_empty()) {
         if let Some(before) = before.filter(|before| before.span.end > tensor.span.start) {
-            return Err(Error::Overlap {
-                file: file.into(),
-                first: before.name.clone(),
-                second: tensor.name.clone(),
-            });
+            return Err(Error::Overlap { file: file.into(), first: before.name.clone(), second: tensor.name.clone() });
         }
         before = Some(tensor);
     }
@@ -351,11 +288,7 @@ impl<'a> Cursor<'a> {
         match self.array(place)? {
             [0] => Ok(false),
             [1] => Ok(true),
-            [value] => Err(Error::BadBool {
-                file: self.file.into(),
-                field: place.to_string(),
-                value,
-            }),
+            [value] => Err(Error::BadBool { file: self.file.into(), field: place.to_string(), value }),
         }
     }
 
@@ -364,10 +297,7 @@ impl<'a> Cursor<'a> {
         let bytes = self.take(length, place)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(Error::NotUtf8 {
-                file: self.file.into(),
-                field: place.to_string(),
-            }),
+            Err(_) => Err(Error::NotUtf8 { file: self.file.into(), field: place.to_string() }),
         }
     }
 
@@ -401,21 +331,12 @@ impl<'a> Cursor<'a> {
     fn check_count(&self, place: Place<'_>, count: u64, at_least: u64) -> Result<(), Error> {
         let left = self.left() as u64;
         if count > left / at_least {
-            return Err(Error::CountTooLarge {
-                file: self.file.into(),
-                field: place.to_string(),
-                count,
-                left,
-            });
+            return Err(Error::CountTooLarge { file: self.file.into(), field: place.to_string(), count, left });
         }
         Ok(())
     }
 
     fn unknown_type(&self, place: Place<'_>, id: u32) -> Error {
-        Error::UnknownValueType {
-            file: self.file.into(),
-            field: place.to_string(),
-            id,
-        }
+        Error::UnknownValueType { file: self.file.into(), field: place.to_string(), id }
     }
 }

@@ -69,26 +69,14 @@ pub fn optional<T>(value: Result<T, Error>) -> Result<Option<T>, Error> {
 impl GgufMetadata {
     /// # Errors
     /// A key that appears twice.
-    pub(crate) fn new(
-        file: &Path,
-        version: u32,
-        entries: Vec<(String, GgufValue)>,
-    ) -> Result<GgufMetadata, Error> {
+    pub(crate) fn new(file: &Path, version: u32, entries: Vec<(String, GgufValue)>) -> Result<GgufMetadata, Error> {
         let mut index = HashMap::with_capacity(entries.len());
         for (position, (key, _)) in entries.iter().enumerate() {
             if index.insert(key.clone(), position).is_some() {
-                return Err(Error::DuplicateKey {
-                    file: file.into(),
-                    key: key.clone(),
-                });
+                return Err(Error::DuplicateKey { file: file.into(), key: key.clone() });
             }
         }
-        Ok(GgufMetadata {
-            file: file.into(),
-            version,
-            entries,
-            index,
-        })
+        Ok(GgufMetadata { file: file.into(), version, entries, index })
     }
 
     /// The file that holds it (of a split set, the first).
@@ -199,27 +187,17 @@ impl GgufMetadata {
     pub fn f32s(&self, key: &str) -> Result<Vec<f32>, Error> {
         match self.value(key)? {
             GgufValue::Array(GgufArray::F32(items)) => Ok(items.clone()),
-            GgufValue::Array(GgufArray::F64(items)) => {
-                Ok(items.iter().map(|&x| x as f32).collect())
-            }
+            GgufValue::Array(GgufArray::F64(items)) => Ok(items.iter().map(|&x| x as f32).collect()),
             other => Err(self.wrong(key, "an array of floats", other)),
         }
     }
 
     fn value(&self, key: &str) -> Result<&GgufValue, Error> {
-        self.get(key).ok_or_else(|| Error::MissingKey {
-            file: self.file.clone(),
-            key: key.to_owned(),
-        })
+        self.get(key).ok_or_else(|| Error::MissingKey { file: self.file.clone(), key: key.to_owned() })
     }
 
     fn wrong(&self, key: &str, expected: &'static str, found: &GgufValue) -> Error {
-        Error::WrongKeyType {
-            file: self.file.clone(),
-            key: key.to_owned(),
-            expected,
-            found: found.describe(),
-        }
+        Error::WrongKeyType { file: self.file.clone(), key: key.to_owned(), expected, found: found.describe() }
     }
 }
 
@@ -248,11 +226,7 @@ impl GgufValue {
             GgufValue::Array(array) => {
                 format!("an array of {} {} items", array.len(), array.item_type())
             }
-            integer => format!(
-                "the {} {}",
-                integer.type_name(),
-                integer.as_integer().unwrap_or_default()
-            ),
+            integer => format!("the {} {}", integer.type_name(), integer.as_integer().unwrap_or_default()),
         }
     }
 
@@ -353,9 +327,8 @@ impl GgufArray {
     }
 }
 
-const TYPE_NAMES: [&str; 13] = [
-    "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64",
-];
+const TYPE_NAMES: [&str; 13] =
+    ["u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"];
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
@@ -363,10 +336,7 @@ mod tests {
     use super::*;
 
     fn metadata(entries: Vec<(&str, GgufValue)>) -> Result<GgufMetadata, Error> {
-        let entries = entries
-            .into_iter()
-            .map(|(k, v)| (k.to_owned(), v))
-            .collect();
+        let entries = entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         GgufMetadata::new(Path::new("m.gguf"), 3, entries)
     }
 
@@ -392,11 +362,8 @@ mod tests {
 
     #[test]
     fn errors_name_file_key_and_types() {
-        let m = metadata(vec![
-            ("tokens", GgufValue::Array(GgufArray::F32(vec![1.0]))),
-            ("size", GgufValue::I32(-4)),
-        ])
-        .unwrap();
+        let m = metadata(vec![("tokens", GgufValue::Array(GgufArray::F32(vec![1.0]))), ("size", GgufValue::I32(-4))])
+            .unwrap();
         assert_eq!(
             m.strs("tokens").unwrap_err().to_string(),
             "m.gguf: the metadata key \"tokens\" should be an array of strings, but is an array of 1 f32 items"
@@ -405,10 +372,7 @@ mod tests {
             m.u64("size").unwrap_err().to_string(),
             "m.gguf: the metadata key \"size\" should be a whole number from 0 to 2^64 - 1, but is the i32 -4"
         );
-        assert_eq!(
-            m.str("name").unwrap_err().to_string(),
-            "m.gguf: the metadata key \"name\" is missing"
-        );
+        assert_eq!(m.str("name").unwrap_err().to_string(), "m.gguf: the metadata key \"name\" is missing");
         assert_eq!(optional(m.str("name")).unwrap(), None);
         assert!(optional(m.str("size")).is_err());
     }

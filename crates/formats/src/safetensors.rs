@@ -30,20 +30,11 @@ pub(crate) fn parse(
     bytes: &[u8],
 ) -> Result<(BTreeMap<String, String>, Vec<TensorInfo>), Error> {
     let (header, data_start) = split_header(file, bytes)?;
-    let header: Header = serde_json::from_slice(header).map_err(|source| Error::BadJson {
-        file: file.into(),
-        source,
-    })?;
+    let header: Header =
+        serde_json::from_slice(header).map_err(|source| Error::BadJson { file: file.into(), source })?;
     let mut tensors = Vec::with_capacity(header.tensors.len());
     for (name, claim) in header.tensors {
-        tensors.push(place(
-            file,
-            file_index,
-            name,
-            claim,
-            data_start,
-            bytes.len(),
-        )?);
+        tensors.push(place(file, file_index, name, claim, data_start, bytes.len())?);
     }
     tensors.sort_by_key(|tensor| (tensor.span.start, tensor.span.end));
     check_cover(file, &tensors, data_start, bytes.len())?;
@@ -65,13 +56,8 @@ pub(crate) fn parse_index(file: &Path, json: &[u8]) -> Result<Index, Error> {
     struct Raw {
         weight_map: UniqueMap<String>,
     }
-    let raw: Raw = serde_json::from_slice(json).map_err(|source| Error::BadJson {
-        file: file.into(),
-        source,
-    })?;
-    Ok(Index {
-        weight_map: raw.weight_map.0,
-    })
+    let raw: Raw = serde_json::from_slice(json).map_err(|source| Error::BadJson { file: file.into(), source })?;
+    Ok(Index { weight_map: raw.weight_map.0 })
 }
 
 /// The JSON and where the data begins.
@@ -88,11 +74,7 @@ fn split_header<'a>(file: &Path, bytes: &'a [u8]) -> Result<(&'a [u8], usize), E
     };
     let length = u64::from_le_bytes(*length);
     if length > MAX_HEADER_BYTES {
-        return Err(Error::HeaderTooLong {
-            file: file.into(),
-            claimed: length,
-            limit: MAX_HEADER_BYTES,
-        });
+        return Err(Error::HeaderTooLong { file: file.into(), claimed: length, limit: MAX_HEADER_BYTES });
     }
     match rest.get(..length as usize) {
         Some(header) => Ok((header, 8 + header.len())),
@@ -129,26 +111,19 @@ impl<'de> Deserialize<'de> for Header {
                 let mut seen = std::collections::HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if !seen.insert(name.clone()) {
-                        return Err(A::Error::custom(format_args!(
-                            "the name {name:?} appears twice"
-                        )));
+                        return Err(A::Error::custom(format_args!("the name {name:?} appears twice")));
                     }
-                    let in_entry =
-                        |error: A::Error| A::Error::custom(format_args!("in {name:?}: {error}"));
+                    let in_entry = |error: A::Error| A::Error::custom(format_args!("in {name:?}: {error}"));
                     if name == METADATA_KEY {
                         // Writers that have nothing to say leave null.
-                        let pairs: Option<UniqueMap<String>> =
-                            map.next_value().map_err(in_entry)?;
+                        let pairs: Option<UniqueMap<String>> = map.next_value().map_err(in_entry)?;
                         metadata = pairs.map(|pairs| pairs.0.into_iter().collect());
                     } else {
                         let claim = map.next_value().map_err(in_entry)?;
                         tensors.push((name, claim));
                     }
                 }
-                Ok(Header {
-                    metadata: metadata.unwrap_or_default(),
-                    tensors,
-                })
+                Ok(Header { metadata: metadata.unwrap_or_default(), tensors })
             }
         }
         deserializer.deserialize_map(HeaderVisitor)
@@ -173,9 +148,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for UniqueMap<T> {
                 let mut seen = std::collections::HashSet::new();
                 while let Some((name, value)) = map.next_entry::<String, T>()? {
                     if !seen.insert(name.clone()) {
-                        return Err(A::Error::custom(format_args!(
-                            "the name {name:?} appears twice"
-                        )));
+                        return Err(A::Error::custom(format_args!("the name {name:?} appears twice")));
                     }
                     entries.push((name, value));
                 }
@@ -196,44 +169,24 @@ fn place(
     end: usize,
 ) -> Result<TensorInfo, Error> {
     let Some(element) = ElementType::from_safetensors_name(&claim.dtype) else {
-        return Err(Error::UnknownElement {
-            file: file.into(),
-            tensor: name,
-            element: format!("{:?}", claim.dtype),
-        });
+        return Err(Error::UnknownElement { file: file.into(), tensor: name, element: format!("{:?}", claim.dtype) });
     };
     let sizes = claim.shape.iter().map(|&size| usize::try_from(size).ok());
     let shape: Option<Vec<usize>> = sizes.collect();
-    let needs = shape
-        .as_deref()
-        .and_then(|shape| stored_bytes(element, shape));
+    let needs = shape.as_deref().and_then(|shape| stored_bytes(element, shape));
     let (Some(shape), Some(needs)) = (shape, needs) else {
-        return Err(Error::BadShape {
-            file: file.into(),
-            tensor: name,
-            shape: claim.shape,
-            element,
-        });
+        return Err(Error::BadShape { file: file.into(), tensor: name, shape: claim.shape, element });
     };
     let [begin, stop] = claim.data_offsets;
     let data_bytes = (end - data_start) as u64;
     if stop > data_bytes || begin > data_bytes {
-        return Err(Error::OutOfFile {
-            file: file.into(),
-            tensor: name,
-            end: end as u64,
-        });
+        return Err(Error::OutOfFile { file: file.into(), tensor: name, end: end as u64 });
     }
     // An end before the beginning is a span of nothing, which no stored number has; where the tensor is empty, the
     // order of the offsets still has to be right.
     let span = stop.saturating_sub(begin);
     if span != needs as u64 || stop < begin {
-        return Err(Error::SpanMismatch {
-            file: file.into(),
-            tensor: name,
-            span,
-            needs: needs as u64,
-        });
+        return Err(Error::SpanMismatch { file: file.into(), tensor: name, span, needs: needs as u64 });
     }
     Ok(TensorInfo {
         name,
@@ -245,16 +198,8 @@ fn place(
 }
 
 /// Every byte of the data belongs to exactly one of the tensors, which are sorted by position.
-fn check_cover(
-    file: &Path,
-    tensors: &[TensorInfo],
-    data_start: usize,
-    end: usize,
-) -> Result<(), Error> {
-    let gap = |from: usize, to: usize| Error::Gap {
-        file: file.into(),
-        bytes: from as u64..to as u64,
-    };
+fn check_cover(file: &Path, tensors: &[TensorInfo], data_start: usize, end: usize) -> Result<(), Error> {
+    let gap = |from: usize, to: usize| Error::Gap { file: file.into(), bytes: from as u64..to as u64 };
     let mut covered = data_start;
     for (index, tensor) in tensors.iter().enumerate() {
         if tensor.span.start > covered {

@@ -87,11 +87,7 @@ impl<'a> TensorView<'a> {
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let info = self.info;
         if !info.element.is_readable() {
-            return Err(Error::Unreadable {
-                file: self.file.into(),
-                tensor: info.name.clone(),
-                element: info.element,
-            });
+            return Err(Error::Unreadable { file: self.file.into(), tensor: info.name.clone(), element: info.element });
         }
         if rows.start > rows.end || rows.end > info.rows() {
             return Err(Error::RowsOutOfRange {
@@ -165,10 +161,7 @@ mod tests {
         assert_eq!(stored_bytes(ElementType::Q4_K, &[2, 256]), Some(288));
         assert_eq!(stored_bytes(ElementType::Q4_K, &[255]), None);
         assert_eq!(stored_bytes(ElementType::F64, &[usize::MAX]), None);
-        assert_eq!(
-            stored_bytes(ElementType::U8, &[usize::MAX, usize::MAX, 0]),
-            None
-        );
+        assert_eq!(stored_bytes(ElementType::U8, &[usize::MAX, usize::MAX, 0]), None);
         assert_eq!(stored_bytes(ElementType::U8, &[1 << 40, 1 << 40]), None);
     }
 }

@@ -31,11 +31,7 @@ pub struct TensorSpec {
 
 impl From<&TensorInfo> for TensorSpec {
     fn from(info: &TensorInfo) -> TensorSpec {
-        TensorSpec {
-            name: info.name.clone(),
-            shape: info.shape.clone(),
-            element: info.element,
-        }
+        TensorSpec { name: info.name.clone(), shape: info.shape.clone(), element: info.element }
     }
 }
 
@@ -84,11 +80,7 @@ pub fn safetensors(
 /// # Errors
 /// A type that GGUF does not have, more than 4 dimensions, rows that are no whole number of blocks, a name or a key
 /// twice, an alignment that is no power of two, or a shape that no file can hold; the system refuses.
-pub fn gguf(
-    target: &Path,
-    metadata: &[(String, GgufValue)],
-    tensors: &[TensorSpec],
-) -> Result<TensorWriter, Error> {
+pub fn gguf(target: &Path, metadata: &[(String, GgufValue)], tensors: &[TensorSpec]) -> Result<TensorWriter, Error> {
     let alignment = gguf_alignment(target, metadata)?;
     let plan = plan(target, tensors, alignment as usize)?;
     let header = gguf_header(target, metadata, tensors, &plan, alignment)?;
@@ -111,9 +103,7 @@ impl TensorWriter {
                 got: arrived,
             });
         }
-        self.out
-            .write_all(bytes)
-            .map_err(|source| self.failed(source))?;
+        self.out.write_all(bytes).map_err(|source| self.failed(source))?;
         self.arrived = arrived;
         self.close_when_full()
     }
@@ -146,40 +136,21 @@ impl TensorWriter {
     /// # Errors
     /// A tensor has not been handed over; the system refuses. The target is as it was before.
     pub fn finish(mut self) -> Result<(), Error> {
-        while self
-            .tensors
-            .get(self.next)
-            .is_some_and(|planned| planned.bytes == 0)
-        {
+        while self.tensors.get(self.next).is_some_and(|planned| planned.bytes == 0) {
             self.next += 1;
         }
         if let Some(missing) = self.tensors.get(self.next) {
-            return Err(Error::Unfinished {
-                file: self.target.clone(),
-                tensor: missing.name.clone(),
-            });
+            return Err(Error::Unfinished { file: self.target.clone(), tensor: missing.name.clone() });
         }
-        let failed = |source| Error::Io {
-            file: self.target.clone(),
-            action: "write the file",
-            source,
-        };
-        let file = self
-            .out
-            .into_inner()
-            .map_err(|error| failed(error.into_error()))?;
+        let failed = |source| Error::Io { file: self.target.clone(), action: "write the file", source };
+        let file = self.out.into_inner().map_err(|error| failed(error.into_error()))?;
         file.as_file().sync_all().map_err(failed)?;
-        file.persist(&self.target)
-            .map_err(|error| failed(error.error))?;
+        file.persist(&self.target).map_err(|error| failed(error.error))?;
         Ok(())
     }
 
     fn begin(target: &Path, header: &[u8], tensors: Vec<Planned>) -> Result<TensorWriter, Error> {
-        let failed = |source| Error::Io {
-            file: target.into(),
-            action: "write the file",
-            source,
-        };
+        let failed = |source| Error::Io { file: target.into(), action: "write the file", source };
         let folder = match target.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -192,13 +163,7 @@ impl TensorWriter {
         let file: NamedTempFile<fs::File> = builder.tempfile_in(folder).map_err(failed)?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(header).map_err(failed)?;
-        Ok(TensorWriter {
-            target: target.into(),
-            out,
-            tensors,
-            next: 0,
-            arrived: 0,
-        })
+        Ok(TensorWriter { target: target.into(), out, tensors, next: 0, arrived: 0 })
     }
 
     /// The tensor that comes next, if it is this one. Tensors without bytes need not be handed over.
@@ -214,9 +179,7 @@ impl TensorWriter {
             other => Err(Error::OutOfOrder {
                 file: self.target.clone(),
                 got: tensor.to_owned(),
-                expected: other.map_or("none left".to_owned(), |planned| {
-                    format!("{:?}", planned.name)
-                }),
+                expected: other.map_or("none left".to_owned(), |planned| format!("{:?}", planned.name)),
             }),
         }
     }
@@ -227,20 +190,14 @@ impl TensorWriter {
             return Ok(());
         }
         let zeros = std::iter::repeat_n(0, planned.padding).collect::<Vec<u8>>();
-        self.out
-            .write_all(&zeros)
-            .map_err(|source| self.failed(source))?;
+        self.out.write_all(&zeros).map_err(|source| self.failed(source))?;
         self.next += 1;
         self.arrived = 0;
         Ok(())
     }
 
     fn failed(&self, source: std::io::Error) -> Error {
-        Error::Io {
-            file: self.target.clone(),
-            action: "write the file",
-            source,
-        }
+        Error::Io { file: self.target.clone(), action: "write the file", source }
     }
 }
 
@@ -251,10 +208,7 @@ fn plan(target: &Path, tensors: &[TensorSpec], alignment: usize) -> Result<Vec<P
     let mut planned = Vec::with_capacity(tensors.len());
     for spec in tensors {
         if !names.insert(spec.name.as_str()) {
-            return Err(Error::DuplicateTensor {
-                file: target.into(),
-                tensor: spec.name.clone(),
-            });
+            return Err(Error::DuplicateTensor { file: target.into(), tensor: spec.name.clone() });
         }
         let bytes = stored_bytes(spec.element, &spec.shape);
         let padded = bytes.and_then(|bytes| bytes.checked_next_multiple_of(alignment));
@@ -263,12 +217,7 @@ fn plan(target: &Path, tensors: &[TensorSpec], alignment: usize) -> Result<Vec<P
             return Err(bad_shape(target, spec));
         };
         total = grown;
-        planned.push(Planned {
-            name: spec.name.clone(),
-            element: spec.element,
-            bytes,
-            padding: padded - bytes,
-        });
+        planned.push(Planned { name: spec.name.clone(), element: spec.element, bytes, padding: padded - bytes });
     }
     Ok(planned)
 }
@@ -281,10 +230,7 @@ fn safetensors_header(
 ) -> Result<Vec<u8>, Error> {
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
-        header.insert(
-            safetensors::METADATA_KEY.to_owned(),
-            serde_json::json!(metadata),
-        );
+        header.insert(safetensors::METADATA_KEY.to_owned(), serde_json::json!(metadata));
     }
     let mut begin = 0;
     for (spec, planned) in tensors.iter().zip(plan) {
@@ -300,8 +246,7 @@ fn safetensors_header(
             return Err(unwritable(format!("safetensors has no {}", spec.element)));
         };
         let end = begin + planned.bytes;
-        let entry =
-            serde_json::json!({"dtype": dtype, "shape": spec.shape, "data_offsets": [begin, end]});
+        let entry = serde_json::json!({"dtype": dtype, "shape": spec.shape, "data_offsets": [begin, end]});
         header.insert(spec.name.clone(), entry);
         begin = end;
     }
@@ -333,10 +278,7 @@ fn gguf_alignment(target: &Path, metadata: &[(String, GgufValue)]) -> Result<u64
         }
     };
     if !gguf::is_alignment(alignment) {
-        return Err(Error::BadAlignment {
-            file: target.into(),
-            alignment,
-        });
+        return Err(Error::BadAlignment { file: target.into(), alignment });
     }
     Ok(alignment)
 }
@@ -355,10 +297,7 @@ fn gguf_header(
     let mut keys = HashSet::new();
     for (key, value) in metadata {
         if !keys.insert(key) {
-            return Err(Error::DuplicateKey {
-                file: target.into(),
-                key: key.clone(),
-            });
+            return Err(Error::DuplicateKey { file: target.into(), key: key.clone() });
         }
         if let GgufValue::Array(array) = value
             && array.depth() > gguf::MAX_ARRAY_DEPTH
@@ -382,12 +321,7 @@ fn gguf_header(
     Ok(bytes)
 }
 
-fn put_tensor_info(
-    bytes: &mut Vec<u8>,
-    target: &Path,
-    spec: &TensorSpec,
-    offset: u64,
-) -> Result<(), Error> {
+fn put_tensor_info(bytes: &mut Vec<u8>, target: &Path, spec: &TensorSpec, offset: u64) -> Result<(), Error> {
     let Some(id) = spec.element.gguf_id() else {
         return Err(Error::Unwritable {
             file: target.into(),

@@ -108,8 +108,8 @@ fn apply(f: Activation, x: &[f32], mut put: impl FnMut(usize, f32)) {
 fn normal_cdf(x: f32) -> f32 {
     let z = f64::from(x.abs()) * std::f64::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let poly = t
-        * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let poly =
+        t * (0.254_829_592 + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
     let tail = 0.5 * poly * (-z * z).exp();
     (if x < 0.0 { tail } else { 1.0 - tail }) as f32
 }

@@ -266,7 +266,11 @@ impl Target {
 }
 
 /// Blocks of queries with the keys that they see: (first row, rows, first key, end of keys).
-fn blocks<'a>(shape: &'a Shape, rows: &'a Rows, stored_from: usize) -> impl Iterator<Item = (usize, usize, usize, usize)> + 'a {
+fn blocks<'a>(
+    shape: &'a Shape,
+    rows: &'a Rows,
+    stored_from: usize,
+) -> impl Iterator<Item = (usize, usize, usize, usize)> + 'a {
     (0..rows.len).step_by(BLOCK).map(move |row| {
         let count = BLOCK.min(rows.len - row);
         let first = rows.position + row;
@@ -299,7 +303,13 @@ fn forward_head(
         matmul(left, kv.keys_view(from, to), Start::Zero, &mut scores, keys, Threads::One);
         for (r, line) in scores.chunks_exact_mut(keys).enumerate() {
             let position = rows.position + row + r;
-            softmax_visible(line, shape.first_visible(position).max(from) - from, position + 1 - from, shape.scale, shape.soft_cap);
+            softmax_visible(
+                line,
+                shape.first_visible(position).max(from) - from,
+                position + 1 - from,
+                shape.scale,
+                shape.soft_cap,
+            );
         }
         if let Some(sink) = sink {
             sink(&Pattern {
@@ -367,11 +377,8 @@ pub fn backward(
     dk: &mut [f32],
     dv: &mut [f32],
 ) {
-    let (dq, dk, dv) = (
-        Target(dq.as_mut_ptr(), dq.len()),
-        Target(dk.as_mut_ptr(), dk.len()),
-        Target(dv.as_mut_ptr(), dv.len()),
-    );
+    let (dq, dk, dv) =
+        (Target(dq.as_mut_ptr(), dq.len()), Target(dk.as_mut_ptr(), dk.len()), Target(dv.as_mut_ptr(), dv.len()));
     (0..sequences.len() * shape.kv_heads).into_par_iter().for_each(|task| {
         let (sequence, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
         backward_kv_head(shape, &sequences[sequence], kv_head, q, k, v, dout, dq, dk, dv);
@@ -415,7 +422,13 @@ fn backward_kv_head(
             let raw = shape.soft_cap.map(|_| p.clone());
             for (r, line) in p.chunks_exact_mut(keys).enumerate() {
                 let position = row + r;
-                softmax_visible(line, shape.first_visible(position).max(from) - from, position + 1 - from, shape.scale, shape.soft_cap);
+                softmax_visible(
+                    line,
+                    shape.first_visible(position).max(from) - from,
+                    position + 1 - from,
+                    shape.scale,
+                    shape.soft_cap,
+                );
             }
 
             // dV += Pᵀ dO

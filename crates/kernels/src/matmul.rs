@@ -299,15 +299,7 @@ impl Product<'_> {
 
     /// Writes the start values of one tile.
     #[expect(unsafe_code, reason = "the inner loop works on pointers")]
-    unsafe fn start_tile(
-        &self,
-        c: *mut f32,
-        tile: *mut f32,
-        stride: usize,
-        rows: usize,
-        first: usize,
-        columns: usize,
-    ) {
+    unsafe fn start_tile(&self, c: *mut f32, tile: *mut f32, stride: usize, rows: usize, first: usize, columns: usize) {
         // SAFETY: the caller gives a tile of `rows` rows of at least `columns` values at both places.
         unsafe {
             match self.start {

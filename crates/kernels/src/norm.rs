@@ -21,7 +21,15 @@ pub enum Kind {
 const PARALLEL_FROM: usize = 1 << 15;
 
 /// Normalises the rows of `x`, `[rows, d]`, into `out`. `weight` and `bias` are `[d]`; `None` is 1 and 0.
-pub fn forward(kind: Kind, x: &[f32], d: usize, weight: Option<&[f32]>, bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+pub fn forward(
+    kind: Kind,
+    x: &[f32],
+    d: usize,
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    eps: f32,
+    out: &mut [f32],
+) {
     assert!(x.len() == out.len() && x.len().is_multiple_of(d.max(1)), "rows of {d}");
     let row = |(x, out): (&[f32], &mut [f32])| forward_row(kind, x, weight, bias, eps, out);
     if x.len() < PARALLEL_FROM {

@@ -31,8 +31,11 @@ impl Angles {
     #[must_use]
     pub fn new(positions: &[u32], inverse_frequencies: &[f32], magnitude: f32) -> Self {
         let pairs = inverse_frequencies.len();
-        let mut angles =
-            Self { pairs, cos: Vec::with_capacity(positions.len() * pairs), sin: Vec::with_capacity(positions.len() * pairs) };
+        let mut angles = Self {
+            pairs,
+            cos: Vec::with_capacity(positions.len() * pairs),
+            sin: Vec::with_capacity(positions.len() * pairs),
+        };
         for &position in positions {
             for &frequency in inverse_frequencies {
                 let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
@@ -50,7 +53,8 @@ impl Angles {
         if pairs == 0 {
             return;
         }
-        let rows = x.par_chunks_exact_mut(width).zip(self.cos.par_chunks_exact(pairs)).zip(self.sin.par_chunks_exact(pairs));
+        let rows =
+            x.par_chunks_exact_mut(width).zip(self.cos.par_chunks_exact(pairs)).zip(self.sin.par_chunks_exact(pairs));
         rows.with_min_len(64).for_each(|((row, cos), sin)| {
             for head in row.chunks_exact_mut(head_dim) {
                 let (first, second) = head.split_at_mut(pairs);

@@ -104,9 +104,7 @@ impl Error {
             Self::Measure(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Record { .. } => Some("each line is one JSON object; `--field` names the field with the text".into()),
-            Self::UnknownData { .. } => {
-                Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into())
-            }
+            Self::UnknownData { .. } => Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into()),
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),
             _ => None,

@@ -201,7 +201,11 @@ pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, 
         element_types: opened
             .element_types()
             .into_iter()
-            .map(|(element, tensors, bytes)| ElementCount { element: element.to_string(), tensors, bytes: bytes as u64 })
+            .map(|(element, tensors, bytes)| ElementCount {
+                element: element.to_string(),
+                tensors,
+                bytes: bytes as u64,
+            })
             .collect(),
         tokenizer,
         chat_template: opened.chat_template()?.map(|template| template.source().to_owned()),

@@ -95,8 +95,8 @@ pub fn texts() -> &'static [SampleText] {
     static TEXTS: OnceLock<Vec<SampleText>> = OnceLock::new();
     TEXTS.get_or_init(|| {
         // The manifest is part of the program; a test reads every field of it.
-        let manifest: Manifest = serde_json::from_str(include_str!("../sample/manifest.json"))
-            .unwrap_or(Manifest { texts: Vec::new() });
+        let manifest: Manifest =
+            serde_json::from_str(include_str!("../sample/manifest.json")).unwrap_or(Manifest { texts: Vec::new() });
         let text = |file: &str| FILES.iter().find(|(name, _)| *name == file).map_or("", |(_, text)| *text);
         manifest.texts.into_iter().map(|entry| SampleText { text: text(&entry.file), ..entry }).collect()
     })
@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn it_spans_languages_scripts_and_kinds() {
-        let count = |f: &dyn Fn(&SampleText) -> String| texts().iter().map(f).collect::<std::collections::BTreeSet<_>>().len();
+        let count =
+            |f: &dyn Fn(&SampleText) -> String| texts().iter().map(f).collect::<std::collections::BTreeSet<_>>().len();
         assert!(count(&|t| t.language.clone()) >= 14);
         assert!(count(&|t| t.script.clone()) >= 8);
         assert_eq!(count(&|t| format!("{:?}", t.kind)), 4);

@@ -154,12 +154,14 @@ impl Plan {
             return Err(Error::Spec {
                 field: "--layers",
                 problem: format!("there is no layer {layer}"),
-                hint: Some(format!("the model has layers 0 to {}, and hidden state {last} after the final norm", last - 1)),
+                hint: Some(format!(
+                    "the model has layers 0 to {}, and hidden state {last} after the final norm",
+                    last - 1
+                )),
             });
         }
-        let experts: Vec<Option<usize>> = (decoder.layers.iter())
-            .map(|layer| layer.feed_forward.experts().map(|experts| experts.count))
-            .collect();
+        let experts: Vec<Option<usize>> =
+            (decoder.layers.iter()).map(|layer| layer.feed_forward.experts().map(|experts| experts.count)).collect();
         if spec.take.contains(&TraceSite::RouterLogits) && experts.iter().all(Option::is_none) {
             return Err(Error::Spec {
                 field: "--take",
@@ -186,7 +188,10 @@ impl Plan {
         let mut tensors = vec![("input_ids".to_owned(), vec![tokens], ElementType::I64)];
         for layer in 0..=last {
             if plan.saves(TraceSite::HiddenStates, layer) {
-                tensors.push((format!("hidden_states.{layer}"), vec![rows, decoder.hidden_size], ElementType::F32));
+                // OPT 350M projects its last state to the width of its embedding.
+                let projected = decoder.embedding.projected_from.filter(|_| layer == last);
+                let width = projected.unwrap_or(decoder.hidden_size);
+                tensors.push((format!("hidden_states.{layer}"), vec![rows, width], ElementType::F32));
             }
             if layer < last && plan.saves(TraceSite::Attentions, layer) {
                 tensors.push((format!("attentions.{layer}"), vec![plan.heads[layer], rows, tokens], ElementType::F32));

@@ -22,13 +22,10 @@ use crate::error::MeasureError;
 use crate::measured::{Number, Reason};
 
 pub use compare::{
-    HISTOGRAM_BINS, HeadComparison, HeadDistribution, HeadGrid, LayerMean, compare_heads,
-    head_distribution, layer_means,
+    HISTOGRAM_BINS, HeadComparison, HeadDistribution, HeadGrid, LayerMean, compare_heads, head_distribution,
+    layer_means,
 };
-pub use spans::{
-    CONTROL_SPANS, ControlKind, KeyWindow, SpanBaseline, SpanPlan, is_excluded_token,
-    tokens_in_range,
-};
+pub use spans::{CONTROL_SPANS, ControlKind, KeyWindow, SpanBaseline, SpanPlan, is_excluded_token, tokens_in_range};
 
 /// Row sums up to 1 plus this are rounding of half-precision weights.
 const ROW_SUM_TOLERANCE: f64 = 1e-2;
@@ -100,51 +97,24 @@ impl<'plan> HeadAttention<'plan> {
     /// # Errors
     /// A shape that does not fit, rows out of order, weights that are negative, not finite or sum to more
     /// than 1, or weight on a later key. The rows before the wrong one stay added.
-    pub fn add_rows(
-        &mut self,
-        first_query: usize,
-        keys: usize,
-        probabilities: &[f32],
-    ) -> Result<(), MeasureError> {
+    pub fn add_rows(&mut self, first_query: usize, keys: usize, probabilities: &[f32]) -> Result<(), MeasureError> {
         let what = "attention rows";
         if keys == 0 || keys > self.plan.tokens() {
-            return Err(MeasureError::Dimensions {
-                what,
-                rows: self.plan.tokens(),
-                columns: keys,
-            });
+            return Err(MeasureError::Dimensions { what, rows: self.plan.tokens(), columns: keys });
         }
         if !probabilities.len().is_multiple_of(keys) {
             let expected = probabilities.len().next_multiple_of(keys);
-            return Err(MeasureError::Shape {
-                what,
-                expected,
-                found: probabilities.len(),
-            });
+            return Err(MeasureError::Shape { what, expected, found: probabilities.len() });
         }
         let rows = probabilities.len() / keys;
         if first_query != self.rows || rows > self.plan.tokens() - self.rows {
-            let found = if first_query == self.rows {
-                first_query + rows
-            } else {
-                first_query
-            };
-            return Err(MeasureError::RowOrder {
-                expected: self.rows,
-                found,
-                tokens: self.plan.tokens(),
-            });
+            let found = if first_query == self.rows { first_query + rows } else { first_query };
+            return Err(MeasureError::RowOrder { expected: self.rows, found, tokens: self.plan.tokens() });
         }
         if keys < first_query + rows {
-            return Err(MeasureError::Dimensions {
-                what,
-                rows: first_query + rows,
-                columns: keys,
-            });
+            return Err(MeasureError::Dimensions { what, rows: first_query + rows, columns: keys });
         }
-        probabilities
-            .chunks_exact(keys)
-            .try_for_each(|row| self.add_row(row))
+        probabilities.chunks_exact(keys).try_for_each(|row| self.add_row(row))
     }
 
     /// Attention received by each key, summed over queries: `[tokens]`.
@@ -159,23 +129,15 @@ impl<'plan> HeadAttention<'plan> {
     pub fn report(&self) -> Result<HeadReport, MeasureError> {
         let tokens = self.plan.tokens();
         if self.rows != tokens {
-            return Err(MeasureError::RowOrder {
-                expected: self.rows,
-                found: tokens,
-                tokens,
-            });
+            return Err(MeasureError::RowOrder { expected: self.rows, found: tokens, tokens });
         }
         let total: f64 = self.column_sums.iter().sum();
         let first = self.column_sums.first().copied().unwrap_or(0.0);
         let sink_share = Number::ratio(first, total, Reason::NoTokens);
         Ok(HeadReport {
             sink_share,
-            sink_lift: sink_share.zip(self.plan.uniform_sink_share(), |share, uniform| {
-                share / uniform
-            }),
-            spans: (0..self.plan.spans().len())
-                .map(|span| self.span_share(span, total))
-                .collect(),
+            sink_lift: sink_share.zip(self.plan.uniform_sink_share(), |share, uniform| share / uniform),
+            spans: (0..self.plan.spans().len()).map(|span| self.span_share(span, total)).collect(),
         })
     }
 
@@ -186,29 +148,16 @@ impl<'plan> HeadAttention<'plan> {
         // leave rounding where there is nothing.
         let (sum, kept) = row_masses(visible, self.plan.keep_weights());
         // Folds without an early end vectorise; the search for the culprit is for the error only.
-        if visible
-            .iter()
-            .fold(false, |any, &weight| any | (weight < 0.0))
-        {
+        if visible.iter().fold(false, |any, &weight| any | (weight < 0.0)) {
             let negative = visible.iter().copied().fold(0.0, f32::min);
-            return Err(MeasureError::NotProbabilities {
-                query,
-                found: f64::from(negative),
-            });
+            return Err(MeasureError::NotProbabilities { query, found: f64::from(negative) });
         }
         if sum.is_nan() || sum > 1.0 + ROW_SUM_TOLERANCE {
             return Err(MeasureError::NotProbabilities { query, found: sum });
         }
-        if later
-            .iter()
-            .fold(false, |any, &weight| any | (weight != 0.0))
-        {
+        if later.iter().fold(false, |any, &weight| any | (weight != 0.0)) {
             let at = later.iter().position(|&weight| weight != 0.0).unwrap_or(0);
-            return Err(MeasureError::NotCausal {
-                query,
-                key: query + 1 + at,
-                weight: later[at],
-            });
+            return Err(MeasureError::NotCausal { query, key: query + 1 + at, weight: later[at] });
         }
 
         for (sum, &weight) in self.column_sums.iter_mut().zip(visible) {
@@ -230,28 +179,17 @@ impl<'plan> HeadAttention<'plan> {
         let positions = &self.plan.spans()[span];
         let baseline = &self.plan.baselines()[span];
         let mass = self.mass(positions);
-        let kept: f64 = self
-            .column_sums
-            .iter()
-            .zip(self.plan.keep_weights())
-            .map(|(&sum, &keep)| sum * keep)
-            .sum();
+        let kept: f64 = self.column_sums.iter().zip(self.plan.keep_weights()).map(|(&sum, &keep)| sum * keep).sum();
         let share = Number::ratio(mass, kept, Reason::AllMassExcluded);
-        let renormalised_share = Number::ratio(
-            self.renormalised_sums[span],
-            self.usable_rows as f64,
-            Reason::AllMassExcluded,
-        );
+        let renormalised_share =
+            Number::ratio(self.renormalised_sums[span], self.usable_rows as f64, Reason::AllMassExcluded);
         SpanShare {
             share,
             raw_share: Number::ratio(mass, total, Reason::NoTokens),
             renormalised_share,
             usable_rows: self.usable_rows,
             lift: share.zip(baseline.share, |share, uniform| share / uniform),
-            renormalised_lift: renormalised_share
-                .zip(baseline.renormalised_share, |share, uniform| {
-                    share / uniform
-                }),
+            renormalised_lift: renormalised_share.zip(baseline.renormalised_share, |share, uniform| share / uniform),
             control_percentile: match share {
                 Number::Value(_) => self.control_percentile(span, mass),
                 undefined => undefined,
@@ -280,10 +218,7 @@ impl<'plan> HeadAttention<'plan> {
     }
 
     fn mass(&self, positions: &[usize]) -> f64 {
-        positions
-            .iter()
-            .map(|&position| self.column_sums[position])
-            .sum()
+        positions.iter().map(|&position| self.column_sums[position]).sum()
     }
 }
 

@@ -34,9 +34,7 @@ pub enum MeasureError {
         value: f32,
     },
     /// D, the number of columns to keep, is 0 or above min(N, d).
-    #[error(
-        "columns kept: {kept} is outside 1..={limit} (the smaller of {rows} tokens and {width} features)"
-    )]
+    #[error("columns kept: {kept} is outside 1..={limit} (the smaller of {rows} tokens and {width} features)")]
     KeptColumns {
         /// D as given.
         kept: usize,
@@ -206,18 +204,10 @@ impl MeasureError {
             }
             Self::KeptColumns { .. } => "leave D out to keep min(tokens, width) columns",
             Self::MixedWidths { .. } => "average the windows of one model and one layer only",
-            Self::Loss { .. } => {
-                "take losses from a log-softmax; a softmax followed by a logarithm underflows"
-            }
-            Self::EmptySpan { .. } => {
-                "check that the span's text occurs in the text that the model read"
-            }
-            Self::SpanOutsideText { .. } => {
-                "the text was cut; move the span forward or allow more tokens"
-            }
-            Self::SpanExcluded { .. } => {
-                "leave punctuation and the start token out of the span, or exclude nothing"
-            }
+            Self::Loss { .. } => "take losses from a log-softmax; a softmax followed by a logarithm underflows",
+            Self::EmptySpan { .. } => "check that the span's text occurs in the text that the model read",
+            Self::SpanOutsideText { .. } => "the text was cut; move the span forward or allow more tokens",
+            Self::SpanExcluded { .. } => "leave punctuation and the start token out of the span, or exclude nothing",
             Self::NotProbabilities { .. } => "pass the weights after the softmax",
             Self::HeadGrids { .. } => "compare the distributions of the two models instead",
             Self::Checkpoint { .. } => "give the losses from step 0 on, with rising steps",

@@ -9,10 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(
     into = "Written<T>",
     try_from = "Written<T>",
-    bound(
-        serialize = "T: Clone + Serialize",
-        deserialize = "T: Deserialize<'de>"
-    )
+    bound(serialize = "T: Clone + Serialize", deserialize = "T: Deserialize<'de>")
 )]
 pub enum Measured<T> {
     /// The value.
@@ -150,11 +147,7 @@ impl Number {
 
 impl From<f64> for Number {
     fn from(value: f64) -> Self {
-        if value.is_finite() {
-            Self::Value(value)
-        } else {
-            Self::Undefined(Reason::Overflow)
-        }
+        if value.is_finite() { Self::Value(value) } else { Self::Undefined(Reason::Overflow) }
     }
 }
 
@@ -169,14 +162,8 @@ struct Written<T> {
 impl<T> From<Measured<T>> for Written<T> {
     fn from(measured: Measured<T>) -> Self {
         match measured {
-            Measured::Value(value) => Self {
-                value: Some(value),
-                reason: None,
-            },
-            Measured::Undefined(reason) => Self {
-                value: None,
-                reason: Some(reason),
-            },
+            Measured::Value(value) => Self { value: Some(value), reason: None },
+            Measured::Undefined(reason) => Self { value: None, reason: Some(reason) },
         }
     }
 }
@@ -199,15 +186,9 @@ mod tests {
 
     #[test]
     fn written_as_value_or_null_with_a_reason() -> Result<(), serde_json::Error> {
-        assert_eq!(
-            serde_json::to_string(&Number::from(0.5))?,
-            r#"{"value":0.5}"#
-        );
+        assert_eq!(serde_json::to_string(&Number::from(0.5))?, r#"{"value":0.5}"#);
         let undefined = Number::Undefined(Reason::OneToken);
-        assert_eq!(
-            serde_json::to_string(&undefined)?,
-            r#"{"value":null,"reason":"one_token"}"#
-        );
+        assert_eq!(serde_json::to_string(&undefined)?, r#"{"value":null,"reason":"one_token"}"#);
         for number in [Number::from(0.1 + 0.2), undefined] {
             let read: Number = serde_json::from_str(&serde_json::to_string(&number)?)?;
             assert_eq!(read, number);
@@ -219,19 +200,9 @@ mod tests {
     #[test]
     fn infinities_are_undefined() {
         assert_eq!(Number::from(f64::NAN), Number::Undefined(Reason::Overflow));
-        assert_eq!(
-            Number::from(800.0).map(f64::exp),
-            Number::Undefined(Reason::Overflow)
-        );
-        assert_eq!(
-            Number::ratio(1.0, 0.0, Reason::NoBytes),
-            Number::Undefined(Reason::NoBytes)
-        );
+        assert_eq!(Number::from(800.0).map(f64::exp), Number::Undefined(Reason::Overflow));
+        assert_eq!(Number::ratio(1.0, 0.0, Reason::NoBytes), Number::Undefined(Reason::NoBytes));
         let two = Number::from(2.0);
-        assert_eq!(
-            two.zip(Number::Undefined(Reason::Empty), f64::powf)
-                .reason(),
-            Some(Reason::Empty)
-        );
+        assert_eq!(two.zip(Number::Undefined(Reason::Empty), f64::powf).reason(), Some(Reason::Empty));
     }
 }

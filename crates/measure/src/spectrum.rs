@@ -22,8 +22,7 @@ use crate::error::MeasureError;
 use crate::measured::{Number, Reason};
 
 pub use dataset::{
-    DiffErank, MatrixEntropyVariants, SpectrumSummary, WindowMean, diff_erank,
-    matrix_entropy_variants, summarise,
+    DiffErank, MatrixEntropyVariants, SpectrumSummary, WindowMean, diff_erank, matrix_entropy_variants, summarise,
 };
 pub use null::{GAUSSIAN_DRAWS, NullCache};
 pub use rankme::{RANKME_EPSILON, rankme};
@@ -128,30 +127,15 @@ pub fn spectrum(
     }
     let columns = unit_rows::columns(states);
     let rows = columns.rows_used;
-    let shape = SpectrumShape {
-        states,
-        rows,
-        rows_dropped: states.tokens - rows,
-    };
+    let shape = SpectrumShape { states, rows, rows_dropped: states.tokens - rows };
     if let Some(reason) = too_few_rows(states.tokens, rows) {
         return Ok(undefined_spectrum(shape, options, reason));
     }
     let kept = kept_columns(options.kept_columns, rows, states.width)?;
     let against_null = |metric: Metric, value: Number| -> Result<AgainstNull, MeasureError> {
-        let null = nulls.get(null::Shape {
-            rows,
-            width: states.width,
-            kept,
-            metric,
-            seed: options.seed,
-        })?;
+        let null = nulls.get(null::Shape { rows, width: states.width, kept, metric, seed: options.seed })?;
         let corrected = value.zip(null.divisor(), |value, mean| value / mean);
-        Ok(AgainstNull {
-            value,
-            null_mean: null.mean,
-            null_sd: null.sd,
-            corrected,
-        })
+        Ok(AgainstNull { value, null_mean: null.mean, null_sd: null.sd, corrected })
     };
 
     let mut result = undefined_spectrum(shape, options, Reason::NotRequested);
@@ -164,8 +148,7 @@ pub fn spectrum(
     if options.metrics.contains(&Metric::MatrixEntropy) {
         let entropy = decomposition::entropy(&unit_rows::unit_rows(states))?;
         result.entropy_nats = Number::from(entropy);
-        result.matrix_entropy =
-            against_null(Metric::MatrixEntropy, matrix_entropy(entropy, states.width))?;
+        result.matrix_entropy = against_null(Metric::MatrixEntropy, matrix_entropy(entropy, states.width))?;
         result.erank = Number::from(entropy.exp());
         result.erank_per_width = result.erank.map(|erank| erank / states.width as f64);
     }
@@ -184,34 +167,18 @@ impl<'a> HiddenStates<'a> {
     /// Width 0, a length other than tokens × width, NaN or infinity (naming the token).
     pub fn new(values: &'a [f32], tokens: usize, width: usize) -> Result<Self, MeasureError> {
         const WHAT: &str = "hidden states";
-        let expected =
-            tokens
-                .checked_mul(width)
-                .filter(|_| width > 0)
-                .ok_or(MeasureError::Dimensions {
-                    what: WHAT,
-                    rows: tokens,
-                    columns: width,
-                })?;
+        let expected = tokens.checked_mul(width).filter(|_| width > 0).ok_or(MeasureError::Dimensions {
+            what: WHAT,
+            rows: tokens,
+            columns: width,
+        })?;
         if values.len() != expected {
-            return Err(MeasureError::Shape {
-                what: WHAT,
-                expected,
-                found: values.len(),
-            });
+            return Err(MeasureError::Shape { what: WHAT, expected, found: values.len() });
         }
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            return Err(MeasureError::NonFiniteState {
-                token: at / width,
-                feature: at % width,
-                value: values[at],
-            });
+            return Err(MeasureError::NonFiniteState { token: at / width, feature: at % width, value: values[at] });
         }
-        Ok(Self {
-            values,
-            tokens,
-            width,
-        })
+        Ok(Self { values, tokens, width })
     }
 
     /// Tokens, N before any is dropped.
@@ -233,32 +200,17 @@ impl<'a> HiddenStates<'a> {
 ///
 /// # Errors
 /// Width 0, or lengths that do not fit together.
-pub fn without_padding(
-    values: &[f32],
-    width: usize,
-    attention_mask: &[u8],
-) -> Result<Vec<f32>, MeasureError> {
+pub fn without_padding(values: &[f32], width: usize, attention_mask: &[u8]) -> Result<Vec<f32>, MeasureError> {
     const WHAT: &str = "hidden states with padding";
-    let expected = attention_mask
-        .len()
-        .checked_mul(width)
-        .filter(|_| width > 0)
-        .ok_or(MeasureError::Dimensions {
-            what: WHAT,
-            rows: attention_mask.len(),
-            columns: width,
-        })?;
+    let expected = attention_mask.len().checked_mul(width).filter(|_| width > 0).ok_or(MeasureError::Dimensions {
+        what: WHAT,
+        rows: attention_mask.len(),
+        columns: width,
+    })?;
     if values.len() != expected {
-        return Err(MeasureError::Shape {
-            what: WHAT,
-            expected,
-            found: values.len(),
-        });
+        return Err(MeasureError::Shape { what: WHAT, expected, found: values.len() });
     }
-    let kept = values
-        .chunks_exact(width)
-        .zip(attention_mask)
-        .filter(|&(_, &mask)| mask != 0);
+    let kept = values.chunks_exact(width).zip(attention_mask).filter(|&(_, &mask)| mask != 0);
     Ok(kept.flat_map(|(row, _)| row).copied().collect())
 }
 
@@ -266,11 +218,7 @@ impl Default for SpectrumOptions {
     /// All metrics, D = min(N, d), seed 0.
     fn default() -> Self {
         Self {
-            metrics: vec![
-                Metric::MatrixNuclearNorm,
-                Metric::MatrixEntropy,
-                Metric::NuclearNorm,
-            ],
+            metrics: vec![Metric::MatrixNuclearNorm, Metric::MatrixEntropy, Metric::NuclearNorm],
             kept_columns: KeptColumns::SmallerSide,
             seed: 0,
         }
@@ -280,22 +228,13 @@ impl Default for SpectrumOptions {
 impl AgainstNull {
     fn undefined(reason: Reason) -> Self {
         let number = Number::Undefined(reason);
-        Self {
-            value: number,
-            null_mean: number,
-            null_sd: number,
-            corrected: number,
-        }
+        Self { value: number, null_mean: number, null_sd: number, corrected: number }
     }
 }
 
 /// The sum of the `kept` largest column norms of Z, divided by its rows.
 fn matrix_nuclear_norm(columns: &unit_rows::Columns, kept: usize) -> Number {
-    let mut norms: Vec<f64> = columns
-        .squared_norms
-        .iter()
-        .map(|square| square.sqrt())
-        .collect();
+    let mut norms: Vec<f64> = columns.squared_norms.iter().map(|square| square.sqrt()).collect();
     if kept < norms.len() {
         norms.select_nth_unstable_by(kept, |a, b| b.total_cmp(a));
         norms.truncate(kept);
@@ -326,12 +265,7 @@ fn kept_columns(kept: KeptColumns, rows: usize, width: usize) -> Result<usize, M
 }
 
 fn kept_columns_error(kept: usize, rows: usize, width: usize) -> MeasureError {
-    MeasureError::KeptColumns {
-        kept,
-        limit: rows.min(width),
-        rows,
-        width,
-    }
+    MeasureError::KeptColumns { kept, limit: rows.min(width), rows, width }
 }
 
 struct SpectrumShape<'a> {
@@ -341,17 +275,9 @@ struct SpectrumShape<'a> {
 }
 
 /// Every requested metric undefined for `reason`, the others as not requested.
-fn undefined_spectrum(
-    shape: SpectrumShape<'_>,
-    options: &SpectrumOptions,
-    reason: Reason,
-) -> Spectrum {
+fn undefined_spectrum(shape: SpectrumShape<'_>, options: &SpectrumOptions, reason: Reason) -> Spectrum {
     let reason_of = |metric| {
-        if options.metrics.contains(&metric) {
-            reason
-        } else {
-            Reason::NotRequested
-        }
+        if options.metrics.contains(&metric) { reason } else { Reason::NotRequested }
     };
     let entropy = Number::Undefined(reason_of(Metric::MatrixEntropy));
     Spectrum {

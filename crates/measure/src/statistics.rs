@@ -24,30 +24,19 @@ pub fn bootstrap<const K: usize>(
     let full = statistics(&vec![1; units]);
     if units < 2 {
         let interval = Measured::Undefined(Reason::OneUnit);
-        return full.map(|value| Estimate {
-            value,
-            n: units,
-            interval,
-        });
+        return full.map(|value| Estimate { value, n: units, interval });
     }
     let resampled: Vec<[Number; K]> = (0..BOOTSTRAP_RESAMPLES as u64)
         .into_par_iter()
         .map(|resample| statistics(&draw_with_replacement(units, seed, resample)))
         .collect();
     std::array::from_fn(|k| {
-        let values = resampled
-            .iter()
-            .filter_map(|statistics| statistics[k].value())
-            .collect();
+        let values = resampled.iter().filter_map(|statistics| statistics[k].value()).collect();
         let interval = match full[k] {
             Measured::Value(_) => percentile_interval(values),
             Measured::Undefined(reason) => Measured::Undefined(reason),
         };
-        Estimate {
-            value: full[k],
-            n: units,
-            interval,
-        }
+        Estimate { value: full[k], n: units, interval }
     })
 }
 
@@ -55,11 +44,7 @@ pub fn bootstrap<const K: usize>(
 pub fn bootstrap_mean(values: &[Number], seed: u64) -> Estimate {
     let defined: Vec<f64> = values.iter().filter_map(|number| number.value()).collect();
     let [estimate] = bootstrap(defined.len(), seed, |drawn| {
-        let sum: f64 = defined
-            .iter()
-            .zip(drawn)
-            .map(|(value, &times)| value * f64::from(times))
-            .sum();
+        let sum: f64 = defined.iter().zip(drawn).map(|(value, &times)| value * f64::from(times)).sum();
         [Number::ratio(sum, defined.len() as f64, Reason::Empty)]
     });
     estimate
@@ -160,11 +145,9 @@ fn percentile_interval(mut values: Vec<f64>) -> Measured<Interval> {
     }
     values.sort_by(f64::total_cmp);
     match (percentile(&values, 0.025), percentile(&values, 0.975)) {
-        (Measured::Value(low), Measured::Value(high)) => Measured::Value(Interval {
-            low,
-            high,
-            resamples: values.len(),
-        }),
+        (Measured::Value(low), Measured::Value(high)) => {
+            Measured::Value(Interval { low, high, resamples: values.len() })
+        }
         _ => Measured::Undefined(Reason::TooFewResamples),
     }
 }
@@ -172,21 +155,12 @@ fn percentile_interval(mut values: Vec<f64>) -> Measured<Interval> {
 fn standardised_moment(values: &[f64], order: i32) -> Number {
     // Compared before the mean is taken: its rounding would leave a spread of 1e-17 behind.
     if values.windows(2).all(|pair| pair[0] == pair[1]) {
-        return Measured::Undefined(if values.is_empty() {
-            Reason::Empty
-        } else {
-            Reason::Constant
-        });
+        return Measured::Undefined(if values.is_empty() { Reason::Empty } else { Reason::Constant });
     }
     let moment = |centre: f64, order: i32| {
-        values
-            .iter()
-            .map(|value| (value - centre).powi(order))
-            .sum::<f64>()
-            / values.len() as f64
+        values.iter().map(|value| (value - centre).powi(order)).sum::<f64>() / values.len() as f64
     };
-    mean(values)
-        .map(|centre| moment(centre, order) / moment(centre, 2).powf(f64::from(order) / 2.0))
+    mean(values).map(|centre| moment(centre, order) / moment(centre, 2).powf(f64::from(order) / 2.0))
 }
 
 #[cfg(test)]
@@ -209,10 +183,7 @@ mod tests {
         assert!(close(kurtosis(&DIFFERENCES), 2.069959));
         assert_eq!(histogram(&DIFFERENCES, 4), [3, 3, 0, 2]);
         assert!(close(histogram_entropy(&DIFFERENCES, 4), 1.082196));
-        assert_eq!(
-            histogram(&DIFFERENCES, 11),
-            [1, 1, 1, 0, 2, 1, 0, 0, 0, 1, 1]
-        );
+        assert_eq!(histogram(&DIFFERENCES, 11), [1, 1, 1, 0, 2, 1, 0, 0, 0, 1, 1]);
         assert!(close(histogram_entropy(&DIFFERENCES, 11), 1.906155));
     }
 
@@ -227,10 +198,7 @@ mod tests {
         assert_eq!(histogram_entropy(&[], 11), Number::Undefined(Reason::Empty));
         assert!(histogram(&constant, 0).is_empty());
         assert_eq!(percentile(&[], 0.5), Number::Undefined(Reason::Empty));
-        assert_eq!(
-            standard_deviation(&[1.0]),
-            Number::Undefined(Reason::OneUnit)
-        );
+        assert_eq!(standard_deviation(&[1.0]), Number::Undefined(Reason::OneUnit));
         assert!(close(standard_deviation(&[1.0, 2.0, 4.0]), 1.527525));
     }
 
@@ -261,15 +229,8 @@ mod tests {
 
     #[test]
     fn bootstrap_does_not_depend_on_threads() {
-        let values: Vec<Number> = (0..9)
-            .map(|i| Number::from(0.1 * f64::from(i * i)))
-            .collect();
-        let pool = |threads| {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap()
-        };
+        let values: Vec<Number> = (0..9).map(|i| Number::from(0.1 * f64::from(i * i))).collect();
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let one = pool(1).install(|| bootstrap_mean(&values, 1));
         let four = pool(4).install(|| bootstrap_mean(&values, 1));
         assert_eq!(one, four);
@@ -279,21 +240,11 @@ mod tests {
     fn bootstrap_of_one_none_and_undefined() {
         let one = bootstrap_mean(&[Number::from(3.0), Number::Undefined(Reason::OneToken)], 0);
         assert_eq!(one.value, Number::Value(3.0));
-        assert_eq!(
-            (one.n, one.interval),
-            (1, Measured::Undefined(Reason::OneUnit))
-        );
-        assert_eq!(
-            bootstrap_mean(&[], 0).value,
-            Number::Undefined(Reason::Empty)
-        );
+        assert_eq!((one.n, one.interval), (1, Measured::Undefined(Reason::OneUnit)));
+        assert_eq!(bootstrap_mean(&[], 0).value, Number::Undefined(Reason::Empty));
         // Defined on the full sample and in 7 of 27 resamples.
         let [rare] = bootstrap(3, 0, |times| {
-            if times[0] == 3 || times == [1, 1, 1] {
-                [Number::from(1.0)]
-            } else {
-                [Number::Undefined(Reason::Empty)]
-            }
+            if times[0] == 3 || times == [1, 1, 1] { [Number::from(1.0)] } else { [Number::Undefined(Reason::Empty)] }
         });
         assert_eq!(rare.interval, Measured::Undefined(Reason::TooFewResamples));
     }

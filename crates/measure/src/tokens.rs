@@ -26,9 +26,7 @@ use crate::statistics::bootstrap;
 
 pub use concentration::{Concentration, MassOfTop, TypesForMass, TypesUnder, concentration};
 pub use learning_speed::{LearningSpeed, learning_speed};
-pub use types::{
-    FrequencyBin, FrequencySplit, OutsideTable, SPLIT_PERCENTILE, TypeLoss, power_of_three,
-};
+pub use types::{FrequencyBin, FrequencySplit, OutsideTable, SPLIT_PERCENTILE, TypeLoss, power_of_three};
 pub use unconstrained_features::{ClassLoss, unconstrained_features_losses};
 
 /// Losses this far below 0 are rounding of a log-softmax; further below is a wrong sign.
@@ -145,24 +143,10 @@ pub fn token_losses(
     seed: u64,
 ) -> Result<TokenReport, MeasureError> {
     check(tokens, document_bytes.len())?;
-    let text: Vec<PredictedToken> = tokens
-        .iter()
-        .filter(|token| token.kind != TargetKind::Special)
-        .copied()
-        .collect();
+    let text: Vec<PredictedToken> = tokens.iter().filter(|token| token.kind != TargetKind::Special).copied().collect();
     let units = DocumentUnits::new(&text, document_bytes.len());
-    let bytes: Vec<u64> = units
-        .documents
-        .iter()
-        .map(|&document| document_bytes[document])
-        .collect();
-    let of_kind = |kind| -> Vec<PredictedToken> {
-        tokens
-            .iter()
-            .filter(|token| token.kind == kind)
-            .copied()
-            .collect()
-    };
+    let bytes: Vec<u64> = units.documents.iter().map(|&document| document_bytes[document]).collect();
+    let of_kind = |kind| -> Vec<PredictedToken> { tokens.iter().filter(|token| token.kind == kind).copied().collect() };
     Ok(TokenReport {
         documents: units.len(),
         text: text_loss(&text, &units, &bytes, seed),
@@ -177,31 +161,14 @@ fn check(tokens: &[PredictedToken], documents: usize) -> Result<(), MeasureError
     for (index, token) in tokens.iter().enumerate() {
         let document = token.document;
         if document >= documents {
-            return Err(MeasureError::NoSuchDocument {
-                token: index,
-                document,
-                documents,
-            });
+            return Err(MeasureError::NoSuchDocument { token: index, document, documents });
         }
-        let position = || {
-            tokens[..index]
-                .iter()
-                .filter(|earlier| earlier.document == document)
-                .count()
-        };
+        let position = || tokens[..index].iter().filter(|earlier| earlier.document == document).count();
         if wrong(token.nll) {
-            return Err(MeasureError::Loss {
-                document,
-                position: position(),
-                nll: token.nll,
-            });
+            return Err(MeasureError::Loss { document, position: position(), nll: token.nll });
         }
         if let Some(entropy) = token.entropy.filter(|&entropy| wrong(entropy)) {
-            return Err(MeasureError::Entropy {
-                document,
-                position: position(),
-                entropy,
-            });
+            return Err(MeasureError::Entropy { document, position: position(), entropy });
         }
     }
     Ok(())
@@ -221,9 +188,7 @@ impl DocumentUnits {
         for token in text {
             predicted[token.document] = true;
         }
-        let documents: Vec<usize> = (0..documents)
-            .filter(|&document| predicted[document])
-            .collect();
+        let documents: Vec<usize> = (0..documents).filter(|&document| predicted[document]).collect();
         let mut unit_of = vec![0; predicted.len()];
         for (unit, &document) in documents.iter().enumerate() {
             unit_of[document] = unit;
@@ -245,47 +210,29 @@ fn text_loss(text: &[PredictedToken], units: &DocumentUnits, bytes: &[u64], seed
     for token in text {
         per_unit[units.of(token)].add(token);
     }
-    let [nll, perplexity, bits_per_byte, accuracy, entropy] =
-        bootstrap(units.len(), seed, |times| {
-            let mut sums = Sums::none();
-            let mut text_bytes = 0.0;
-            for ((unit, &bytes), &times) in per_unit.iter().zip(bytes).zip(times) {
-                sums.add_times(unit, times);
-                text_bytes += bytes as f64 * f64::from(times);
-            }
-            let bits = sums.nll / std::f64::consts::LN_2;
-            let bits_per_byte = if text.is_empty() {
-                Number::Undefined(Reason::NoTokens)
-            } else {
-                Number::ratio(bits, text_bytes, Reason::NoBytes)
-            };
-            [
-                sums.mean_nll(),
-                sums.mean_nll().map(f64::exp),
-                bits_per_byte,
-                sums.accuracy(),
-                sums.mean_entropy(),
-            ]
-        });
-    TextLoss {
-        tokens: text.len(),
-        bytes: bytes.iter().sum(),
-        nll,
-        perplexity,
-        bits_per_byte,
-        accuracy,
-        entropy,
-    }
+    let [nll, perplexity, bits_per_byte, accuracy, entropy] = bootstrap(units.len(), seed, |times| {
+        let mut sums = Sums::none();
+        let mut text_bytes = 0.0;
+        for ((unit, &bytes), &times) in per_unit.iter().zip(bytes).zip(times) {
+            sums.add_times(unit, times);
+            text_bytes += bytes as f64 * f64::from(times);
+        }
+        let bits = sums.nll / std::f64::consts::LN_2;
+        let bits_per_byte = if text.is_empty() {
+            Number::Undefined(Reason::NoTokens)
+        } else {
+            Number::ratio(bits, text_bytes, Reason::NoBytes)
+        };
+        [sums.mean_nll(), sums.mean_nll().map(f64::exp), bits_per_byte, sums.accuracy(), sums.mean_entropy()]
+    });
+    TextLoss { tokens: text.len(), bytes: bytes.iter().sum(), nll, perplexity, bits_per_byte, accuracy, entropy }
 }
 
 fn kind_loss(tokens: &[PredictedToken]) -> KindLoss {
     let mut per_type = BTreeMap::<u32, Sums>::new();
     let mut all = Sums::none();
     for token in tokens {
-        per_type
-            .entry(token.target)
-            .or_insert_with(Sums::none)
-            .add(token);
+        per_type.entry(token.target).or_insert_with(Sums::none).add(token);
         all.add(token);
     }
     let type_means: f64 = per_type.values().map(|sums| sums.nll / sums.tokens).sum();
@@ -301,25 +248,12 @@ fn kind_loss(tokens: &[PredictedToken]) -> KindLoss {
 impl Sums {
     /// Over no tokens.
     fn none() -> Self {
-        Self {
-            tokens: 0.0,
-            nll: 0.0,
-            hits: Some(0.0),
-            entropy: Some(0.0),
-        }
+        Self { tokens: 0.0, nll: 0.0, hits: Some(0.0), entropy: Some(0.0) }
     }
 
     fn add(&mut self, token: &PredictedToken) {
         let hits = token.hit.map(|hit| if hit { 1.0 } else { 0.0 });
-        self.add_times(
-            &Self {
-                tokens: 1.0,
-                nll: token.nll,
-                hits,
-                entropy: token.entropy,
-            },
-            1,
-        );
+        self.add_times(&Self { tokens: 1.0, nll: token.nll, hits, entropy: token.entropy }, 1);
     }
 
     /// Adds `other`, drawn `times` times. One token without a hit or entropy leaves the sum without one.

@@ -18,9 +18,7 @@ pub fn byte_of(character: char) -> Option<u8> {
     if let Ok(byte) = u8::try_from(code) {
         return prints_in_latin1(byte).then_some(byte);
     }
-    STAND_INS
-        .get(code.checked_sub(FIRST_STAND_IN)? as usize)
-        .copied()
+    STAND_INS.get(code.checked_sub(FIRST_STAND_IN)? as usize).copied()
 }
 
 /// The bytes that a token of a byte-level vocabulary spells; none where a character is outside the alphabet.

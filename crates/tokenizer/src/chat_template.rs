@@ -36,11 +36,7 @@ pub struct Message {
 impl Message {
     /// A turn with a role and a text.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-            extra: serde_json::Map::new(),
-        }
+        Self { role: role.into(), content: content.into(), extra: serde_json::Map::new() }
     }
 }
 
@@ -71,11 +67,7 @@ impl TemplateVariables {
     pub fn of(tokenizer: &Tokenizer) -> Self {
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_str(id)).map(str::to_owned);
         let special = tokenizer.special();
-        Self {
-            bos_token: text(special.bos),
-            eos_token: text(special.eos.first().copied()),
-            ..Self::default()
-        }
+        Self { bos_token: text(special.bos), eos_token: text(special.eos.first().copied()), ..Self::default() }
     }
 }
 
@@ -85,10 +77,7 @@ impl ChatTemplate {
     /// # Errors
     /// The source does not parse.
     pub fn new(name: impl Into<String>, source: impl Into<String>) -> Result<Self, Error> {
-        let template = Self {
-            name: name.into(),
-            source: without_generation_tags(&source.into()),
-        };
+        let template = Self { name: name.into(), source: without_generation_tags(&source.into()) };
         template.environment(None)?;
         Ok(template)
     }
@@ -145,11 +134,7 @@ impl ChatTemplate {
             };
             let GgufValue::Str(source) = value else {
                 let origin = metadata.file().display().to_string();
-                return Err(Error::Key {
-                    origin,
-                    key: KEY,
-                    reason: format!("'{key}' is not a string"),
-                });
+                return Err(Error::Key { origin, key: KEY, reason: format!("'{key}' is not a string") });
             };
             templates.push(Self::new(name, source.as_str())?);
         }
@@ -178,31 +163,20 @@ impl ChatTemplate {
         variables: &TemplateVariables,
     ) -> Result<String, Error> {
         let environment = self.environment(variables.now)?;
-        let template = environment
-            .get_template(TEMPLATE)
-            .map_err(|error| self.failed(&error))?;
+        let template = environment.get_template(TEMPLATE).map_err(|error| self.failed(&error))?;
         let mut context = serde_json::Map::new();
         // transformers passes both, as None where the caller has none.
         context.insert("tools".into(), serde_json::Value::Null);
         context.insert("documents".into(), serde_json::Value::Null);
-        for (name, token) in [
-            ("bos_token", &variables.bos_token),
-            ("eos_token", &variables.eos_token),
-        ] {
+        for (name, token) in [("bos_token", &variables.bos_token), ("eos_token", &variables.eos_token)] {
             if let Some(token) = token {
                 context.insert(name.into(), token.as_str().into());
             }
         }
         context.extend(variables.extra.clone());
-        context.insert(
-            "add_generation_prompt".into(),
-            (generation_prompt == GenerationPrompt::Add).into(),
-        );
-        let context =
-            minijinja::context! { messages => messages, ..Value::from_serialize(&context) };
-        template
-            .render(context)
-            .map_err(|error| self.failed(&error))
+        context.insert("add_generation_prompt".into(), (generation_prompt == GenerationPrompt::Add).into());
+        let context = minijinja::context! { messages => messages, ..Value::from_serialize(&context) };
+        template.render(context).map_err(|error| self.failed(&error))
     }
 
     fn environment(&self, now: Option<Moment>) -> Result<Environment<'_>, Error> {
@@ -211,8 +185,7 @@ impl ChatTemplate {
         environment.set_lstrip_blocks(true);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(write_as_python);
         environment.add_filter("tojson", to_json);
         environment.add_function("raise_exception", raise_exception);
@@ -224,9 +197,7 @@ impl ChatTemplate {
                 })
             });
         }
-        environment
-            .add_template(TEMPLATE, &self.source)
-            .map_err(|error| self.failed(&error))?;
+        environment.add_template(TEMPLATE, &self.source).map_err(|error| self.failed(&error))?;
         Ok(environment)
     }
 
@@ -237,11 +208,7 @@ impl ChatTemplate {
             Some(detail) => format!("{}: {detail}", error.kind()),
             None => error.kind().to_string(),
         };
-        Error::Template {
-            name: self.name.clone(),
-            line: error.line().unwrap_or_default(),
-            reason,
-        }
+        Error::Template { name: self.name.clone(), line: error.line().unwrap_or_default(), reason }
     }
 }
 
@@ -271,18 +238,12 @@ struct Named {
 }
 
 fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
-    String::from_utf8(bytes).map_err(|error| Error::Json {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    String::from_utf8(bytes).map_err(|error| Error::Json { path: path.to_owned(), reason: error.to_string() })
 }
 
 /// The `.jinja` files of a folder by name; none where there is no such folder.
 fn jinja_files(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>, Error> {
-    let failed = |source| Error::Read {
-        path: folder.to_owned(),
-        source,
-    };
+    let failed = |source| Error::Read { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -291,14 +252,8 @@ fn jinja_files(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>, Error
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
-        let name = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .map(str::to_owned);
-        if let (Some(name), Some("jinja")) = (
-            name,
-            path.extension().and_then(|extension| extension.to_str()),
-        ) {
+        let name = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+        if let (Some(name), Some("jinja")) = (name, path.extension().and_then(|extension| extension.to_str())) {
             files.push((name, path));
         }
     }
@@ -323,10 +278,7 @@ fn without_generation_tags(source: &str) -> String {
             _ => None,
         };
         result.push_str(&rest[..start + 2]);
-        result.push_str(&stand_in.map_or_else(
-            || inner.to_owned(),
-            |tag| inner.replace(name, &format!(" {tag} ")),
-        ));
+        result.push_str(&stand_in.map_or_else(|| inner.to_owned(), |tag| inner.replace(name, &format!(" {tag} "))));
         rest = &rest[start + length..];
     }
     result.push_str(rest);
@@ -334,10 +286,7 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
-    Err(minijinja::Error::new(
-        ErrorKind::InvalidOperation,
-        format!("{REFUSAL}{message}"),
-    ))
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSAL}{message}")))
 }
 
 /// The filter of transformers, which does not escape HTML as Jinja's own does. Options that would change the text and are
@@ -355,17 +304,8 @@ fn to_json(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
         }
     }
     let indent = options.get::<Option<usize>>("indent")?;
-    let separators = options
-        .get::<Option<Vec<String>>>("separators")?
-        .unwrap_or_default();
-    let layout = match (
-        indent,
-        separators
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .as_slice(),
-    ) {
+    let separators = options.get::<Option<Vec<String>>>("separators")?.unwrap_or_default();
+    let layout = match (indent, separators.iter().map(String::as_str).collect::<Vec<_>>().as_slice()) {
         (Some(spaces), [] | [",", ": "]) => Layout::Indented(spaces.min(MOST_SPACES)),
         (None, [] | [", ", ": "]) => Layout::OneLine,
         (None, [",", ":"]) => Layout::Compact,

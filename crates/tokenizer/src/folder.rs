@@ -9,42 +9,29 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::library::Library;
-use crate::tokenizer::{
-    Engine, LeadingSpace, SpecialTokens, Tokenizer, TokenizerKind, all_end_tokens, model_name,
-};
+use crate::tokenizer::{Engine, LeadingSpace, SpecialTokens, Tokenizer, TokenizerKind, all_end_tokens, model_name};
 use crate::vocabulary::{Role, SPACE_MARK, Spelling, Vocabulary, parse_byte_token};
 
 /// Reads the tokenizer of a model folder.
 pub(crate) fn tokenizer(folder: &Path) -> Result<Tokenizer, Error> {
     let path = folder.join("tokenizer.json");
-    let bytes = read_if_there(&path)?.ok_or_else(|| Error::NoTokenizerFile {
-        folder: folder.to_owned(),
-        file: "tokenizer.json",
-    })?;
+    let bytes = read_if_there(&path)?
+        .ok_or_else(|| Error::NoTokenizerFile { folder: folder.to_owned(), file: "tokenizer.json" })?;
     let shape: Shape = parse(&path, &bytes)?;
     check_merges(&path, &shape.model)?;
-    let library = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| Error::Json {
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
+    let library = tokenizers::Tokenizer::from_bytes(&bytes)
+        .map_err(|error| Error::Json { path: path.clone(), reason: error.to_string() })?;
     let vocabulary = vocabulary(&path, &shape, &library)?;
     let (before, after) = added_around(&path, &library)?;
     let settings = Settings::read(folder)?;
     let special = settings.special_tokens(&vocabulary)?;
-    let before = settings
-        .config
-        .value
-        .add_bos_token
-        .map_or(Some(before.clone()), |adds| {
-            around(adds, before, special.bos)
-        });
+    let before =
+        settings.config.value.add_bos_token.map_or(Some(before.clone()), |adds| around(adds, before, special.bos));
     let after = settings
         .config
         .value
         .add_eos_token
-        .map_or(Some(after.clone()), |adds| {
-            around(adds, after, special.eos.first().copied())
-        });
+        .map_or(Some(after.clone()), |adds| around(adds, after, special.eos.first().copied()));
     let (Some(before), Some(after)) = (before, after) else {
         return Err(Error::Json {
             path: settings.config.path,
@@ -61,10 +48,7 @@ pub(crate) fn tokenizer(folder: &Path) -> Result<Tokenizer, Error> {
         adds_eos: after.iter().any(|id| special.eos.contains(id)),
         byte_fallback: shape.model.byte_fallback,
     };
-    let library = Library::new(library).map_err(|reason| Error::Json {
-        path: path.clone(),
-        reason,
-    })?;
+    let library = Library::new(library).map_err(|reason| Error::Json { path: path.clone(), reason })?;
     Ok(Tokenizer {
         leading_space: leading_space(shape.decoder.as_ref()),
         vocabulary,
@@ -143,10 +127,7 @@ impl<'de> Deserialize<'de> for Names {
 /// The library panics on some merges that its vocabulary lacks, so they are checked before it sees them.
 fn check_merges(path: &Path, model: &ModelShape) -> Result<(), Error> {
     let names = &model.vocab.0;
-    let prefix = model
-        .continuing_subword_prefix
-        .as_deref()
-        .unwrap_or_default();
+    let prefix = model.continuing_subword_prefix.as_deref().unwrap_or_default();
     for (index, merge) in model.merges.iter().flatten().enumerate() {
         let (left, right) = match merge {
             Merge::Pair((left, right)) => (left.as_str(), right.as_str()),
@@ -154,9 +135,7 @@ fn check_merges(path: &Path, model: &ModelShape) -> Result<(), Error> {
             Merge::Line(line) if line.starts_with("#version") => continue,
             Merge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
         };
-        let joined = right
-            .get(prefix.len()..)
-            .map(|tail| format!("{left}{tail}"));
+        let joined = right.get(prefix.len()..).map(|tail| format!("{left}{tail}"));
         let is_known = |token: &str| names.contains(token);
         if !(is_known(left) && is_known(right) && joined.as_deref().is_some_and(is_known)) {
             return Err(Error::Merge {
@@ -170,72 +149,40 @@ fn check_merges(path: &Path, model: &ModelShape) -> Result<(), Error> {
     Ok(())
 }
 
-fn vocabulary(
-    path: &Path,
-    shape: &Shape,
-    library: &tokenizers::Tokenizer,
-) -> Result<Vocabulary, Error> {
+fn vocabulary(path: &Path, shape: &Shape, library: &tokenizers::Tokenizer) -> Result<Vocabulary, Error> {
     let by_name = library.get_vocab(true);
     let highest = by_name.values().copied().max();
-    let highest = highest.ok_or_else(|| Error::Json {
-        path: path.to_owned(),
-        reason: "the vocabulary is empty".into(),
-    })?;
+    let highest =
+        highest.ok_or_else(|| Error::Json { path: path.to_owned(), reason: "the vocabulary is empty".into() })?;
     // Room for every id up to the highest must stay in proportion to the file.
     if highest as usize > 16 * by_name.len() + 65_536 {
-        let reason = format!(
-            "the highest token id is {highest}, with only {} tokens",
-            by_name.len()
-        );
-        return Err(Error::Json {
-            path: path.to_owned(),
-            reason,
-        });
+        let reason = format!("the highest token id is {highest}, with only {} tokens", by_name.len());
+        return Err(Error::Json { path: path.to_owned(), reason });
     }
     let mut tokens = vec![String::new(); highest as usize + 1];
     let mut roles = vec![Role::Unused; tokens.len()];
     for (token, id) in by_name {
-        let byte = shape
-            .model
-            .byte_fallback
-            .then(|| parse_byte_token(&token))
-            .flatten();
+        let byte = shape.model.byte_fallback.then(|| parse_byte_token(&token)).flatten();
         let index = id as usize;
         if !tokens[index].is_empty() {
             // Which of the two names stands must not depend on the order of a hash map.
-            let (token, other) = (
-                token.clone().min(tokens[index].clone()),
-                token.max(tokens[index].clone()),
-            );
+            let (token, other) = (token.clone().min(tokens[index].clone()), token.max(tokens[index].clone()));
             let reason = format!("tokens '{token}' and '{other}' have the same id {id}");
-            return Err(Error::Json {
-                path: path.to_owned(),
-                reason,
-            });
+            return Err(Error::Json { path: path.to_owned(), reason });
         }
         roles[index] = byte.map_or(Role::Text, Role::Byte);
         tokens[index] = token;
     }
     for (id, token) in library.get_added_tokens_decoder() {
         let index = id as usize;
-        roles[index] = if token.special {
-            Role::Control
-        } else {
-            Role::UserDefined
-        };
+        roles[index] = if token.special { Role::Control } else { Role::UserDefined };
     }
-    Ok(Vocabulary {
-        spelling: spelling(shape),
-        tokens,
-        roles,
-    })
+    Ok(Vocabulary { spelling: spelling(shape), tokens, roles })
 }
 
 /// The decoder says how tokens spell text; a tokenizer without one may say it in the pre-tokeniser.
 fn spelling(shape: &Shape) -> Spelling {
-    let parts = [&shape.decoder, &shape.pre_tokenizer, &shape.normalizer]
-        .into_iter()
-        .flatten();
+    let parts = [&shape.decoder, &shape.pre_tokenizer, &shape.normalizer].into_iter().flatten();
     for part in parts {
         if steps(part).any(|step| kind_of(step) == "ByteLevel") {
             return Spelling::ByteLevel;
@@ -258,20 +205,14 @@ fn leading_space(decoder: Option<&Value>) -> LeadingSpace {
         "Metaspace" => step["prepend_scheme"] != "never" && step["add_prefix_space"] != false,
         _ => false,
     };
-    if decoder.is_some_and(|decoder| steps(decoder).any(drops)) {
-        LeadingSpace::Drop
-    } else {
-        LeadingSpace::Keep
-    }
+    if decoder.is_some_and(|decoder| steps(decoder).any(drops)) { LeadingSpace::Drop } else { LeadingSpace::Keep }
 }
 
 /// The steps of a sequence of normalizers, pre-tokenisers or decoders; of a single one, itself.
 fn steps(part: &Value) -> impl Iterator<Item = &Value> {
     let lists = ["normalizers", "pretokenizers", "decoders"].map(|key| part[key].as_array());
     let list = lists.into_iter().flatten().next();
-    list.into_iter()
-        .flatten()
-        .chain(list.is_none().then_some(part))
+    list.into_iter().flatten().chain(list.is_none().then_some(part))
 }
 
 fn kind_of(step: &Value) -> &str {
@@ -289,28 +230,15 @@ fn described(part: &Value) -> String {
 }
 
 /// The ids that the file's post-processor puts before and after a text, found by looking at one.
-fn added_around(
-    path: &Path,
-    library: &tokenizers::Tokenizer,
-) -> Result<(Vec<u32>, Vec<u32>), Error> {
+fn added_around(path: &Path, library: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), Error> {
     const PROBE: &str = "a";
     let encode = |special| {
         let encoding = library.encode_fast(PROBE, special);
         encoding.map(|encoding| encoding.get_ids().to_vec())
     };
-    let failed = |error: tokenizers::Error| Error::Json {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
-    let (bare, full) = (
-        encode(false).map_err(failed)?,
-        encode(true).map_err(failed)?,
-    );
-    let at = if bare.is_empty() {
-        None
-    } else {
-        full.windows(bare.len()).position(|window| window == bare)
-    };
+    let failed = |error: tokenizers::Error| Error::Json { path: path.to_owned(), reason: error.to_string() };
+    let (bare, full) = (encode(false).map_err(failed)?, encode(true).map_err(failed)?);
+    let at = if bare.is_empty() { None } else { full.windows(bare.len()).position(|window| window == bare) };
     // Where the probe has no token, everything counts as put before.
     let (start, end) = at.map_or((full.len(), full.len()), |at| (at, at + bare.len()));
     Ok((full[..start].to_vec(), full[end..].to_vec()))
@@ -383,17 +311,9 @@ impl Settings {
 
     /// BOS and EOS must be in the vocabulary; a padding or unknown token that is not there does not exist.
     fn special_tokens(&self, vocabulary: &Vocabulary) -> Result<SpecialTokens, Error> {
-        let id_of = |name: &str| {
-            vocabulary
-                .tokens
-                .iter()
-                .position(|token| token == name)
-                .map(|id| id as u32)
-        };
+        let id_of = |name: &str| vocabulary.tokens.iter().position(|token| token == name).map(|id| id as u32);
         let optional = |field: fn(&TokenizerConfig) -> &Option<TokenName>| {
-            let named = [&self.config, &self.map]
-                .into_iter()
-                .find_map(|file| field(&file.value).as_ref());
+            let named = [&self.config, &self.map].into_iter().find_map(|file| field(&file.value).as_ref());
             named.map(TokenName::as_str).and_then(id_of)
         };
         let required = |label: &str, field: fn(&TokenizerConfig) -> &Option<TokenName>| {
@@ -408,20 +328,13 @@ impl Settings {
                 reason: format!("'{label}' is '{name}', which is not in the vocabulary"),
             })
         };
-        let mut ends: Vec<u32> = required("eos_token", |config| &config.eos_token)?
-            .into_iter()
-            .collect();
+        let mut ends: Vec<u32> = required("eos_token", |config| &config.eos_token)?.into_iter().collect();
         // generation_config.json was made from config.json and is the one that people mend.
         let ids = [&self.generation, &self.model]
             .into_iter()
             .find_map(|file| Some((&file.path, file.value.eos_token_id.as_ref()?.as_slice())));
-        for (path, &id) in ids
-            .iter()
-            .flat_map(|(path, ids)| ids.iter().map(move |id| (path, id)))
-        {
-            let in_range = u32::try_from(id)
-                .ok()
-                .filter(|&id| (id as usize) < vocabulary.tokens.len());
+        for (path, &id) in ids.iter().flat_map(|(path, ids)| ids.iter().map(move |id| (path, id))) {
+            let in_range = u32::try_from(id).ok().filter(|&id| (id as usize) < vocabulary.tokens.len());
             ends.push(in_range.ok_or_else(|| Error::IdOutOfRange {
                 origin: path.display().to_string(),
                 field: "eos_token_id".into(),
@@ -469,17 +382,11 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Read {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
     }
 }
 
 /// JSON of a known shape; the error names file and line.
 pub(crate) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::Json {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(bytes).map_err(|error| Error::Json { path: path.to_owned(), reason: error.to_string() })
 }

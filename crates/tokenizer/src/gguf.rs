@@ -8,9 +8,7 @@ use crate::error::Error;
 use crate::library::Library;
 use crate::pre_tokenizer::{self, Bos, Normalization, PreTokenizer};
 use crate::sentencepiece::{SentencePiece, SpacePrefix};
-use crate::tokenizer::{
-    Engine, LeadingSpace, SpecialTokens, Tokenizer, TokenizerKind, all_end_tokens, model_name,
-};
+use crate::tokenizer::{Engine, LeadingSpace, SpecialTokens, Tokenizer, TokenizerKind, all_end_tokens, model_name};
 use crate::vocabulary::{Role, Spelling, Vocabulary, parse_byte_token};
 
 /// The values of the `tokenizer.*` keys of a GGUF file.
@@ -57,10 +55,7 @@ impl GgufVocabulary {
     /// `tokenizer.ggml.model` or `tokenizer.ggml.tokens` is missing, or a key has the wrong type.
     pub fn from_metadata(metadata: &GgufMetadata) -> Result<Self, Error> {
         let origin = metadata.file().display().to_string();
-        let missing = |key| Error::MissingKey {
-            origin: origin.clone(),
-            key,
-        };
+        let missing = |key| Error::MissingKey { origin: origin.clone(), key };
         let text = |key| read(metadata.str(key)).map(|text| text.map(str::to_owned));
         let texts = |key| read(metadata.strs(key)).map(|texts| texts.map(<[String]>::to_vec));
         let number = |key| read(metadata.u64(key));
@@ -110,20 +105,14 @@ pub(crate) fn tokenizer(file: GgufVocabulary) -> Result<Tokenizer, Error> {
     match file.model.as_str() {
         "gpt2" => byte_level(file),
         "llama" => sentencepiece(file),
-        _ => Err(Error::UnknownModel {
-            origin: file.origin,
-            model: file.model,
-        }),
+        _ => Err(Error::UnknownModel { origin: file.origin, model: file.model }),
     }
 }
 
 fn byte_level(mut file: GgufVocabulary) -> Result<Tokenizer, Error> {
     let pre_tokenizer = find_pre_tokenizer(&file)?;
     let special = Special::of(&file, pre_tokenizer.bos)?;
-    let merges = file
-        .merges
-        .take()
-        .ok_or_else(|| missing(&file, key::MERGES))?;
+    let merges = file.merges.take().ok_or_else(|| missing(&file, key::MERGES))?;
     let vocabulary = vocabulary(&mut file, Spelling::ByteLevel)?;
     let merges = checked_merges(&file.origin, &vocabulary, merges)?;
     let kind = TokenizerKind {
@@ -137,32 +126,19 @@ fn byte_level(mut file: GgufVocabulary) -> Result<Tokenizer, Error> {
         byte_fallback: false,
         ..special.kind(&vocabulary)
     };
-    let library =
-        Library::byte_level(&vocabulary, merges, pre_tokenizer).map_err(|reason| Error::Key {
-            origin: file.origin.clone(),
-            key: key::TOKENS,
-            reason,
-        })?;
-    Ok(special.into_tokenizer(
-        vocabulary,
-        Engine::Library(Box::new(library)),
-        kind,
-        LeadingSpace::Keep,
-    ))
+    let library = Library::byte_level(&vocabulary, merges, pre_tokenizer).map_err(|reason| Error::Key {
+        origin: file.origin.clone(),
+        key: key::TOKENS,
+        reason,
+    })?;
+    Ok(special.into_tokenizer(vocabulary, Engine::Library(Box::new(library)), kind, LeadingSpace::Keep))
 }
 
 fn sentencepiece(mut file: GgufVocabulary) -> Result<Tokenizer, Error> {
     let special = Special::of(&file, Bos::ByDefault)?;
-    let scores = file
-        .scores
-        .take()
-        .ok_or_else(|| missing(&file, key::SCORES))?;
+    let scores = file.scores.take().ok_or_else(|| missing(&file, key::SCORES))?;
     if let Some(id) = scores.iter().position(|score| score.is_nan()) {
-        return Err(bad_value(
-            &file.origin,
-            key::SCORES,
-            format!("the score of token {id} is not a number"),
-        ));
+        return Err(bad_value(&file.origin, key::SCORES, format!("the score of token {id} is not a number")));
     }
     let vocabulary = vocabulary(&mut file, Spelling::SentencePiece)?;
     let (prefix, leading_space) = match file.add_space_prefix {
@@ -171,36 +147,20 @@ fn sentencepiece(mut file: GgufVocabulary) -> Result<Tokenizer, Error> {
     };
     let kind = TokenizerKind {
         model: model_name("BPE", Spelling::SentencePiece),
-        byte_fallback: vocabulary
-            .roles
-            .iter()
-            .any(|role| matches!(role, Role::Byte(_))),
+        byte_fallback: vocabulary.roles.iter().any(|role| matches!(role, Role::Byte(_))),
         ..special.kind(&vocabulary)
     };
     let model = SentencePiece::new(&vocabulary, &scores, special.tokens.unk, prefix);
-    Ok(special.into_tokenizer(
-        vocabulary,
-        Engine::SentencePiece(Box::new(model)),
-        kind,
-        leading_space,
-    ))
+    Ok(special.into_tokenizer(vocabulary, Engine::SentencePiece(Box::new(model)), kind, leading_space))
 }
 
 fn check_lengths(file: &GgufVocabulary) -> Result<(), Error> {
     let expected = file.tokens.len();
     if expected == 0 {
-        return Err(bad_value(
-            &file.origin,
-            key::TOKENS,
-            "the list is empty".to_owned(),
-        ));
+        return Err(bad_value(&file.origin, key::TOKENS, "the list is empty".to_owned()));
     }
     if u32::try_from(expected).is_err() {
-        return Err(bad_value(
-            &file.origin,
-            key::TOKENS,
-            format!("{expected} tokens are too many"),
-        ));
+        return Err(bad_value(&file.origin, key::TOKENS, format!("{expected} tokens are too many")));
     }
     let lengths = [
         (key::SCORES, file.scores.as_ref().map(Vec::len)),
@@ -208,12 +168,7 @@ fn check_lengths(file: &GgufVocabulary) -> Result<(), Error> {
     ];
     for (key, found) in lengths {
         if let Some(found) = found.filter(|&found| found != expected) {
-            return Err(Error::LengthMismatch {
-                origin: file.origin.clone(),
-                key,
-                found,
-                expected,
-            });
+            return Err(Error::LengthMismatch { origin: file.origin.clone(), key, found, expected });
         }
     }
     Ok(())
@@ -221,10 +176,8 @@ fn check_lengths(file: &GgufVocabulary) -> Result<(), Error> {
 
 fn find_pre_tokenizer(file: &GgufVocabulary) -> Result<&'static PreTokenizer, Error> {
     let name = file.pre.as_deref().unwrap_or(pre_tokenizer::UNNAMED);
-    pre_tokenizer::find(name).ok_or_else(|| Error::UnknownPreTokenizer {
-        origin: file.origin.clone(),
-        name: name.to_owned(),
-    })
+    pre_tokenizer::find(name)
+        .ok_or_else(|| Error::UnknownPreTokenizer { origin: file.origin.clone(), name: name.to_owned() })
 }
 
 /// Moves the tokens out of the file's record.
@@ -236,36 +189,17 @@ fn vocabulary(file: &mut GgufVocabulary, spelling: Spelling) -> Result<Vocabular
         roles.push(role(&file.origin, id, token, kind, spelling)?);
     }
     let mut first_ids: HashMap<&str, u32> = HashMap::with_capacity(tokens.len());
-    for (id, token) in tokens
-        .iter()
-        .enumerate()
-        .filter(|(_, token)| !token.is_empty())
-    {
+    for (id, token) in tokens.iter().enumerate().filter(|(_, token)| !token.is_empty()) {
         let id = id as u32;
         if let Some(first) = first_ids.insert(token, id) {
-            return Err(Error::DuplicateToken {
-                origin: file.origin.clone(),
-                token: token.clone(),
-                first,
-                second: id,
-            });
+            return Err(Error::DuplicateToken { origin: file.origin.clone(), token: token.clone(), first, second: id });
         }
     }
-    Ok(Vocabulary {
-        spelling,
-        tokens,
-        roles,
-    })
+    Ok(Vocabulary { spelling, tokens, roles })
 }
 
 /// Role of a token of type `kind`; none where the file has no types.
-fn role(
-    origin: &str,
-    id: usize,
-    token: &str,
-    kind: Option<i64>,
-    spelling: Spelling,
-) -> Result<Role, Error> {
+fn role(origin: &str, id: usize, token: &str, kind: Option<i64>, spelling: Spelling) -> Result<Role, Error> {
     if token.is_empty() {
         return Ok(Role::Unused);
     }
@@ -281,52 +215,32 @@ fn role(
                 format!("token {id} ('{token}') is of type byte, but not of the form <0x0A>"),
             )
         }),
-        Some(other) => Err(bad_value(
-            origin,
-            key::TOKEN_TYPES,
-            format!("token {id} has type {other}; types go from 1 to 6"),
-        )),
-        None if spelling == Spelling::SentencePiece => {
-            Ok(parse_byte_token(token).map_or(Role::Text, Role::Byte))
+        Some(other) => {
+            Err(bad_value(origin, key::TOKEN_TYPES, format!("token {id} has type {other}; types go from 1 to 6")))
         }
+        None if spelling == Spelling::SentencePiece => Ok(parse_byte_token(token).map_or(Role::Text, Role::Byte)),
         None => Ok(Role::Text),
     }
 }
 
 /// The merges as pairs. Each must join two tokens to a third.
-fn checked_merges(
-    origin: &str,
-    vocabulary: &Vocabulary,
-    merges: Vec<String>,
-) -> Result<Vec<(String, String)>, Error> {
-    let tokens: std::collections::HashSet<&str> =
-        vocabulary.tokens.iter().map(String::as_str).collect();
+fn checked_merges(origin: &str, vocabulary: &Vocabulary, merges: Vec<String>) -> Result<Vec<(String, String)>, Error> {
+    let tokens: std::collections::HashSet<&str> = vocabulary.tokens.iter().map(String::as_str).collect();
     let mut joined = String::new();
     let mut pairs = Vec::with_capacity(merges.len());
     for (index, merge) in merges.into_iter().enumerate() {
-        let refuse = |merge: &str, reason| Error::Merge {
-            origin: origin.to_owned(),
-            index,
-            merge: merge.to_owned(),
-            reason,
-        };
+        let refuse =
+            |merge: &str, reason| Error::Merge { origin: origin.to_owned(), index, merge: merge.to_owned(), reason };
         let Some((left, right)) = merge.split_once(' ') else {
-            return Err(refuse(
-                &merge,
-                "two tokens with a space between are expected".to_owned(),
-            ));
+            return Err(refuse(&merge, "two tokens with a space between are expected".to_owned()));
         };
         joined.clear();
         joined.push_str(left);
         joined.push_str(right);
-        if let Some(unknown) = [left, right, &joined]
-            .into_iter()
-            .find(|&part| part.is_empty() || !tokens.contains(part))
+        if let Some(unknown) =
+            [left, right, &joined].into_iter().find(|&part| part.is_empty() || !tokens.contains(part))
         {
-            return Err(refuse(
-                &merge,
-                format!("'{unknown}' is not in the vocabulary"),
-            ));
+            return Err(refuse(&merge, format!("'{unknown}' is not in the vocabulary")));
         }
         pairs.push((left.to_owned(), right.to_owned()));
     }
@@ -343,19 +257,13 @@ struct Special {
 impl Special {
     /// To be read before the tokens are moved out of the file's record.
     fn of(file: &GgufVocabulary, bos: Bos) -> Result<Self, Error> {
-        let id = |key: &'static str, id: Option<u64>| {
-            checked_id(&file.origin, key, id, file.tokens.len())
-        };
+        let id = |key: &'static str, id: Option<u64>| checked_id(&file.origin, key, id, file.tokens.len());
         let tokens = SpecialTokens {
             bos: id(key::BOS, file.bos)?,
-            eos: [
-                (key::EOS, file.eos),
-                (key::EOT, file.eot),
-                (key::EOM, file.eom),
-            ]
-            .into_iter()
-            .filter_map(|(key, value)| id(key, value).transpose())
-            .collect::<Result<_, _>>()?,
+            eos: [(key::EOS, file.eos), (key::EOT, file.eot), (key::EOM, file.eom)]
+                .into_iter()
+                .filter_map(|(key, value)| id(key, value).transpose())
+                .collect::<Result<_, _>>()?,
             pad: id(key::PADDING, file.padding)?,
             unk: id(key::UNKNOWN, file.unknown)?,
         };
@@ -371,11 +279,7 @@ impl Special {
             (Some(true), None) => return Err(missing(file, key::EOS)),
             _ => Vec::new(),
         };
-        Ok(Self {
-            tokens,
-            before,
-            after,
-        })
+        Ok(Self { tokens, before, after })
     }
 
     fn kind(&self, vocabulary: &Vocabulary) -> TokenizerKind {
@@ -411,20 +315,11 @@ impl Special {
     }
 }
 
-fn checked_id(
-    origin: &str,
-    key: &str,
-    id: Option<u64>,
-    tokens: usize,
-) -> Result<Option<u32>, Error> {
+fn checked_id(origin: &str, key: &str, id: Option<u64>, tokens: usize) -> Result<Option<u32>, Error> {
     let Some(id) = id else { return Ok(None) };
     let in_range = u32::try_from(id).ok().filter(|&id| (id as usize) < tokens);
-    let id = in_range.ok_or_else(|| Error::IdOutOfRange {
-        origin: origin.to_owned(),
-        field: key.to_owned(),
-        id,
-        tokens,
-    })?;
+    let id =
+        in_range.ok_or_else(|| Error::IdOutOfRange { origin: origin.to_owned(), field: key.to_owned(), id, tokens })?;
     Ok(Some(id))
 }
 
@@ -434,16 +329,9 @@ fn read<T>(value: Result<T, lathe_formats::Error>) -> Result<Option<T>, Error> {
 }
 
 fn missing(file: &GgufVocabulary, key: &'static str) -> Error {
-    Error::MissingKey {
-        origin: file.origin.clone(),
-        key,
-    }
+    Error::MissingKey { origin: file.origin.clone(), key }
 }
 
 fn bad_value(origin: &str, key: &'static str, reason: String) -> Error {
-    Error::Key {
-        origin: origin.to_owned(),
-        key,
-        reason,
-    }
+    Error::Key { origin: origin.to_owned(), key, reason }
 }

@@ -28,7 +28,5 @@ pub use error::Error;
 pub use gguf::GgufVocabulary;
 pub use moment::Moment;
 pub use stream::StreamDecoder;
-pub use tokenizer::{
-    BosEos, ControlTokens, Markup, SpecialTokens, Token, Tokenizer, TokenizerKind,
-};
+pub use tokenizer::{BosEos, ControlTokens, Markup, SpecialTokens, Token, Tokenizer, TokenizerKind};
 pub use vocabulary::TokenBytes;

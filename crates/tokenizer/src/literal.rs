@@ -11,10 +11,7 @@ pub(crate) struct Literals {
 impl Literals {
     /// Empty strings are left out: they would match everywhere. Of equal strings the last one counts.
     pub(crate) fn new<'a>(strings: impl IntoIterator<Item = (u32, &'a str)>) -> Self {
-        let mut literals = Self {
-            ids: HashMap::new(),
-            lengths: vec![Vec::new(); 256],
-        };
+        let mut literals = Self { ids: HashMap::new(), lengths: vec![Vec::new(); 256] };
         for (id, string) in strings {
             let Some(&first) = string.as_bytes().first() else {
                 continue;
@@ -33,9 +30,7 @@ impl Literals {
     pub(crate) fn longest_prefix(&self, text: &str) -> Option<(u32, usize)> {
         let bytes = text.as_bytes();
         let lengths = &self.lengths[usize::from(*bytes.first()?)];
-        lengths
-            .iter()
-            .find_map(|&length| Some((*self.ids.get(bytes.get(..length)?)?, length)))
+        lengths.iter().find_map(|&length| Some((*self.ids.get(bytes.get(..length)?)?, length)))
     }
 
     /// Where the first match starts, its id and its length in bytes.
@@ -43,10 +38,7 @@ impl Literals {
         if self.ids.is_empty() {
             return None;
         }
-        text.char_indices().find_map(|(at, _)| {
-            self.longest_prefix(&text[at..])
-                .map(|(id, length)| (at, id, length))
-        })
+        text.char_indices().find_map(|(at, _)| self.longest_prefix(&text[at..]).map(|(id, length)| (at, id, length)))
     }
 }
 

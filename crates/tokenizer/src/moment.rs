@@ -28,10 +28,7 @@ impl Moment {
                 continue;
             }
             match characters.next()? {
-                '-' => text.push_str(
-                    self.directive(characters.next()?)?
-                        .trim_start_matches(['0', ' ']),
-                ),
+                '-' => text.push_str(self.directive(characters.next()?)?.trim_start_matches(['0', ' '])),
                 directive => text.push_str(&self.directive(directive)?),
             }
         }
@@ -79,10 +76,7 @@ impl Moment {
         const BEFORE: [u32; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
         let is_leap = self.year % 4 == 0 && (self.year % 100 != 0 || self.year % 400 == 0);
         let leap_day = u32::from(is_leap && self.month > 2);
-        let before = BEFORE
-            .get(usize::from(self.month).saturating_sub(1))
-            .copied()
-            .unwrap_or_default();
+        let before = BEFORE.get(usize::from(self.month).saturating_sub(1)).copied().unwrap_or_default();
         before + leap_day + u32::from(self.day)
     }
 }
@@ -102,29 +96,14 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn at(year: i32, month: u8, day: u8, hour: u8) -> Moment {
-        Moment {
-            year,
-            month,
-            day,
-            hour,
-            minute: 5,
-            second: 9,
-        }
+        Moment { year, month, day, hour, minute: 5, second: 9 }
     }
 
     #[test]

@@ -47,9 +47,7 @@ pub(crate) fn find(name: &str) -> Option<&'static PreTokenizer> {
 
 /// Every name that [`find`] knows, in the order of the table.
 pub(crate) fn known_names() -> impl Iterator<Item = &'static str> {
-    PRE_TOKENIZERS
-        .iter()
-        .flat_map(|row| row.names.iter().copied())
+    PRE_TOKENIZERS.iter().flat_map(|row| row.names.iter().copied())
 }
 
 /// The pre-tokeniser of a file that names none; such files predate the key and are nearly all GPT-2's.
@@ -132,26 +130,13 @@ const fn plain(names: &'static [&'static str], patterns: &'static [&'static str]
 }
 
 /// A row whose tokenizer composes the text first.
-const fn composed(
-    names: &'static [&'static str],
-    patterns: &'static [&'static str],
-) -> PreTokenizer {
-    PreTokenizer {
-        normalization: Normalization::Nfc,
-        ..plain(names, patterns)
-    }
+const fn composed(names: &'static [&'static str], patterns: &'static [&'static str]) -> PreTokenizer {
+    PreTokenizer { normalization: Normalization::Nfc, ..plain(names, patterns) }
 }
 
 /// A row whose tokenizer takes whole words, and adds BOS.
-const fn whole_words(
-    names: &'static [&'static str],
-    patterns: &'static [&'static str],
-) -> PreTokenizer {
-    PreTokenizer {
-        whole_words: WholeWords::Taken,
-        bos: Bos::ByDefault,
-        ..plain(names, patterns)
-    }
+const fn whole_words(names: &'static [&'static str], patterns: &'static [&'static str]) -> PreTokenizer {
+    PreTokenizer { whole_words: WholeWords::Taken, bos: Bos::ByDefault, ..plain(names, patterns) }
 }
 
 static PRE_TOKENIZERS: &[PreTokenizer] = &[
@@ -180,45 +165,13 @@ static PRE_TOKENIZERS: &[PreTokenizer] = &[
     ),
     composed(&["gpt-neox", "olmo", "mpt"], &[GPT2]),
     plain(
-        &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ],
+        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
         &[r"\p{N}", GPT2],
     ),
-    whole_words(
-        &[
-            "llama-bpe",
-            "llama3",
-            "llama-v3",
-            "falcon3",
-            "falcon-h1",
-            "pixtral",
-            "lfm2",
-            "midm-2.0",
-        ],
-        &[LLAMA3],
-    ),
+    whole_words(&["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0"], &[LLAMA3]),
     plain(&["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], &[LLAMA3]),
     composed(&["qwen2", "megrez"], &[QWEN2]),
-    plain(
-        &[
-            "deepseek-r1-qwen",
-            "stablelm2",
-            "hunyuan",
-            "solar-open",
-            "grok-2",
-            "kormo",
-            "f2llmv2",
-        ],
-        &[QWEN2],
-    ),
+    plain(&["deepseek-r1-qwen", "stablelm2", "hunyuan", "solar-open", "grok-2", "kormo", "f2llmv2"], &[QWEN2]),
     composed(&["qwen35"], &[QWEN35]),
     whole_words(&["tekken"], &[TEKKEN]),
     plain(&["gpt-4o", "llama4", "kanana2", "minimax-m2"], &[GPT4O]),
@@ -233,28 +186,12 @@ static PRE_TOKENIZERS: &[PreTokenizer] = &[
             r"\p{N}+",
         ],
     ),
-    plain(
-        &["deepseek-coder"],
-        &[
-            r"[\r\n]",
-            r"\s?\p{L}+",
-            r"\s?\p{P}+",
-            DEEPSEEK_CJK,
-            r"\p{N}",
-        ],
-    ),
+    plain(&["deepseek-coder"], &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"]),
     plain(
         &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
-        &[
-            r"\p{N}{1,3}",
-            r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+",
-            DEEPSEEK3,
-        ],
+        &[r"\p{N}{1,3}", r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+", DEEPSEEK3],
     ),
-    plain(
-        &["falcon"],
-        &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"],
-    ),
+    plain(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"]),
     plain(&["bloom", "gpt3-finnish", "poro-chat"], &[BLOOM]),
     plain(&["viking"], &[BLOOM, r"\p{N}"]),
     plain(&["bailingmoe", "bailingmoe2", "llada-moe"], &[BAILING]),

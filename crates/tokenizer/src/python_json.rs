@@ -12,10 +12,7 @@ pub(crate) fn dumps(value: &impl Serialize, layout: Layout) -> Result<String, se
         Layout::Compact => value.serialize(&mut Serializer::new(&mut bytes))?,
         Layout::Indented(spaces) => {
             let indent = vec![b' '; spaces];
-            value.serialize(&mut Serializer::with_formatter(
-                &mut bytes,
-                PrettyFormatter::with_indent(&indent),
-            ))?;
+            value.serialize(&mut Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(&indent)))?;
         }
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -34,19 +31,11 @@ pub(crate) enum Layout {
 struct Spaced;
 
 impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         separate(writer, first)
     }
 
-    fn begin_object_key<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         separate(writer, first)
     }
 
@@ -56,9 +45,5 @@ impl Formatter for Spaced {
 }
 
 fn separate<W: ?Sized + Write>(writer: &mut W, first: bool) -> io::Result<()> {
-    if first {
-        Ok(())
-    } else {
-        writer.write_all(b", ")
-    }
+    if first { Ok(()) } else { writer.write_all(b", ") }
 }

@@ -42,12 +42,7 @@ pub(crate) type Located = (u32, Range<usize>);
 
 impl SentencePiece {
     /// `scores` by id, as long as the vocabulary.
-    pub(crate) fn new(
-        vocabulary: &Vocabulary,
-        scores: &[f32],
-        unknown: Option<u32>,
-        prefix: SpacePrefix,
-    ) -> Self {
+    pub(crate) fn new(vocabulary: &Vocabulary, scores: &[f32], unknown: Option<u32>, prefix: SpacePrefix) -> Self {
         let mut bytes = vec![None; 256];
         let mut pieces = HashMap::with_capacity(vocabulary.tokens.len());
         let rows = vocabulary.tokens.iter().zip(&vocabulary.roles).zip(scores);
@@ -57,23 +52,17 @@ impl SentencePiece {
                 // Of two tokens for the same text the first one stands.
                 Role::Text => {
                     // Adding 0 makes -0.0 and 0.0 the same score.
-                    pieces
-                        .entry(spaced(token).into())
-                        .or_insert((id, score + 0.0));
+                    pieces.entry(spaced(token).into()).or_insert((id, score + 0.0));
                 }
                 Role::Byte(byte) => bytes[usize::from(*byte)] = Some(id),
                 Role::UserDefined | Role::Control | Role::Unused => {}
             }
         }
-        let user_defined: Vec<_> = vocabulary
-            .with_role(Role::UserDefined)
-            .map(|(id, token)| (id, spaced(token)))
-            .collect();
+        let user_defined: Vec<_> =
+            vocabulary.with_role(Role::UserDefined).map(|(id, token)| (id, spaced(token))).collect();
         Self {
             pieces,
-            user_defined: Literals::new(
-                user_defined.iter().map(|(id, token)| (*id, token.as_ref())),
-            ),
+            user_defined: Literals::new(user_defined.iter().map(|(id, token)| (*id, token.as_ref()))),
             control: Literals::new(vocabulary.with_role(Role::Control)),
             bytes,
             unknown,
@@ -104,12 +93,7 @@ impl SentencePiece {
     }
 
     /// Appends the tokens of `section`, which starts `offset` bytes into the text.
-    fn encode_section(
-        &self,
-        section: &str,
-        offset: usize,
-        located: &mut Vec<Located>,
-    ) -> Result<(), Error> {
+    fn encode_section(&self, section: &str, offset: usize, located: &mut Vec<Located>) -> Result<(), Error> {
         if section.is_empty() {
             return Ok(());
         }
@@ -118,10 +102,7 @@ impl SentencePiece {
             SpacePrefix::Omit => spaced(section),
         };
         let position = Positions::new(section, &surface, self.prefix);
-        for (id, range) in self
-            .tokens_of(&surface)
-            .map_err(|at| no_token(section, offset, position.in_section(at)))?
-        {
+        for (id, range) in self.tokens_of(&surface).map_err(|at| no_token(section, offset, position.in_section(at)))? {
             let end = offset + position.in_section(range.end);
             located.push((id, offset + position.in_section(range.start)..end));
         }
@@ -133,24 +114,14 @@ impl SentencePiece {
         let mut located: Vec<Located> = Vec::new();
         for symbol in self.join(surface) {
             let text = &surface[symbol.range.clone()];
-            if let Some(id) = symbol
-                .user_defined
-                .or_else(|| self.pieces.get(text).map(|&(id, _)| id))
-            {
+            if let Some(id) = symbol.user_defined.or_else(|| self.pieces.get(text).map(|&(id, _)| id)) {
                 located.push((id, symbol.range));
                 continue;
             }
-            let ids: Option<Vec<u32>> = text
-                .bytes()
-                .map(|byte| self.bytes[usize::from(byte)])
-                .collect();
+            let ids: Option<Vec<u32>> = text.bytes().map(|byte| self.bytes[usize::from(byte)]).collect();
             match (ids, self.unknown) {
                 (Some(ids), _) => {
-                    located.extend(
-                        ids.into_iter()
-                            .zip(symbol.range)
-                            .map(|(id, at)| (id, at..at + 1)),
-                    );
+                    located.extend(ids.into_iter().zip(symbol.range).map(|(id, at)| (id, at..at + 1)));
                 }
                 // One unknown token stands for a whole run.
                 (None, Some(unknown)) => match located.last_mut() {
@@ -191,9 +162,7 @@ impl SentencePiece {
                 queue.extend(self.candidate(surface, &symbols, previous, join.left));
             }
         }
-        symbols
-            .into_iter()
-            .filter(|symbol| !symbol.range.is_empty())
+        symbols.into_iter().filter(|symbol| !symbol.range.is_empty())
     }
 
     fn first_symbols(&self, surface: &str) -> Vec<Symbol> {
@@ -220,24 +189,13 @@ impl SentencePiece {
     }
 
     /// The join of two neighbours, where their joined text is a token.
-    fn candidate(
-        &self,
-        surface: &str,
-        symbols: &[Symbol],
-        left: usize,
-        right: usize,
-    ) -> Option<Join> {
+    fn candidate(&self, surface: &str, symbols: &[Symbol], left: usize, right: usize) -> Option<Join> {
         if symbols[left].user_defined.is_some() || symbols[right].user_defined.is_some() {
             return None;
         }
         let joined = symbols[left].range.start..symbols[right].range.end;
         let &(_, score) = self.pieces.get(&surface[joined.clone()])?;
-        Some(Join {
-            score,
-            left,
-            right,
-            length: joined.len(),
-        })
+        Some(Join { score, left, right, length: joined.len() })
     }
 }
 
@@ -260,9 +218,7 @@ struct Join {
 
 impl Ord for Join {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then_with(|| other.left.cmp(&self.left))
+        self.score.total_cmp(&other.score).then_with(|| other.left.cmp(&self.left))
     }
 }
 
@@ -318,20 +274,10 @@ impl Positions {
 
 /// SentencePiece takes a space and its mark for the same character.
 fn spaced(text: &str) -> Cow<'_, str> {
-    if text.contains(SPACE_MARK) {
-        Cow::Owned(text.replace(SPACE_MARK, " "))
-    } else {
-        Cow::Borrowed(text)
-    }
+    if text.contains(SPACE_MARK) { Cow::Owned(text.replace(SPACE_MARK, " ")) } else { Cow::Borrowed(text) }
 }
 
 fn no_token(section: &str, offset: usize, at: usize) -> Error {
-    let character = section
-        .get(at..)
-        .and_then(|rest| rest.chars().next())
-        .unwrap_or(' ');
-    Error::NoToken {
-        character,
-        at: offset + at,
-    }
+    let character = section.get(at..).and_then(|rest| rest.chars().next()).unwrap_or(' ');
+    Error::NoToken { character, at: offset + at }
 }

@@ -13,12 +13,7 @@ pub struct StreamDecoder<'t> {
 
 impl<'t> StreamDecoder<'t> {
     pub(crate) fn new(tokenizer: &'t Tokenizer, control: ControlTokens) -> Self {
-        Self {
-            tokenizer,
-            control,
-            pending: Vec::new(),
-            leading_space: tokenizer.leading_space,
-        }
+        Self { tokenizer, control, pending: Vec::new(), leading_space: tokenizer.leading_space }
     }
 
     /// The text that `id` completes, often the whole token, sometimes nothing yet. Bytes that cannot become a character

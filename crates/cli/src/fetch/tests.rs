@@ -16,33 +16,16 @@ use super::*;
 static ENTRY: CatalogEntry = CatalogEntry {
     alias: "tiny",
     description: "for tests",
-    licence: CatalogLicence {
-        name: "Some terms",
-        notice: Some("these are the terms"),
-    },
+    licence: CatalogLicence { name: "Some terms", notice: Some("these are the terms") },
     packages: &[
-        CatalogPackage {
-            name: "tiny-a",
-            version: "1.0",
-            wheel_bytes: 100,
-        },
-        CatalogPackage {
-            name: "tiny-b",
-            version: "1.0",
-            wheel_bytes: 100,
-        },
+        CatalogPackage { name: "tiny-a", version: "1.0", wheel_bytes: 100 },
+        CatalogPackage { name: "tiny-b", version: "1.0", wheel_bytes: 100 },
     ],
     files: &[CatalogFile {
         name: "model.gguf",
         parts: &[
-            CatalogPart {
-                package: 0,
-                member: "tiny_a/part0",
-            },
-            CatalogPart {
-                package: 1,
-                member: "tiny_b/part1",
-            },
+            CatalogPart { package: 0, member: "tiny_a/part0" },
+            CatalogPart { package: 1, member: "tiny_b/part1" },
         ],
         bytes: 13,
         sha256: "144581c14596a699068df44aa4ca0ed507e2d4a875f409e78b6319ec468379b3",
@@ -95,9 +78,7 @@ impl Fixture {
     fn wheel(&self, requirement: &str, members: &[(&str, &[u8])]) {
         let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, content) in members {
-            writer
-                .start_file(*name, SimpleFileOptions::default())
-                .unwrap();
+            writer.start_file(*name, SimpleFileOptions::default()).unwrap();
             writer.write_all(content).unwrap();
         }
         let bytes = writer.finish().unwrap().into_inner();
@@ -106,11 +87,7 @@ impl Fixture {
 
     fn fault(&self, requirement: &str, text: &str) {
         let _ = fs::remove_file(self.folder.path().join(format!("{requirement}.whl")));
-        fs::write(
-            self.folder.path().join(format!("{requirement}.fault")),
-            text,
-        )
-        .unwrap();
+        fs::write(self.folder.path().join(format!("{requirement}.fault")), text).unwrap();
     }
 
     fn good_wheels(&self) {
@@ -124,27 +101,17 @@ impl Fixture {
     }
 
     fn install_tiny(&self, check: Check) -> Result<(), FetchError> {
-        install(
-            &ModelReference::Alias(&ENTRY),
-            &self.home,
-            check,
-            &self.progress,
-            |staging, out| from_catalog(&ENTRY, &self.python, staging, out, &self.progress),
-        )
+        install(&ModelReference::Alias(&ENTRY), &self.home, check, &self.progress, |staging, out| {
+            from_catalog(&ENTRY, &self.python, staging, out, &self.progress)
+        })
     }
 
     fn install_package(&self, reference: &str) -> Result<Resolved, FetchError> {
         let reference: ModelReference = reference.parse()?;
-        let ModelReference::Package(package) = &reference else {
-            panic!("not a package")
-        };
-        install(
-            &reference,
-            &self.home,
-            Check::Sizes,
-            &self.progress,
-            |staging, out| from_package(package, &self.python, staging, out, &self.progress),
-        )?;
+        let ModelReference::Package(package) = &reference else { panic!("not a package") };
+        install(&reference, &self.home, Check::Sizes, &self.progress, |staging, out| {
+            from_package(package, &self.python, staging, out, &self.progress)
+        })?;
         Ok(resolve(&reference, &self.home)?)
     }
 
@@ -175,17 +142,7 @@ fn parts_are_joined_and_verified() {
     // Again: nothing is downloaded, and a changed byte is found by the hashes only.
     fixture.install_tiny(Check::Sizes).unwrap();
     assert_eq!(fixture.calls(), ["tiny-a==1.0", "tiny-b==1.0"]);
-    let check = |check| {
-        fetch(
-            &reference,
-            &fixture.home,
-            Consent::Given,
-            check,
-            &fixture.progress,
-        )
-        .unwrap()
-        .1
-    };
+    let check = |check| fetch(&reference, &fixture.home, Consent::Given, check, &fixture.progress).unwrap().1;
     assert_eq!(check(Check::Sizes), Origin::Present);
     assert_eq!(check(Check::Hashes), Origin::Verified);
     fs::write(&found.path, b"GGUF and most").unwrap();
@@ -200,20 +157,14 @@ fn parts_are_joined_and_verified() {
 fn an_interrupted_fetch_goes_on_with_the_next_part() {
     let fixture = Fixture::new();
     fixture.good_wheels();
-    fixture.fault(
-        "tiny-b==1.0",
-        "WARNING: Retrying (Retry(total=0))\nERROR: No matching distribution found",
-    );
+    fixture.fault("tiny-b==1.0", "WARNING: Retrying (Retry(total=0))\nERROR: No matching distribution found");
     let error = fixture.install_tiny(Check::Sizes).unwrap_err();
     assert!(matches!(error, FetchError::Offline { .. }), "{error:?}");
     assert!(!fixture.tiny_folder().exists());
 
     fixture.good_wheels();
     fixture.install_tiny(Check::Sizes).unwrap();
-    assert_eq!(
-        fixture.calls(),
-        ["tiny-a==1.0", "tiny-b==1.0", "tiny-b==1.0"]
-    );
+    assert_eq!(fixture.calls(), ["tiny-a==1.0", "tiny-b==1.0", "tiny-b==1.0"]);
     assert!(fixture.tiny_folder().join("model.gguf").exists());
 }
 
@@ -228,17 +179,10 @@ fn what_is_not_the_pinned_file_is_not_kept() {
     for (part, expected) in wrong {
         let fixture = Fixture::new();
         fixture.good_wheels();
-        let name = if part == b"absent" {
-            "tiny_b/other"
-        } else {
-            "tiny_b/part1"
-        };
+        let name = if part == b"absent" { "tiny_b/other" } else { "tiny_b/part1" };
         fixture.wheel("tiny-b==1.0", &[(name, part)]);
         let error = fixture.install_tiny(Check::Sizes).unwrap_err();
-        assert!(
-            error.to_string().contains(expected),
-            "{error} does not say {expected}"
-        );
+        assert!(error.to_string().contains(expected), "{error} does not say {expected}");
         assert!(!fixture.tiny_folder().exists() && fixture.leftovers().is_empty());
     }
 }
@@ -259,9 +203,7 @@ fn two_fetches_download_once() {
     let fixture = Fixture::new();
     fixture.good_wheels();
     std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| fixture.install_tiny(Check::Sizes)))
-            .collect();
+        let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| fixture.install_tiny(Check::Sizes))).collect();
         for run in runs {
             run.join().unwrap().unwrap();
         }
@@ -291,10 +233,7 @@ fn a_package_with_one_model() {
         ],
     );
     let found = fixture.install_package("pypi:p==1.0").unwrap();
-    assert_eq!(
-        found.path,
-        fixture.home.models().join("pypi--p--1.0").join("m.gguf")
-    );
+    assert_eq!(found.path, fixture.home.models().join("pypi--p--1.0").join("m.gguf"));
     assert_eq!(found.licence.as_deref(), Some("MIT"));
     assert!(found.path.with_file_name("LICENSE").exists());
 }
@@ -302,21 +241,15 @@ fn a_package_with_one_model() {
 #[test]
 fn a_package_with_a_folder_or_nothing() {
     let fixture = Fixture::new();
-    let folder: [(&str, &[u8]); 3] = [
-        ("p/m/config.json", b"{}"),
-        ("p/m/model.safetensors", b"x"),
-        ("p/m/evil.pkl", b"x"),
-    ];
+    let folder: [(&str, &[u8]); 3] =
+        [("p/m/config.json", b"{}"), ("p/m/model.safetensors", b"x"), ("p/m/evil.pkl", b"x")];
     fixture.wheel("p==1.0", &folder);
     let found = fixture.install_package("pypi:p==1.0/p/m").unwrap();
     assert_eq!(found.files.len(), 2);
     assert!(!found.path.join("evil.pkl").exists());
 
     fixture.wheel("q==1.0", &[("q/__init__.py", b"")]);
-    assert!(matches!(
-        fixture.install_package("pypi:q==1.0"),
-        Err(FetchError::NoModel { .. })
-    ));
+    assert!(matches!(fixture.install_package("pypi:q==1.0"), Err(FetchError::NoModel { .. })));
     assert!(fixture.leftovers().is_empty());
     fs::write(fixture.folder.path().join("r==1.0.whl"), "no archive").unwrap();
     let error = fixture.install_package("pypi:r==1.0").unwrap_err();
@@ -330,23 +263,9 @@ fn a_package_with_a_folder_or_nothing() {
 #[test]
 fn a_missing_python_is_named() {
     let fixture = Fixture::new();
-    let requirement = Requirement {
-        package: "a".to_owned(),
-        version: "1".to_owned(),
-    };
+    let requirement = Requirement { package: "a".to_owned(), version: "1".to_owned() };
     let python = OsString::from("no-such-python");
-    let error = pip::download(
-        &requirement,
-        &python,
-        fixture.folder.path(),
-        &fixture.progress,
-    )
-    .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("can't run `no-such-python`: "),
-        "{error}"
-    );
+    let error = pip::download(&requirement, &python, fixture.folder.path(), &fixture.progress).unwrap_err();
+    assert!(error.to_string().starts_with("can't run `no-such-python`: "), "{error}");
     assert!(error.hint().unwrap().contains("LATHE_PYTHON"));
 }

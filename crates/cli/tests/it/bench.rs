@@ -121,6 +121,7 @@ pub(crate) fn assert_same(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.add_filter(r"\.lathe-\w+\.partial", "[TEMPORARY]");
+    // What the system's message says of the temporary file beside the target.
+    settings.add_filter(r#" at path "[^"]*""#, r#" at path "[TEMPORARY]""#);
     settings.bind(|| insta::assert_snapshot!(name, text));
 }

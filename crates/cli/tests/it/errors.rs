@@ -41,7 +41,7 @@ fn references() {
             &["inspect", "hf:name"],
             &["inspect", ""],
             &["fetch", "./folder"],
-        ])
+        ]),
     );
 }
 
@@ -71,7 +71,15 @@ fn damaged_checkpoints() {
         tensors.insert("model.layers.0.self_attn.q_norm.weight".into(), Stored::f32(&[2], &[1.0, 1.0]));
     });
     let names = [
-        "cut0", "cut4", "cut_header", "cut_data", "cut20.gguf", "cut200.gguf", "cut_data.gguf", "reshaped", "incomplete",
+        "cut0",
+        "cut4",
+        "cut_header",
+        "cut_data",
+        "cut20.gguf",
+        "cut200.gguf",
+        "cut_data.gguf",
+        "reshaped",
+        "incomplete",
         "overfull",
     ];
     let commands: Vec<[&str; 2]> = names.iter().map(|name| ["inspect", *name]).collect();
@@ -176,8 +184,17 @@ fn data() {
     reading(&bench, "no_start", 64, Start::Nothing);
     let tokens = |data: &'static str| vec!["measure", "tokens", "tiny", data];
     let mut commands: Vec<Vec<&str>> = [
-        "no-such.txt", "empty.txt", "latin1.txt", "table.parquet", "bad.jsonl", "bare.jsonl", "number.jsonl",
-        "blank.jsonl", "body.jsonl", "folder", "sample:klingon",
+        "no-such.txt",
+        "empty.txt",
+        "latin1.txt",
+        "table.parquet",
+        "bad.jsonl",
+        "bare.jsonl",
+        "number.jsonl",
+        "blank.jsonl",
+        "body.jsonl",
+        "folder",
+        "sample:klingon",
     ]
     .map(tokens)
     .into();
@@ -220,14 +237,24 @@ fn spans() {
         quote("the cat sat", ""),
         quote("", "cat"),
         quote("yes, the cat (it) sat.", ","),
-        quote(&long, "word word word word word word word word word word word word word word word word word word word word word word"),
+        quote(
+            &long,
+            "word word word word word word word word word word word word word word word word word word word word word word",
+        ),
         vec!["measure", "attention", "llama", "--text", "the cat", "--span", "cat"],
         vec!["measure", "attention", "tiny", "--against", "other", "--text", "the cat", "--span", "cat"],
     ];
     commands.extend(
         [
-            "bad.jsonl", "extra.jsonl", "outside.jsonl", "reversed.jsonl", "negative.jsonl", "no.jsonl", "empty.jsonl",
-            "dots.jsonl", "no-such.jsonl",
+            "bad.jsonl",
+            "extra.jsonl",
+            "outside.jsonl",
+            "reversed.jsonl",
+            "negative.jsonl",
+            "no.jsonl",
+            "empty.jsonl",
+            "dots.jsonl",
+            "no-such.jsonl",
         ]
         .map(file),
     );
@@ -266,7 +293,7 @@ fn weights_that_are_not_numbers() {
             &["measure", "spectrum", "tiny", "a.txt", "--window", "8", "--every-layer"],
             &["measure", "tokens", "tiny", "a.txt"],
             &["measure", "attention", "tiny", "--text", "cat mat", "--span", "cat"],
-        ])
+        ]),
     );
 }
 
@@ -284,7 +311,7 @@ fn tokenizers() {
             &["inspect", "cut"],
             &["trace", "cut", "--text", "a", "--out", "t.safetensors"],
             &["trace", "large", "--text", "b", "--out", "t.safetensors"],
-        ])
+        ]),
     );
 }
 
@@ -300,6 +327,6 @@ fn reports() {
             &["report", "llama", "--out", "file/page"],
             &["report", "llama", "./missing"],
             &["report", "llama", "--seed", "-1"],
-        ])
+        ]),
     );
 }

@@ -77,8 +77,20 @@ fn same_numbers(name: &str, change: impl FnOnce(&Bench)) {
     let [folder, gguf] = ["model", "model.gguf"].map(|model| bench.json(&["inspect", model, "--json"]));
     assert_eq!((&folder["format"], &gguf["format"]), (&"safetensors".into(), &"gguf".into()));
     for fact in [
-        "family", "parameters", "parts", "layers", "hidden_size", "heads", "kv_heads", "head_dim", "feed_forward_width",
-        "windows", "rotary_bases", "context", "vocab_size", "tied_head",
+        "family",
+        "parameters",
+        "parts",
+        "layers",
+        "hidden_size",
+        "heads",
+        "kv_heads",
+        "head_dim",
+        "feed_forward_width",
+        "windows",
+        "rotary_bases",
+        "context",
+        "vocab_size",
+        "tied_head",
     ] {
         assert_eq!(folder[fact], gguf[fact], "{name}: {fact}");
     }
@@ -98,11 +110,7 @@ pub(crate) fn write(bench: &Bench, folder: &Path, name: &str) {
         .collect();
     let specs: Vec<TensorSpec> = converted
         .iter()
-        .map(|(name, tensor)| TensorSpec {
-            name: name.clone(),
-            shape: tensor.shape.clone(),
-            element: ElementType::F32,
-        })
+        .map(|(name, tensor)| TensorSpec { name: name.clone(), shape: tensor.shape.clone(), element: ElementType::F32 })
         .collect();
     let header = header(architecture, &config);
     let mut writer = lathe_formats::write::gguf(&bench.path(name), &header, &specs).unwrap();

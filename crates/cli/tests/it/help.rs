@@ -80,6 +80,6 @@ fn a_flag_that_does_not_exist_is_a_wrong_input() {
             &["measure", "attention", "m", "--spans", "s.jsonl", "--text", "a", "--span", "a"],
             &["measure", "spectrum", "m", "a.txt", "--metrics", "norm"],
             &["completions", "sh"],
-        ])
+        ]),
     );
 }

@@ -230,7 +230,8 @@ fn a_model_compared_with_itself_and_with_another() {
     let [same, other] = ["tiny", "tuned"].map(compare);
     let share = |result: &Value| result["spans"][0]["comparison"]["share"].clone();
     assert_close(number(&share(&same)["distribution"]["mean"]), 0.0, 0.0);
-    let layers: Vec<f64> = share(&other)["layers"].as_array().unwrap().iter().map(|layer| number(&layer["mean"])).collect();
+    let layers: Vec<f64> =
+        share(&other)["layers"].as_array().unwrap().iter().map(|layer| number(&layer["mean"])).collect();
     assert_close(layers[0], 0.0, 0.0);
     assert!(layers[1] != 0.0 && layers[2] != 0.0, "{layers:?}");
 }
@@ -262,7 +263,7 @@ fn the_form_of_the_json() {
     let run = |arguments: &[&str]| shape(&bench.json(&[&["measure"], arguments, &["--json"]].concat()));
     let data = ["a.txt", "b.txt", "c.jsonl", "--field", "body"];
     assert_same("measure_tokens_json", &run(&[&["tokens", "tiny"], &data[..]].concat()));
-    let options = ["--window", "16", "--untrained", "1"];
+    let options = ["--window", "16", "--untrained", "1", "--metrics", "mnn,entropy,nuclear"];
     assert_same("measure_spectrum_json", &run(&[&["spectrum", "tiny"], &data[..], &options[..]].concat()));
     let text = ["--text", TEXT, "--span", "sand"];
     assert_same("measure_attention_json", &run(&[&["attention", "tiny", "--against", "tiny"], &text[..]].concat()));
@@ -274,7 +275,9 @@ fn the_form_of_the_text() {
     // The numbers are tested elsewhere; here a digit stands for any digit.
     let form = |arguments: &[&str]| {
         let mut text = String::new();
-        for line in bench.succeed(arguments).lines().map(|line| if line.contains(" took ") { "[SECONDS]" } else { line }) {
+        for line in
+            bench.succeed(arguments).lines().map(|line| if line.contains(" took ") { "[SECONDS]" } else { line })
+        {
             text.extend(line.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }));
             text.push('\n');
         }

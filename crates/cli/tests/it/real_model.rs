@@ -1,7 +1,7 @@
 //! The default model, where it has been fetched.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lathe_model::reference::{Home, ModelReference, resolve};
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn home() -> Option<PathBuf> {
     }
 }
 
-fn succeed(bench: &Bench, home: &PathBuf, arguments: &[&str]) -> String {
+fn succeed(bench: &Bench, home: &Path, arguments: &[&str]) -> String {
     let outcome = bench.run_with(home, arguments);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "lathe {}", arguments.join(" "));
     outcome.stdout

@@ -17,7 +17,8 @@ fn of_one_model() {
     assert!(summary.ends_with("The page is a/page/index.html\n"), "{summary}");
     assert!(summary.lines().count() <= 40, "one screen:\n{summary}");
     assert!(summary.lines().all(|line| line.chars().count() <= 120), "{summary}");
-    let names: Vec<_> = std::fs::read_dir(bench.path("a/page")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(bench.path("a/page")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 
     assert_self_contained(&std::fs::read_to_string(bench.path("a/page/index.html")).unwrap());
@@ -52,11 +53,10 @@ fn a_report_replaces_the_one_before_and_repeats_its_numbers() {
     bench.write("page/notes.txt", "mine");
     let run = |threads: &str| {
         bench.succeed(&["report", "tiny", "--out", "page", "--quiet", "--threads", threads]);
-        let mut report: Value = serde_json::from_slice(&std::fs::read(bench.path("page/report.json")).unwrap()).unwrap();
+        let mut report: Value =
+            serde_json::from_slice(&std::fs::read(bench.path("page/report.json")).unwrap()).unwrap();
         let model = &mut report["models"][0];
-        for field in ["speed"] {
-            model[field].take();
-        }
+        model["speed"].take();
         for field in ["forward", "metric"] {
             model["spectrum"][field].take();
         }
@@ -77,7 +77,9 @@ fn assert_self_contained(html: &str) {
         assert!(!lower.contains(loads), "the page has {loads}");
     }
     // Namespaces and links that a reader may follow load nothing.
-    let addresses = lower.match_indices("http").filter(|(at, _)| lower[*at..].starts_with("http://") || lower[*at..].starts_with("https://"));
+    let addresses = lower
+        .match_indices("http")
+        .filter(|(at, _)| lower[*at..].starts_with("http://") || lower[*at..].starts_with("https://"));
     for (at, _) in addresses {
         let before = &lower[..at];
         assert!(before.ends_with("xmlns=\"") || before.ends_with("<a href=\""), "{}", &lower[at - 40..at + 40]);

@@ -16,28 +16,40 @@ const TOLERANCE: f64 = 2e-4;
 #[test]
 fn every_tensor_agrees_with_transformers() {
     for name in FIXTURES {
-        let bench = Bench::new();
-        copy(&bench, name, "model");
-        let expected = tensors::read(&fixture(name).join("expected.safetensors"));
-        for sequence in ["seq0.", "seq1.", "seq2."] {
-            let ids = expected[&format!("{sequence}input_ids")].ids();
-            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-            bench.succeed(&[&["trace", "model", "--ids", &ids.join(",")], &TAKE[..], &["--out", "t.safetensors"]].concat());
-            let traced = tensors::read(&bench.path("t.safetensors"));
-            let wanted: BTreeMap<&str, &Stored> = expected
-                .iter()
-                .filter_map(|(key, tensor)| Some((key.strip_prefix(sequence)?, tensor)))
-                .filter(|(key, _)| !["cross_entropy", "greedy"].contains(key))
-                .collect();
-            assert_eq!(traced.keys().map(String::as_str).collect::<Vec<_>>(), wanted.keys().copied().collect::<Vec<_>>());
-            for (key, wanted) in wanted {
-                assert_eq!(traced[key].dtype, if key == "input_ids" { "I64" } else { "F32" }, "{key}");
-                if key == "input_ids" {
-                    assert_eq!(traced[key], *wanted);
-                } else {
-                    let error = traced[key].relative_error(wanted);
-                    assert!(error <= TOLERANCE, "{name}, {sequence}{key}: {error}");
-                }
+        agrees(name, TAKE[1]);
+    }
+}
+
+#[test]
+fn router_logits_agree_with_transformers() {
+    for name in ["mixtral", "olmoe", "qwen3_moe"] {
+        agrees(name, "logits,hidden_states,attentions,router_logits");
+    }
+}
+
+fn agrees(name: &str, take: &str) {
+    let bench = Bench::new();
+    copy(&bench, name, "model");
+    let expected = tensors::read(&fixture(name).join("expected.safetensors"));
+    for sequence in ["seq0.", "seq1.", "seq2."] {
+        let ids = expected[&format!("{sequence}input_ids")].ids();
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        bench.succeed(&["trace", "model", "--ids", &ids.join(","), "--take", take, "--out", "t.safetensors"]);
+        let traced = tensors::read(&bench.path("t.safetensors"));
+        let wanted: BTreeMap<&str, &Stored> = expected
+            .iter()
+            .filter_map(|(key, tensor)| Some((key.strip_prefix(sequence)?, tensor)))
+            .filter(|(key, _)| !["cross_entropy", "greedy"].contains(key))
+            .collect();
+        let names: Vec<&str> = traced.keys().map(String::as_str).collect();
+        assert_eq!(names, wanted.keys().copied().collect::<Vec<_>>(), "{name}, {sequence}");
+        for (key, wanted) in wanted {
+            assert_eq!(traced[key].dtype, if key == "input_ids" { "I64" } else { "F32" }, "{key}");
+            if key == "input_ids" {
+                assert_eq!(traced[key], *wanted);
+            } else {
+                let error = traced[key].relative_error(wanted);
+                assert!(error <= TOLERANCE, "{name}, {sequence}{key}: {error}");
             }
         }
     }
@@ -75,8 +87,15 @@ fn layers_are_those_of_the_full_trace() {
     let full = run(&TAKE);
     let some = run(&[&TAKE[..], &["--layers", "0,3,4"]].concat());
     let names: Vec<&str> = some.keys().map(String::as_str).collect();
-    let expected =
-        ["attentions.0", "attentions.3", "hidden_states.0", "hidden_states.3", "hidden_states.4", "input_ids", "logits"];
+    let expected = [
+        "attentions.0",
+        "attentions.3",
+        "hidden_states.0",
+        "hidden_states.3",
+        "hidden_states.4",
+        "input_ids",
+        "logits",
+    ];
     assert_eq!(names, expected);
     for (name, tensor) in &some {
         assert_eq!(*tensor, full[name], "{name}");

@@ -17,10 +17,7 @@ const GOLDEN: [(ElementType, &[u8]); 11] = [
     (ElementType::Q4_K, include_bytes!("../data/blocks/Q4_K.bin")),
     (ElementType::Q5_K, include_bytes!("../data/blocks/Q5_K.bin")),
     (ElementType::Q6_K, include_bytes!("../data/blocks/Q6_K.bin")),
-    (
-        ElementType::IQ4_NL,
-        include_bytes!("../data/blocks/IQ4_NL.bin"),
-    ),
+    (ElementType::IQ4_NL, include_bytes!("../data/blocks/IQ4_NL.bin")),
 ];
 
 #[test]
@@ -38,11 +35,7 @@ fn blocks_decode_as_the_reference_does() {
         assert_eq!(values.len(), count * len);
         for (index, (value, bits)) in values.iter().zip(expected.as_chunks::<4>().0).enumerate() {
             let expected = f32::from_le_bytes(*bits);
-            assert_eq!(
-                value.to_bits(),
-                expected.to_bits(),
-                "{element}, number {index}: {value} for {expected}"
-            );
+            assert_eq!(value.to_bits(), expected.to_bits(), "{element}, number {index}: {value} for {expected}");
         }
     }
 }
@@ -50,10 +43,7 @@ fn blocks_decode_as_the_reference_does() {
 #[test]
 fn every_quantised_readable_type_has_a_golden_fixture() {
     for element in ElementType::all().filter(|e| e.is_readable() && e.is_quantised()) {
-        assert!(
-            GOLDEN.iter().any(|(golden, _)| *golden == element),
-            "{element}"
-        );
+        assert!(GOLDEN.iter().any(|(golden, _)| *golden == element), "{element}");
     }
 }
 
@@ -67,11 +57,7 @@ fn any_range_of_rows_is_a_part_of_the_whole() {
         for rows in [0..0, 0..1, 3..7, 7..8, 8..8, 0..8] {
             let mut part = vec![f32::NAN; rows.len() * len];
             view.decode_rows(rows.clone(), &mut part).unwrap();
-            assert_eq!(
-                part,
-                whole[rows.start * len..rows.end * len],
-                "{element} {rows:?}"
-            );
+            assert_eq!(part, whole[rows.start * len..rows.end * len], "{element} {rows:?}");
         }
     }
 }
@@ -103,26 +89,14 @@ fn plain_numbers_become_the_nearest_f32() {
     assert_eq!(decode(ElementType::F32, &1.5f32.to_le_bytes()), 1.5);
     assert_eq!(decode(ElementType::F64, &0.1f64.to_le_bytes()), 0.1f32);
     assert_eq!(decode(ElementType::BF16, &[0x80, 0xbf]), -1.0);
-    assert_eq!(
-        decode(ElementType::BF16, &[0x01, 0x00]),
-        f32::from_bits(0x1_0000)
-    );
+    assert_eq!(decode(ElementType::BF16, &[0x01, 0x00]), f32::from_bits(0x1_0000));
     assert_eq!(decode(ElementType::I8, &[0x80]), -128.0);
     assert_eq!(decode(ElementType::U8, &[0x80]), 128.0);
     assert_eq!(decode(ElementType::I16, &(-300i16).to_le_bytes()), -300.0);
     assert_eq!(decode(ElementType::U16, &65_535u16.to_le_bytes()), 65_535.0);
-    assert_eq!(
-        decode(ElementType::I32, &16_777_217i32.to_le_bytes()),
-        16_777_216.0
-    );
-    assert_eq!(
-        decode(ElementType::U32, &u32::MAX.to_le_bytes()),
-        4_294_967_296.0
-    );
-    assert_eq!(
-        decode(ElementType::I64, &i64::MIN.to_le_bytes()),
-        -9_223_372_036_854_775_808.0
-    );
+    assert_eq!(decode(ElementType::I32, &16_777_217i32.to_le_bytes()), 16_777_216.0);
+    assert_eq!(decode(ElementType::U32, &u32::MAX.to_le_bytes()), 4_294_967_296.0);
+    assert_eq!(decode(ElementType::I64, &i64::MIN.to_le_bytes()), -9_223_372_036_854_775_808.0);
     assert_eq!(decode(ElementType::U64, &1u64.to_le_bytes()), 1.0);
     assert_eq!(decode(ElementType::Bool, &[1]), 1.0);
     assert_eq!(decode(ElementType::Bool, &[0]), 0.0);

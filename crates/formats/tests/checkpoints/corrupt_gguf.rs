@@ -20,19 +20,11 @@ struct Raw {
 
 impl Raw {
     fn new() -> Raw {
-        Raw {
-            magic: *b"GGUF",
-            version: 3,
-            counts: None,
-            keys: Vec::new(),
-            tensors: Vec::new(),
-            data: 256,
-        }
+        Raw { magic: *b"GGUF", version: 3, counts: None, keys: Vec::new(), tensors: Vec::new(), data: 256 }
     }
 
     fn key(mut self, name: &[u8], type_id: u32, value: &[u8]) -> Raw {
-        self.keys
-            .push([&string(name)[..], &type_id.to_le_bytes(), value].concat());
+        self.keys.push([&string(name)[..], &type_id.to_le_bytes(), value].concat());
         self
     }
 
@@ -77,9 +69,7 @@ fn string(bytes: &[u8]) -> Vec<u8> {
 fn the_sample_is_right() {
     let (bytes, _) = samples::gguf();
     samples::open_and_read(Format::Gguf, &bytes).unwrap();
-    let raw = Raw::new()
-        .tensor(b"a", &[4, 2], 0, 0)
-        .tensor(b"b", &[8], 0, 32);
+    let raw = Raw::new().tensor(b"a", &[4, 2], 0, 0).tensor(b"b", &[8], 0, 32);
     let checkpoint = raw.open().unwrap();
     assert_eq!(checkpoint.tensor("a").unwrap().info().shape, [2, 4]);
 }
@@ -98,14 +88,8 @@ fn cut_anywhere_it_does_not_open() {
 fn truncation_names_the_field() {
     let (bytes, _) = samples::gguf();
     let message = |end: usize| open(&bytes[..end]).unwrap_err().to_string();
-    assert_eq!(
-        message(0),
-        "m.gguf: the magic number needs 4 bytes at byte 0, but the file ends at byte 0"
-    );
-    assert_eq!(
-        message(10),
-        "m.gguf: the number of tensors needs 8 bytes at byte 8, but the file ends at byte 10"
-    );
+    assert_eq!(message(0), "m.gguf: the magic number needs 4 bytes at byte 0, but the file ends at byte 0");
+    assert_eq!(message(10), "m.gguf: the number of tensors needs 8 bytes at byte 8, but the file ends at byte 10");
     assert!(open(&bytes[..10]).unwrap_err().hint().is_some());
 }
 
@@ -117,9 +101,7 @@ fn another_magic_version_or_byte_order() {
     for version in [0, 1, 4, 0x0001_0003] {
         let mut raw = Raw::new();
         raw.version = version;
-        assert!(
-            matches!(raw.error(), Error::UnsupportedVersion { version: v, .. } if v == version)
-        );
+        assert!(matches!(raw.error(), Error::UnsupportedVersion { version: v, .. } if v == version));
     }
     let mut raw = Raw::new();
     raw.version = 3u32.swap_bytes();
@@ -145,10 +127,7 @@ fn absurd_counts_and_lengths() {
             assert!(matches!(raw.error(), Error::CountTooLarge { count: c, .. } if c == count));
         }
         let raw = Raw::new().tensor(b"w", &[count, count], 0, 0);
-        assert!(matches!(
-            raw.error(),
-            Error::BadShape { .. } | Error::OutOfFile { .. }
-        ));
+        assert!(matches!(raw.error(), Error::BadShape { .. } | Error::OutOfFile { .. }));
         let raw = Raw::new().tensor(b"w", &[4], 0, count & !31);
         assert!(matches!(raw.error(), Error::OutOfFile { .. }));
     }
@@ -167,16 +146,10 @@ fn a_bomb_of_nested_arrays() {
 #[test]
 fn unknown_value_types_and_bad_booleans() {
     let raw = Raw::new().key(b"k", 13, &[0; 8]);
-    assert!(matches!(
-        raw.error(),
-        Error::UnknownValueType { id: 13, .. }
-    ));
+    assert!(matches!(raw.error(), Error::UnknownValueType { id: 13, .. }));
     let array = [&77u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
     let raw = Raw::new().key(b"k", 9, &array);
-    assert!(matches!(
-        raw.error(),
-        Error::UnknownValueType { id: 77, .. }
-    ));
+    assert!(matches!(raw.error(), Error::UnknownValueType { id: 77, .. }));
     let raw = Raw::new().key(b"k", 7, &[2]);
     assert!(matches!(raw.error(), Error::BadBool { value: 2, .. }));
 }
@@ -184,29 +157,18 @@ fn unknown_value_types_and_bad_booleans() {
 #[test]
 fn text_that_is_not_utf8() {
     let raw = Raw::new().key(b"\xff", 0, &[1]);
-    assert_eq!(
-        raw.error().to_string(),
-        "m.gguf: the name of metadata key 0 is not UTF-8"
-    );
+    assert_eq!(raw.error().to_string(), "m.gguf: the name of metadata key 0 is not UTF-8");
     let raw = Raw::new().key(b"k", 8, &string(b"a\xff"));
-    assert_eq!(
-        raw.error().to_string(),
-        "m.gguf: the value of metadata key \"k\" is not UTF-8"
-    );
+    assert_eq!(raw.error().to_string(), "m.gguf: the value of metadata key \"k\" is not UTF-8");
     let raw = Raw::new().tensor(b"\xc3", &[1], 0, 0);
-    assert_eq!(
-        raw.error().to_string(),
-        "m.gguf: the name of tensor 0 is not UTF-8"
-    );
+    assert_eq!(raw.error().to_string(), "m.gguf: the name of tensor 0 is not UTF-8");
 }
 
 #[test]
 fn a_name_twice() {
     let raw = Raw::new().key(b"k", 0, &[1]).key(b"k", 0, &[1]);
     assert!(matches!(raw.error(), Error::DuplicateKey { key, .. } if key == "k"));
-    let raw = Raw::new()
-        .tensor(b"w", &[4], 0, 0)
-        .tensor(b"w", &[4], 0, 32);
+    let raw = Raw::new().tensor(b"w", &[4], 0, 0).tensor(b"w", &[4], 0, 32);
     assert!(matches!(raw.error(), Error::DuplicateTensor { tensor, .. } if tensor == "w"));
 }
 
@@ -221,14 +183,7 @@ fn alignments() {
     let checkpoint = raw.open().unwrap();
     assert_eq!(checkpoint.tensor("w").unwrap().bytes(), [1; 8]);
     let raw = key(64).tensor(b"w", &[2], 0, 32);
-    assert!(matches!(
-        raw.error(),
-        Error::Misaligned {
-            offset: 32,
-            alignment: 64,
-            ..
-        }
-    ));
+    assert!(matches!(raw.error(), Error::Misaligned { offset: 32, alignment: 64, .. }));
     let raw = Raw::new().key(b"general.alignment", 8, &string(b"32"));
     assert!(matches!(raw.error(), Error::WrongKeyType { .. }));
 }
@@ -236,10 +191,7 @@ fn alignments() {
 #[test]
 fn shapes_and_types() {
     let raw = Raw::new().tensor(b"w", &[1; 5], 0, 0);
-    assert!(matches!(
-        raw.error(),
-        Error::TooManyDimensions { dimensions: 5, .. }
-    ));
+    assert!(matches!(raw.error(), Error::TooManyDimensions { dimensions: 5, .. }));
     let mut raw = Raw::new().tensor(b"w", &[1], 0, 0);
     let dimensions = string(b"w").len();
     raw.tensors[0][dimensions..dimensions + 4].copy_from_slice(&u32::MAX.to_le_bytes());
@@ -248,83 +200,43 @@ fn shapes_and_types() {
     let raw = Raw::new().tensor(b"w", &[16, 2], 2, 0);
     assert!(matches!(raw.error(), Error::BadShape { .. }));
     let raw = Raw::new().tensor(b"w", &[384, 2], 12, 0);
-    assert_eq!(
-        raw.error().to_string(),
-        "m.gguf: tensor \"w\" cannot have the shape [2, 384] in Q4_K"
-    );
+    assert_eq!(raw.error().to_string(), "m.gguf: tensor \"w\" cannot have the shape [2, 384] in Q4_K");
     let raw = Raw::new().tensor(b"w", &[4], 4, 0);
-    assert_eq!(
-        raw.error().to_string(),
-        "m.gguf: tensor \"w\" has the unknown element type 4 (removed from ggml)"
-    );
+    assert_eq!(raw.error().to_string(), "m.gguf: tensor \"w\" has the unknown element type 4 (removed from ggml)");
     let raw = Raw::new().tensor(b"w", &[4], 9_999, 0);
     assert!(matches!(raw.error(), Error::UnknownElement { element, .. } if element == "9999"));
 }
 
 #[test]
 fn overlaps_and_ends() {
-    let raw = Raw::new()
-        .tensor(b"a", &[9], 0, 0)
-        .tensor(b"b", &[8], 0, 32);
-    assert_eq!(
-        raw.error().to_string(),
-        "m.gguf: tensors \"a\" and \"b\" overlap"
-    );
-    let raw = Raw::new()
-        .tensor(b"a", &[8], 0, 32)
-        .tensor(b"b", &[16], 0, 0);
-    assert!(
-        matches!(raw.error(), Error::Overlap { first, second, .. } if first == "b" && second == "a")
-    );
+    let raw = Raw::new().tensor(b"a", &[9], 0, 0).tensor(b"b", &[8], 0, 32);
+    assert_eq!(raw.error().to_string(), "m.gguf: tensors \"a\" and \"b\" overlap");
+    let raw = Raw::new().tensor(b"a", &[8], 0, 32).tensor(b"b", &[16], 0, 0);
+    assert!(matches!(raw.error(), Error::Overlap { first, second, .. } if first == "b" && second == "a"));
     // An empty tensor in between hides nothing.
-    let raw = Raw::new()
-        .tensor(b"a", &[16], 0, 0)
-        .tensor(b"e", &[0], 0, 32)
-        .tensor(b"b", &[8], 0, 32);
+    let raw = Raw::new().tensor(b"a", &[16], 0, 0).tensor(b"e", &[0], 0, 32).tensor(b"b", &[8], 0, 32);
     assert!(matches!(raw.error(), Error::Overlap { .. }));
     let raw = Raw::new().tensor(b"a", &[64], 0, 0);
     raw.open().unwrap();
     let raw = Raw::new().tensor(b"a", &[65], 0, 0);
     assert!(matches!(raw.error(), Error::OutOfFile { .. }));
     // Holes are allowed here, and any order: tensors come sorted by position.
-    let raw = Raw::new()
-        .tensor(b"late", &[8], 0, 128)
-        .tensor(b"early", &[8], 0, 0);
+    let raw = Raw::new().tensor(b"late", &[8], 0, 128).tensor(b"early", &[8], 0, 0);
     let checkpoint = raw.open().unwrap();
-    let names: Vec<&str> = checkpoint
-        .tensors()
-        .iter()
-        .map(|t| t.name.as_str())
-        .collect();
+    let names: Vec<&str> = checkpoint.tensors().iter().map(|t| t.name.as_str()).collect();
     assert_eq!(names, ["early", "late"]);
 }
 
 #[test]
 fn tensors_that_hold_nothing() {
-    let raw = Raw::new()
-        .tensor(b"rows", &[0, 5], 0, 0)
-        .tensor(b"none", &[32, 0], 2, 0);
+    let raw = Raw::new().tensor(b"rows", &[0, 5], 0, 0).tensor(b"none", &[32, 0], 2, 0);
     let checkpoint = raw.open().unwrap();
     let rows = checkpoint.tensor("rows").unwrap();
-    assert_eq!(
-        (
-            rows.info().elements(),
-            rows.info().rows(),
-            rows.info().row_len()
-        ),
-        (0, 5, 0)
-    );
+    assert_eq!((rows.info().elements(), rows.info().rows(), rows.info().row_len()), (0, 5, 0));
     rows.decode_rows(1..4, &mut []).unwrap();
     assert!(rows.to_f32().unwrap().is_empty());
     let none = checkpoint.tensor("none").unwrap();
-    assert_eq!(
-        (
-            none.info().bytes(),
-            none.info().rows(),
-            none.info().row_len()
-        ),
-        (0, 0, 32)
-    );
+    assert_eq!((none.info().bytes(), none.info().rows(), none.info().row_len()), (0, 0, 32));
     // Sizes whose product overflows are refused even beside a zero.
     let raw = Raw::new().tensor(b"w", &[0, 1 << 40, 1 << 40], 0, 0);
     assert!(matches!(raw.error(), Error::BadShape { .. }));
@@ -335,15 +247,9 @@ fn types_that_cannot_be_decoded_open_and_say_so() {
     let raw = Raw::new().tensor(b"w", &[256], 16, 0);
     let checkpoint = raw.open().unwrap();
     let view = checkpoint.tensor("w").unwrap();
-    assert_eq!(
-        (view.info().element, view.bytes().len()),
-        (ElementType::IQ2_XXS, 66)
-    );
+    assert_eq!((view.info().element, view.bytes().len()), (ElementType::IQ2_XXS, 66));
     let error = view.to_f32().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "m.gguf: tensor \"w\" is stored as IQ2_XXS, which lathe cannot decode"
-    );
+    assert_eq!(error.to_string(), "m.gguf: tensor \"w\" is stored as IQ2_XXS, which lathe cannot decode");
     assert!(error.hint().is_some());
 }
 
@@ -352,23 +258,10 @@ fn rows_and_outputs_that_do_not_fit() {
     let checkpoint = Raw::new().tensor(b"w", &[4, 2], 0, 0).open().unwrap();
     let view = checkpoint.tensor("w").unwrap();
     let mut out = [0.0; 8];
-    assert!(matches!(
-        view.decode_rows(0..3, &mut out),
-        Err(Error::RowsOutOfRange { .. })
-    ));
+    assert!(matches!(view.decode_rows(0..3, &mut out), Err(Error::RowsOutOfRange { .. })));
     let backwards = std::ops::Range { start: 2, end: 1 };
-    assert!(matches!(
-        view.decode_rows(backwards, &mut out),
-        Err(Error::RowsOutOfRange { .. })
-    ));
-    assert!(matches!(
-        view.decode_rows(0..1, &mut out),
-        Err(Error::OutputLength {
-            needs: 4,
-            got: 8,
-            ..
-        })
-    ));
+    assert!(matches!(view.decode_rows(backwards, &mut out), Err(Error::RowsOutOfRange { .. })));
+    assert!(matches!(view.decode_rows(0..1, &mut out), Err(Error::OutputLength { needs: 4, got: 8, .. })));
 }
 
 #[test]
@@ -379,15 +272,9 @@ fn metadata_comes_back_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("aligned.gguf");
     let metadata = [("general.alignment".to_owned(), GgufValue::U32(256))];
-    let tensors = [
-        spec("a", &[3], ElementType::I8),
-        spec("b", &[5], ElementType::I8),
-    ];
+    let tensors = [spec("a", &[3], ElementType::I8), spec("b", &[5], ElementType::I8)];
     samples::write_gguf(&path, &metadata, &tensors).unwrap();
     let checkpoint = lathe_formats::Checkpoint::open(&path).unwrap();
-    assert_eq!(
-        checkpoint.tensor("b").unwrap().bytes(),
-        samples::filler(&tensors[1], 1)
-    );
+    assert_eq!(checkpoint.tensor("b").unwrap().bytes(), samples::filler(&tensors[1], 1));
     assert_eq!(checkpoint.files()[0].bytes().len() % 256, 0);
 }

@@ -75,20 +75,9 @@ proptest! {
 /// Every single byte of the headers, with the values that are most often wrong.
 #[test]
 fn each_header_byte_changed_never_panics() {
-    for (format, bytes) in [
-        (Format::Gguf, samples::gguf().0),
-        (Format::Safetensors, samples::safetensors()),
-    ] {
+    for (format, bytes) in [(Format::Gguf, samples::gguf().0), (Format::Safetensors, samples::safetensors())] {
         for index in 0..bytes.len() {
-            for value in [
-                0,
-                1,
-                0x7f,
-                0x80,
-                0xff,
-                bytes[index] ^ 1,
-                bytes[index].wrapping_add(1),
-            ] {
+            for value in [0, 1, 0x7f, 0x80, 0xff, bytes[index] ^ 1, bytes[index].wrapping_add(1)] {
                 let mut changed = bytes.clone();
                 changed[index] = value;
                 let _ = samples::open_and_read(format, &changed);
@@ -121,10 +110,7 @@ fn check_same(checkpoint: &Checkpoint, tensors: &[TensorSpec]) -> Result<(), Tes
         let view = checkpoint.require(&tensor.name)?;
         prop_assert_eq!(&TensorSpec::from(view.info()), tensor);
         prop_assert_eq!(view.bytes(), filler(tensor, seed));
-        prop_assert_eq!(
-            view.info().rows() * view.info().row_len(),
-            view.info().elements()
-        );
+        prop_assert_eq!(view.info().rows() * view.info().row_len(), view.info().elements());
         if tensor.element.is_readable() {
             prop_assert_eq!(view.to_f32()?.len(), view.info().elements());
         }
@@ -139,16 +125,7 @@ fn safetensors_element() -> impl Strategy<Value = ElementType> {
 
 fn gguf_element() -> impl Strategy<Value = ElementType> {
     use ElementType as E;
-    let both = [
-        E::F64,
-        E::F32,
-        E::F16,
-        E::BF16,
-        E::I8,
-        E::I16,
-        E::I32,
-        E::I64,
-    ];
+    let both = [E::F64, E::F32, E::F16, E::BF16, E::I8, E::I16, E::I32, E::I64];
     let quantised = ElementType::all().filter(|e| e.is_quantised());
     prop::sample::select(both.into_iter().chain(quantised).collect::<Vec<_>>())
 }
@@ -165,15 +142,10 @@ fn tensors(
             None if element.block_len() > 1 => shape.push(element.block_len()),
             None => {}
         }
-        TensorSpec {
-            name,
-            shape,
-            element,
-        }
+        TensorSpec { name, shape, element }
     });
     prop::collection::vec(one, 0..6).prop_map(|tensors| {
-        let unique: BTreeMap<String, TensorSpec> =
-            tensors.into_iter().map(|t| (t.name.clone(), t)).collect();
+        let unique: BTreeMap<String, TensorSpec> = tensors.into_iter().map(|t| (t.name.clone(), t)).collect();
         unique.into_values().collect()
     })
 }
@@ -198,7 +170,5 @@ fn array() -> impl Strategy<Value = GgufArray> {
         prop::collection::vec(any::<bool>(), 0..4).prop_map(GgufArray::Bool),
         prop::collection::vec(-1e9f64..1e9, 0..4).prop_map(GgufArray::F64),
     ];
-    flat.prop_recursive(2, 8, 3, |inner| {
-        prop::collection::vec(inner, 0..3).prop_map(GgufArray::Array)
-    })
+    flat.prop_recursive(2, 8, 3, |inner| prop::collection::vec(inner, 0..3).prop_map(GgufArray::Array))
 }

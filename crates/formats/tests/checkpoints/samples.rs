@@ -7,27 +7,17 @@ use lathe_formats::write::{self, TensorSpec};
 use lathe_formats::{Checkpoint, ElementType, Error, Format, GgufArray, GgufValue};
 
 pub(crate) fn spec(name: &str, shape: &[usize], element: ElementType) -> TensorSpec {
-    TensorSpec {
-        name: name.to_owned(),
-        shape: shape.to_vec(),
-        element,
-    }
+    TensorSpec { name: name.to_owned(), shape: shape.to_vec(), element }
 }
 
 /// Bytes of a tensor: not zero, and different for each seed.
 pub(crate) fn filler(spec: &TensorSpec, seed: usize) -> Vec<u8> {
     let elements: usize = spec.shape.iter().product();
     let bytes = elements / spec.element.block_len() * spec.element.block_bytes();
-    (0..bytes)
-        .map(|i| (i * 7 + seed * 31 + 1) as u8 & 0x3f)
-        .collect()
+    (0..bytes).map(|i| (i * 7 + seed * 31 + 1) as u8 & 0x3f).collect()
 }
 
-pub(crate) fn write_gguf(
-    path: &Path,
-    metadata: &[(String, GgufValue)],
-    tensors: &[TensorSpec],
-) -> Result<(), Error> {
+pub(crate) fn write_gguf(path: &Path, metadata: &[(String, GgufValue)], tensors: &[TensorSpec]) -> Result<(), Error> {
     let mut writer = write::gguf(path, metadata, tensors)?;
     for (seed, tensor) in tensors.iter().enumerate() {
         writer.append(&tensor.name, &filler(tensor, seed))?;
@@ -71,15 +61,10 @@ pub(crate) fn every_value() -> Vec<(String, GgufValue)> {
         GgufValue::Array(GgufArray::U64(vec![9])),
         GgufValue::Array(GgufArray::I64(vec![-9])),
         GgufValue::Array(GgufArray::F64(vec![2.5])),
-        GgufValue::Array(GgufArray::Array(vec![
-            GgufArray::U8(vec![4]),
-            GgufArray::Str(vec!["b".to_owned()]),
-        ])),
+        GgufValue::Array(GgufArray::Array(vec![GgufArray::U8(vec![4]), GgufArray::Str(vec!["b".to_owned()])])),
     ];
     let named = values.into_iter().enumerate();
-    named
-        .map(|(index, value)| (format!("key.{index}"), value))
-        .collect()
+    named.map(|(index, value)| (format!("key.{index}"), value)).collect()
 }
 
 /// A GGUF file with every kind of value and some kinds of tensors, and where its last tensor ends.

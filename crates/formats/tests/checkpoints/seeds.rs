@@ -33,11 +33,7 @@ fn every_seed_opens() {
 fn write_the_seeds() {
     for (name, file, bytes) in [
         ("gguf", "every_value.gguf", samples::gguf().0),
-        (
-            "safetensors",
-            "every_entry.safetensors",
-            samples::safetensors(),
-        ),
+        ("safetensors", "every_entry.safetensors", samples::safetensors()),
     ] {
         fs::create_dir_all(folder().join(name)).unwrap();
         fs::write(folder().join(name).join(file), bytes).unwrap();

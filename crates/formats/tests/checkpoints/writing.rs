@@ -12,41 +12,19 @@ use crate::samples::spec;
 fn tensors_come_in_order_and_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
-    let tensors = [
-        spec("a", &[2], ElementType::U16),
-        spec("e", &[0], ElementType::F32),
-        spec("b", &[4], ElementType::U8),
-    ];
+    let tensors =
+        [spec("a", &[2], ElementType::U16), spec("e", &[0], ElementType::F32), spec("b", &[4], ElementType::U8)];
     let begin = || write::safetensors(&path, &BTreeMap::new(), &tensors).unwrap();
 
     let mut writer = begin();
-    assert!(matches!(
-        writer.append("b", &[0; 4]),
-        Err(Error::OutOfOrder { .. })
-    ));
-    assert!(matches!(
-        writer.append("a", &[0; 5]),
-        Err(Error::WrongLength {
-            needs: 4,
-            got: 5,
-            ..
-        })
-    ));
+    assert!(matches!(writer.append("b", &[0; 4]), Err(Error::OutOfOrder { .. })));
+    assert!(matches!(writer.append("a", &[0; 5]), Err(Error::WrongLength { needs: 4, got: 5, .. })));
     writer.append("a", &[1, 2, 3]).unwrap();
-    assert!(matches!(
-        writer.append("b", &[0]),
-        Err(Error::OutOfOrder { .. })
-    ));
-    assert!(matches!(
-        writer.append("a", &[4, 5]),
-        Err(Error::WrongLength { .. })
-    ));
+    assert!(matches!(writer.append("b", &[0]), Err(Error::OutOfOrder { .. })));
+    assert!(matches!(writer.append("a", &[4, 5]), Err(Error::WrongLength { .. })));
     writer.append("a", &[4]).unwrap();
     writer.append("b", &[5, 6, 7, 8]).unwrap();
-    assert!(matches!(
-        writer.append("b", &[9]),
-        Err(Error::OutOfOrder { .. })
-    ));
+    assert!(matches!(writer.append("b", &[9]), Err(Error::OutOfOrder { .. })));
     writer.finish().unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!(checkpoint.tensor("a").unwrap().bytes(), [1, 2, 3, 4]);
@@ -64,10 +42,7 @@ fn a_target_changes_only_when_the_file_is_complete() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.gguf");
     fs::write(&path, "before").unwrap();
-    let tensors = [
-        spec("a", &[1 << 20], ElementType::I8),
-        spec("b", &[1], ElementType::I8),
-    ];
+    let tensors = [spec("a", &[1 << 20], ElementType::I8), spec("b", &[1], ElementType::I8)];
     let mut writer = write::gguf(&path, &[], &tensors).unwrap();
     writer.append("a", &vec![1; 1 << 20]).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"before");
@@ -90,12 +65,7 @@ fn a_target_changes_only_when_the_file_is_complete() {
     {
         use std::os::unix::fs::PermissionsExt;
         fs::write(folder.path().join("plain"), "").unwrap();
-        let mode = |name: &str| {
-            fs::metadata(folder.path().join(name))
-                .unwrap()
-                .permissions()
-                .mode()
-        };
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode("m.gguf"), mode("plain"));
     }
 }
@@ -116,10 +86,7 @@ fn floats_are_rounded_to_the_stored_type() {
         writer.append_f32(tensor, &values[..1]).unwrap();
         writer.append_f32(tensor, &values[1..]).unwrap();
     }
-    assert!(matches!(
-        writer.append_f32("byte", &values),
-        Err(Error::Unwritable { .. })
-    ));
+    assert!(matches!(writer.append_f32("byte", &values), Err(Error::Unwritable { .. })));
     writer.append("byte", &[1, 2, 3]).unwrap();
     writer.finish().unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
@@ -133,9 +100,7 @@ fn floats_are_rounded_to_the_stored_type() {
 fn what_a_format_cannot_hold_is_refused_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m");
-    let safetensors = |tensors: &[write::TensorSpec]| {
-        write::safetensors(&path, &BTreeMap::new(), tensors).unwrap_err()
-    };
+    let safetensors = |tensors: &[write::TensorSpec]| write::safetensors(&path, &BTreeMap::new(), tensors).unwrap_err();
     let gguf = |metadata: &[(String, GgufValue)], tensors: &[write::TensorSpec]| {
         write::gguf(&path, metadata, tensors).unwrap_err()
     };
@@ -143,59 +108,26 @@ fn what_a_format_cannot_hold_is_refused_before_anything_is_written() {
 
     let blocks = spec("w", &[32], ElementType::Q4_0);
     assert!(matches!(safetensors(&[blocks]), Error::Unwritable { .. }));
-    assert!(matches!(
-        safetensors(&[bytes("__metadata__")]),
-        Error::Unwritable { .. }
-    ));
-    assert!(matches!(
-        safetensors(&[bytes("w"), bytes("w")]),
-        Error::DuplicateTensor { .. }
-    ));
-    assert!(matches!(
-        safetensors(&[spec("w", &[usize::MAX, 2], ElementType::F32)]),
-        Error::BadShape { .. }
-    ));
+    assert!(matches!(safetensors(&[bytes("__metadata__")]), Error::Unwritable { .. }));
+    assert!(matches!(safetensors(&[bytes("w"), bytes("w")]), Error::DuplicateTensor { .. }));
+    assert!(matches!(safetensors(&[spec("w", &[usize::MAX, 2], ElementType::F32)]), Error::BadShape { .. }));
 
-    assert!(matches!(
-        gguf(&[], &[spec("w", &[2], ElementType::Bool)]),
-        Error::Unwritable { .. }
-    ));
-    assert!(matches!(
-        gguf(&[], &[spec("w", &[1; 5], ElementType::F32)]),
-        Error::TooManyDimensions { .. }
-    ));
-    assert!(matches!(
-        gguf(&[], &[spec("w", &[2, 16], ElementType::Q4_0)]),
-        Error::BadShape { .. }
-    ));
-    assert!(matches!(
-        gguf(&[], &[bytes("w"), bytes("w")]),
-        Error::DuplicateTensor { .. }
-    ));
+    assert!(matches!(gguf(&[], &[spec("w", &[2], ElementType::Bool)]), Error::Unwritable { .. }));
+    assert!(matches!(gguf(&[], &[spec("w", &[1; 5], ElementType::F32)]), Error::TooManyDimensions { .. }));
+    assert!(matches!(gguf(&[], &[spec("w", &[2, 16], ElementType::Q4_0)]), Error::BadShape { .. }));
+    assert!(matches!(gguf(&[], &[bytes("w"), bytes("w")]), Error::DuplicateTensor { .. }));
     let key = |value: GgufValue| ("general.alignment".to_owned(), value);
-    assert!(matches!(
-        gguf(&[key(GgufValue::U32(24))], &[]),
-        Error::BadAlignment { .. }
-    ));
-    assert!(matches!(
-        gguf(&[key(GgufValue::U64(32))], &[]),
-        Error::Unwritable { .. }
-    ));
+    assert!(matches!(gguf(&[key(GgufValue::U32(24))], &[]), Error::BadAlignment { .. }));
+    assert!(matches!(gguf(&[key(GgufValue::U64(32))], &[]), Error::Unwritable { .. }));
     let twice = [key(GgufValue::U32(32)), key(GgufValue::U32(32))];
     assert!(matches!(gguf(&twice, &[]), Error::DuplicateKey { .. }));
     let mut deep = GgufArray::U8(vec![1]);
     for _ in 0..4 {
         deep = GgufArray::Array(vec![deep]);
     }
-    assert!(matches!(
-        gguf(&[("deep".to_owned(), GgufValue::Array(deep))], &[]),
-        Error::NestedTooDeep { .. }
-    ));
+    assert!(matches!(gguf(&[("deep".to_owned(), GgufValue::Array(deep))], &[]), Error::NestedTooDeep { .. }));
 
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let nowhere = folder.path().join("absent").join("m.gguf");
-    assert!(matches!(
-        write::gguf(&nowhere, &[], &[]),
-        Err(Error::Io { .. })
-    ));
+    assert!(matches!(write::gguf(&nowhere, &[], &[]), Err(Error::Io { .. })));
 }

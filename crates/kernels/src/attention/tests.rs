@@ -220,8 +220,13 @@ fn gradients_equal_finite_differences() {
         for (name, gradient) in [("q", &dq), ("k", &dk), ("v", &dv)] {
             for i in (0..gradient.len()).step_by(37) {
                 let shifted = |by: f32| {
-                    let mut other =
-                        Case { shape, sequences: case.sequences.clone(), q: case.q.clone(), k: case.k.clone(), v: case.v.clone() };
+                    let mut other = Case {
+                        shape,
+                        sequences: case.sequences.clone(),
+                        q: case.q.clone(),
+                        k: case.k.clone(),
+                        v: case.v.clone(),
+                    };
                     match name {
                         "q" => other.q[i] += by,
                         "k" => other.k[i] += by,

@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use lathe_measure::Number;
 use lathe_measure::attention::{
-    HeadComparison, HeadDistribution, HeadGrid, HeadReport, LayerMean, SpanBaseline, SpanPlan, SpanShare, compare_heads,
-    head_distribution, is_excluded_token, layer_means, tokens_in_range,
+    HeadComparison, HeadDistribution, HeadGrid, HeadReport, LayerMean, SpanBaseline, SpanPlan, SpanShare,
+    compare_heads, head_distribution, is_excluded_token, layer_means, tokens_in_range,
 };
 use lathe_measure::run::{attention_of_text, key_window};
-use lathe_measure::Number;
 use lathe_model::reference::ModelReference;
 use lathe_tokenizer::{BosEos, Markup, Tokenizer};
 use serde::{Deserialize, Serialize};
@@ -205,9 +205,8 @@ impl TextPlan {
         let tokenizer = loaded.tokenizer()?;
         let tokens = tokenizer.encode_with_offsets(text, BosEos::Add, Markup::Text)?;
         let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
-        let excluded: Vec<usize> = (0..tokens.len())
-            .filter(|i| tokens[*i].bytes.is_none() || is_excluded(tokenizer, tokens[*i].id))
-            .collect();
+        let excluded: Vec<usize> =
+            (0..tokens.len()).filter(|i| tokens[*i].bytes.is_none() || is_excluded(tokenizer, tokens[*i].id)).collect();
         let ranges: Vec<Range<usize>> = tokens.iter().map(|token| token.bytes.clone().unwrap_or(0..0)).collect();
         let mut positions = tokens_in_range(&ranges, span);
         positions.retain(|position| !excluded.contains(position));
@@ -218,14 +217,10 @@ impl TextPlan {
                 hint: Some("punctuation and start tokens are left out of every sum; choose a span with words".into()),
             });
         }
-        let plan = |window| SpanPlan::new(ids.len(), key_window(window), &excluded, std::slice::from_ref(&positions), seed);
-        let layers = loaded
-            .decoder
-            .spec()
-            .layers
-            .iter()
-            .map(|layer| plan(layer.attention.window))
-            .collect::<Result<_, _>>()?;
+        let plan =
+            |window| SpanPlan::new(ids.len(), key_window(window), &excluded, std::slice::from_ref(&positions), seed);
+        let layers =
+            loaded.decoder.spec().layers.iter().map(|layer| plan(layer.attention.window)).collect::<Result<_, _>>()?;
         Ok(Self { name: name.into(), layers, whole: plan(None)?, excluded, ids })
     }
 
@@ -297,8 +292,7 @@ fn read_spans(source: &SpanSource) -> Result<Vec<(String, String, Range<usize>)>
             Ok(vec![("text".into(), text.clone(), start..start + span.len())])
         }
         SpanSource::File(file) => {
-            let content =
-                std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
+            let content = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
             let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
             let spans: Vec<_> = lines
                 .map(|(index, line)| {

@@ -26,8 +26,8 @@ pub struct SpectrumSpec {
     pub window: usize,
     /// At most so many windows, taken from the texts in turn; none takes all.
     pub windows: Option<usize>,
-    /// Whether every layer is measured, or the states after the final norm only.
-    pub every_layer: bool,
+    /// Which hidden states are measured.
+    pub layers: Layers,
     /// The metrics.
     pub metrics: Vec<Metric>,
     /// D of the Matrix Nuclear-Norm.
@@ -116,19 +116,19 @@ pub fn measure_spectrum(spec: &SpectrumSpec, context: &Context<'_>) -> Result<Sp
         return Err(Error::Spec {
             field: "--window",
             problem: format!("no text has {} tokens", spec.window),
-            hint: Some(format!("the longest text has {longest}; spectra are compared at one N, so no window is cut short")),
+            hint: Some(format!(
+                "the longest text has {longest}; spectra are compared at one N, so no window is cut short"
+            )),
         });
     }
-    let options =
-        SpectrumOptions { metrics: spec.metrics.clone(), kept_columns: spec.kept_columns, seed: spec.seed };
+    let options = SpectrumOptions { metrics: spec.metrics.clone(), kept_columns: spec.kept_columns, seed: spec.seed };
     let nulls = NullCache::new();
     let watch = Watch { seconds: context.seconds, advance: &|by| context.progress.advance(by) };
     let tokens = (windows.len() * spec.window) as u64;
     let run = |decoder: &Decoder, what: &str, layers, options: &SpectrumOptions| {
         context.stage(what, tokens, "tokens", || spectra(decoder, &windows, layers, options, &nulls, watch))
     };
-    let layers = if spec.every_layer { Layers::All } else { Layers::Last };
-    let (measured, seconds) = run(&loaded.decoder, "spectrum", layers, &options)?;
+    let (measured, seconds) = run(&loaded.decoder, "spectrum", spec.layers, &options)?;
 
     let diff = match spec.untrained {
         Untrained::Skip => None,

@@ -86,6 +86,8 @@ fn with_interval(quantity: &Quantity) -> String {
         return MISSING.to_owned();
     };
     match quantity.finite_interval() {
+        // Two decimals, so that three models fit beside each other.
+        Some([low, high]) if high < 10.0 => format!("{value:.2} [{low:.2}, {high:.2}]"),
         Some([low, high]) => format!("{} [{}, {}]", number(value), number(low), number(high)),
         None => number(value),
     }

@@ -203,14 +203,19 @@ fn the_verdict_follows_the_numbers() {
 }
 
 #[test]
-fn the_verdict_of_several_says_whether_intervals_overlap() {
+fn the_verdict_of_several_compares_text_by_text() {
     let mut made = report(&[SMOL, SMOL]);
     let text = verdict(&made).join(" ");
-    assert!(text.contains("smollm2 predicts the texts best") && text.contains("their intervals overlap"), "{text}");
+    assert!(
+        text.contains("smollm2 predicts the texts best") && text.contains("; it is ahead on 9 of the 16 texts."),
+        "{text}"
+    );
     assert!(text.contains("No two of them can be merged"), "{text}");
-    let other = &mut made.models[1].overall.as_mut().unwrap().bits_per_byte;
-    *other = other.clone().within([1.9, 2.0]);
-    assert!(verdict(&made).join(" ").contains("their intervals do not overlap"));
+    made.models[1].texts[0].bits_per_byte.value = Some(0.1);
+    made.models[1].texts[1].bits_per_byte.value = None;
+    assert!(verdict(&made).join(" ").contains("it is ahead on 7 of the 15 texts"));
+    made.models[1].texts.clear();
+    assert!(!verdict(&made).join(" ").contains("ahead"));
 }
 
 #[test]

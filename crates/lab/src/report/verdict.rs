@@ -145,22 +145,20 @@ fn many(names: &[String], models: &[ModelReport], report: &Report) -> Vec<String
 fn ranking(names: &[String], models: &[ModelReport]) -> Option<String> {
     let bits = names.iter().zip(models).filter_map(|(name, model)| {
         let quantity = &model.overall.as_ref()?.bits_per_byte;
-        Some((name, quantity.finite()?, quantity))
+        Some((name, quantity.finite()?, quantity, model))
     });
     let mut bits: Vec<_> = bits.collect();
     bits.sort_by(|a, b| a.1.total_cmp(&b.1));
     let [first, second, ..] = bits[..] else {
         return None;
     };
-    let overlap = match (first.2.finite_interval(), second.2.finite_interval()) {
-        (Some([_, high]), Some([low, _])) if high >= low => {
-            "; their intervals overlap, so these texts do not settle which of the two is better"
-        }
-        (Some(_), Some(_)) => "; their intervals do not overlap",
-        _ => "",
+    // Both read the same texts, so text by text says more than whether two intervals over texts overlap.
+    let ahead = match ahead(first.3, second.3) {
+        (_, 0) => String::new(),
+        (wins, texts) => format!("; it is ahead on {} of the {}", count(wins), plural(texts, "text")),
     };
     Some(format!(
-        "{} predicts the texts best with {} bits per byte{}, then {} with {}{}{overlap}.",
+        "{} predicts the texts best with {} bits per byte{}, then {} with {}{}{ahead}.",
         first.0,
         number(first.1),
         interval(first.2),
@@ -168,6 +166,15 @@ fn ranking(names: &[String], models: &[ModelReport]) -> Option<String> {
         number(second.1),
         interval(second.2),
     ))
+}
+
+/// On how many texts the first model needs fewer bits per byte than the second, and how many texts both have.
+fn ahead(first: &ModelReport, second: &ModelReport) -> (u64, u64) {
+    let pairs = first.texts.iter().filter_map(|text| {
+        let same = second.texts.iter().find(|other| other.name == text.name)?;
+        Some((text.bits_per_byte.finite()?, same.bits_per_byte.finite()?))
+    });
+    pairs.fold((0, 0), |(wins, texts), (first, second)| (wins + u64::from(first < second), texts + 1))
 }
 
 fn thriftiest(names: &[String], models: &[ModelReport]) -> Option<String> {

@@ -83,19 +83,10 @@ pub fn compare_heads(first: &HeadGrid, second: &HeadGrid) -> Result<HeadComparis
         });
     }
     let pairs = first.values.iter().zip(&second.values);
-    let values: Vec<Number> = pairs
-        .map(|(first, second)| second.zip(*first, |second, first| second - first))
-        .collect();
+    let values: Vec<Number> = pairs.map(|(first, second)| second.zip(*first, |second, first| second - first)).collect();
     let defined: Vec<f64> = values.iter().filter_map(|number| number.value()).collect();
-    let up = defined
-        .iter()
-        .filter(|&&difference| difference > 0.0)
-        .count();
-    let differences = HeadGrid {
-        layers: first.layers,
-        heads: first.heads,
-        values,
-    };
+    let up = defined.iter().filter(|&&difference| difference > 0.0).count();
+    let differences = HeadGrid { layers: first.layers, heads: first.heads, values };
     Ok(HeadComparison {
         distribution: head_distribution(&differences.values),
         share_up: Number::ratio(up as f64, defined.len() as f64, Reason::Empty),
@@ -127,36 +118,20 @@ pub fn layer_means(grid: &HeadGrid) -> Result<Vec<LayerMean>, MeasureError> {
     check_filled(grid)?;
     let layer_mean = |(layer, heads): (usize, &[Number])| {
         let defined: Vec<f64> = heads.iter().filter_map(|number| number.value()).collect();
-        LayerMean {
-            layer,
-            mean: mean(&defined),
-            n: defined.len(),
-        }
+        LayerMean { layer, mean: mean(&defined), n: defined.len() }
     };
-    Ok(grid
-        .values
-        .chunks(grid.heads.max(1))
-        .enumerate()
-        .map(layer_mean)
-        .collect())
+    Ok(grid.values.chunks(grid.heads.max(1)).enumerate().map(layer_mean).collect())
 }
 
 fn check_filled(grid: &HeadGrid) -> Result<(), MeasureError> {
     const WHAT: &str = "head grid";
-    let expected = grid
-        .layers
-        .checked_mul(grid.heads)
-        .ok_or(MeasureError::Dimensions {
-            what: WHAT,
-            rows: grid.layers,
-            columns: grid.heads,
-        })?;
+    let expected = grid.layers.checked_mul(grid.heads).ok_or(MeasureError::Dimensions {
+        what: WHAT,
+        rows: grid.layers,
+        columns: grid.heads,
+    })?;
     if grid.values.len() != expected {
-        return Err(MeasureError::Shape {
-            what: WHAT,
-            expected,
-            found: grid.values.len(),
-        });
+        return Err(MeasureError::Shape { what: WHAT, expected, found: grid.values.len() });
     }
     Ok(())
 }

@@ -92,11 +92,7 @@ impl SpanPlan {
         seed: u64,
     ) -> Result<Self, MeasureError> {
         if let KeyWindow::Last(0) = window {
-            return Err(MeasureError::Parameter {
-                name: "attention window",
-                value: 0.0,
-                wanted: "1 or above",
-            });
+            return Err(MeasureError::Parameter { name: "attention window", value: 0.0, wanted: "1 or above" });
         }
         if let Some(&position) = excluded.iter().find(|&&position| position >= tokens) {
             return Err(MeasureError::ExcludedOutsideText { position, tokens });
@@ -113,14 +109,9 @@ impl SpanPlan {
         let mut baselines = Vec::with_capacity(spans.len());
         let mut controls = Vec::with_capacity(spans.len());
         for (index, span) in spans.iter().enumerate() {
-            let (control_kind, sets) =
-                control_spans(span, &keep, item_generator(seed, index as u64));
+            let (control_kind, sets) = control_spans(span, &keep, item_generator(seed, index as u64));
             let mass: f64 = span.iter().map(|&position| columns[position]).sum();
-            let kept: f64 = columns
-                .iter()
-                .zip(&keep)
-                .map(|(column, keep)| column * keep)
-                .sum();
+            let kept: f64 = columns.iter().zip(&keep).map(|(column, keep)| column * keep).sum();
             baselines.push(SpanBaseline {
                 tokens: span.len(),
                 share: Number::ratio(mass, kept, Reason::AllMassExcluded),
@@ -132,14 +123,7 @@ impl SpanPlan {
         }
         let sink = columns.first().copied().unwrap_or(0.0);
         let uniform_sink_share = Number::ratio(sink, columns.iter().sum(), Reason::NoTokens);
-        Ok(Self {
-            tokens,
-            keep,
-            spans,
-            baselines,
-            controls,
-            uniform_sink_share,
-        })
+        Ok(Self { tokens, keep, spans, baselines, controls, uniform_sink_share })
     }
 
     /// Tokens of the text.
@@ -178,9 +162,7 @@ impl SpanPlan {
 /// without text, such as the start token, are never part of it.
 pub fn tokens_in_range(token_ranges: &[Range<usize>], span: Range<usize>) -> Vec<usize> {
     let shares_text = |token: &Range<usize>| token.start.max(span.start) < token.end.min(span.end);
-    (0..token_ranges.len())
-        .filter(|&position| shares_text(&token_ranges[position]))
-        .collect()
+    (0..token_ranges.len()).filter(|&position| shares_text(&token_ranges[position])).collect()
 }
 
 /// Whether the paper excludes a token of this vocabulary string: ' ( ) , - . : a lone space, and a space
@@ -194,23 +176,14 @@ pub fn is_excluded_token(piece: &str) -> bool {
     }
 }
 
-fn check_span(
-    span: usize,
-    positions: &[usize],
-    tokens: usize,
-    excluded: &[usize],
-) -> Result<(), MeasureError> {
+fn check_span(span: usize, positions: &[usize], tokens: usize, excluded: &[usize]) -> Result<(), MeasureError> {
     if positions.is_empty() {
         return Err(MeasureError::EmptySpan { span });
     }
     let mut seen = BTreeSet::new();
     for &position in positions {
         if position >= tokens {
-            return Err(MeasureError::SpanOutsideText {
-                span,
-                position,
-                tokens,
-            });
+            return Err(MeasureError::SpanOutsideText { span, position, tokens });
         }
         if excluded.contains(&position) {
             return Err(MeasureError::SpanExcluded { span, position });
@@ -233,9 +206,7 @@ fn uniform_columns(tokens: usize, window: KeyWindow) -> Vec<f64> {
         KeyWindow::All => tokens,
         KeyWindow::Last(size) => tokens.min(key.saturating_add(size)),
     };
-    (0..tokens)
-        .map(|key| up_to[last_query(key)] - up_to[key])
-        .collect()
+    (0..tokens).map(|key| up_to[last_query(key)] - up_to[key]).collect()
 }
 
 fn uniform_renormalised_share(span: &[usize], keep: &[f64], window: KeyWindow) -> Number {
@@ -265,18 +236,9 @@ fn visible_keys(query: usize, window: KeyWindow) -> Range<usize> {
     }
 }
 
-fn control_spans(
-    span: &[usize],
-    keep: &[f64],
-    mut generator: ChaCha8Rng,
-) -> (ControlKind, Vec<Vec<usize>>) {
-    let kept: Vec<usize> = (0..keep.len())
-        .filter(|&position| keep[position] > 0.0)
-        .collect();
-    let in_span: Vec<bool> = kept
-        .iter()
-        .map(|position| span.binary_search(position).is_ok())
-        .collect();
+fn control_spans(span: &[usize], keep: &[f64], mut generator: ChaCha8Rng) -> (ControlKind, Vec<Vec<usize>>) {
+    let kept: Vec<usize> = (0..keep.len()).filter(|&position| keep[position] > 0.0).collect();
+    let in_span: Vec<bool> = kept.iter().map(|position| span.binary_search(position).is_ok()).collect();
     // Twice the middle of the span, counted in kept positions.
     let first = in_span.iter().position(|&inside| inside).unwrap_or(0);
     let last = in_span.iter().rposition(|&inside| inside).unwrap_or(0);
@@ -290,10 +252,7 @@ fn control_spans(
         starts.truncate(CANDIDATES_PER_CONTROL * CONTROL_SPANS);
         let drawn = rand::seq::index::sample(&mut generator, starts.len(), CONTROL_SPANS);
         let run = |index: usize| kept[starts[index]..starts[index] + span.len()].to_vec();
-        return (
-            ControlKind::Consecutive,
-            drawn.into_iter().map(run).collect(),
-        );
+        return (ControlKind::Consecutive, drawn.into_iter().map(run).collect());
     }
 
     let mut singles: Vec<usize> = (0..kept.len()).filter(|&index| !in_span[index]).collect();
@@ -303,10 +262,7 @@ fn control_spans(
     if singles.len() > span.len() {
         for _ in 0..SCATTER_ATTEMPTS {
             let drawn = rand::seq::index::sample(&mut generator, singles.len(), span.len());
-            let mut set: Vec<usize> = drawn
-                .into_iter()
-                .map(|index| kept[singles[index]])
-                .collect();
+            let mut set: Vec<usize> = drawn.into_iter().map(|index| kept[singles[index]]).collect();
             set.sort_unstable();
             sets.insert(set);
             if sets.len() == CONTROL_SPANS {

@@ -3,12 +3,14 @@
 use candle_core::Tensor;
 use lathe_model::{Batch, Decoder, Error as ModelError, Site, Tap};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{RunError, Watch};
 use crate::spectrum::{HiddenStates, NullCache, Spectrum, SpectrumOptions, spectrum};
 
 /// Which hidden states to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Layers {
     /// The states after the final norm (Matrix Nuclear-Norm, section 6.1 of its paper).
     Last,
@@ -59,7 +61,17 @@ pub fn spectra(
     let mut seconds = Seconds::default();
     for window in windows {
         let started = (watch.seconds)();
-        let mut tap = Collect { last, layers, options, nulls, waiting: Vec::new(), done: Vec::new(), error: None, watch, metric: 0.0 };
+        let mut tap = Collect {
+            last,
+            layers,
+            options,
+            nulls,
+            waiting: Vec::new(),
+            done: Vec::new(),
+            error: None,
+            watch,
+            metric: 0.0,
+        };
         let run = decoder.forward(&Batch::single(window), None, &mut tap);
         tap.flush();
         if let Some(error) = tap.error {

@@ -93,33 +93,16 @@ pub struct DiffErank {
 /// The windows have different widths.
 pub fn summarise(windows: &[Spectrum], seed: u64) -> Result<SpectrumSummary, MeasureError> {
     let width = windows.first().map_or(0, |first| first.width);
-    if let Some((window, other)) = windows
-        .iter()
-        .enumerate()
-        .find(|(_, other)| other.width != width)
-    {
-        return Err(MeasureError::MixedWidths {
-            window,
-            expected: width,
-            found: other.width,
-        });
+    if let Some((window, other)) = windows.iter().enumerate().find(|(_, other)| other.width != width) {
+        return Err(MeasureError::MixedWidths { window, expected: width, found: other.width });
     }
     let mean_of = |metric: fn(&Spectrum) -> Number| {
         let values: Vec<Number> = windows.iter().map(metric).collect();
         let mean = bootstrap_mean(&values, seed);
-        let mean = Estimate {
-            value: only_reason(&values).unwrap_or(mean.value),
-            ..mean
-        };
-        WindowMean {
-            mean,
-            skipped: windows.len() - mean.n,
-        }
+        let mean = Estimate { value: only_reason(&values).unwrap_or(mean.value), ..mean };
+        WindowMean { mean, skipped: windows.len() - mean.n }
     };
-    let lengths = windows
-        .iter()
-        .map(|window| window.rows_used)
-        .filter(|&rows| rows >= 2);
+    let lengths = windows.iter().map(|window| window.rows_used).filter(|&rows| rows >= 2);
     let entropies: Vec<Number> = windows.iter().map(|window| window.entropy_nats).collect();
     Ok(SpectrumSummary {
         windows: windows.len(),
@@ -148,12 +131,7 @@ pub fn summarise(windows: &[Spectrum], seed: u64) -> Result<SpectrumSummary, Mea
 pub fn matrix_entropy_variants(entropies_nats: &[Number], width: usize) -> MatrixEntropyVariants {
     let width = width as f64;
     let mean_entropy = mean_defined(entropies_nats);
-    let mean_erank = mean_defined(
-        &entropies_nats
-            .iter()
-            .map(|entropy| entropy.map(f64::exp))
-            .collect::<Vec<_>>(),
-    );
+    let mean_erank = mean_defined(&entropies_nats.iter().map(|entropy| entropy.map(f64::exp)).collect::<Vec<_>>());
     MatrixEntropyVariants {
         a: match mean_entropy {
             Number::Value(entropy) => Number::ratio(entropy, width.ln(), Reason::WidthOfOne),
@@ -175,17 +153,11 @@ pub fn matrix_entropy_variants(entropies_nats: &[Number], width: usize) -> Matri
 pub fn diff_erank(untrained: &[Number], trained: &[Number]) -> Result<DiffErank, MeasureError> {
     if untrained.len() != trained.len() {
         let (expected, found) = (untrained.len(), trained.len());
-        return Err(MeasureError::Shape {
-            what: "entropies of the trained model",
-            expected,
-            found,
-        });
+        return Err(MeasureError::Shape { what: "entropies of the trained model", expected, found });
     }
     let pairs = untrained.iter().zip(trained);
-    let (before, after): (Vec<Number>, Vec<Number>) = pairs
-        .filter(|(a, b)| a.value().is_some() && b.value().is_some())
-        .map(|(a, b)| (*a, *b))
-        .unzip();
+    let (before, after): (Vec<Number>, Vec<Number>) =
+        pairs.filter(|(a, b)| a.value().is_some() && b.value().is_some()).map(|(a, b)| (*a, *b)).unzip();
     let untrained_erank = mean_defined(&before).map(f64::exp);
     let trained_erank = mean_defined(&after).map(f64::exp);
     Ok(DiffErank {
@@ -205,8 +177,5 @@ fn mean_defined(numbers: &[Number]) -> Number {
 /// The reason itself when every window gives the same one: "not requested" says more than "nothing to average".
 fn only_reason(numbers: &[Number]) -> Option<Number> {
     let first = numbers.first()?;
-    first
-        .reason()
-        .filter(|_| numbers.iter().all(|number| number == first))
-        .map(Number::Undefined)
+    first.reason().filter(|_| numbers.iter().all(|number| number == first)).map(Number::Undefined)
 }

@@ -30,52 +30,25 @@ pub(super) fn entropy(unit_rows: &UnitRows) -> Result<f64, MeasureError> {
 /// Σ σ of Z, from its singular values and not from the square roots of the Gram eigenvalues: squaring Z
 /// turns each zero into about 1e-16 and its root into 1e-8, and Z always has a zero (its rows are dependent).
 pub(super) fn nuclear_norm(unit_rows: &UnitRows) -> Result<f64, MeasureError> {
-    Ok(
-        singular_values(&unit_rows.values, unit_rows.rows, unit_rows.width)?
-            .iter()
-            .sum(),
-    )
+    Ok(singular_values(&unit_rows.values, unit_rows.rows, unit_rows.width)?.iter().sum())
 }
 
 /// Singular values of `values`, `[rows, columns]` row by row; largest first, min(rows, columns) of them.
-pub(super) fn singular_values(
-    values: &[f64],
-    rows: usize,
-    columns: usize,
-) -> Result<Vec<f64>, MeasureError> {
+pub(super) fn singular_values(values: &[f64], rows: usize, columns: usize) -> Result<Vec<f64>, MeasureError> {
     let matrix = MatRef::from_column_major_slice(values, columns, rows);
     let mut singular = Diag::<f64>::zeros(rows.min(columns));
-    let scratch = svd_scratch::<f64>(
-        columns,
-        rows,
-        ComputeSvdVectors::No,
-        ComputeSvdVectors::No,
-        Par::Seq,
-        Default::default(),
-    );
+    let scratch =
+        svd_scratch::<f64>(columns, rows, ComputeSvdVectors::No, ComputeSvdVectors::No, Par::Seq, Default::default());
     let mut buffer = MemBuffer::new(scratch);
-    svd(
-        matrix,
-        singular.as_mut(),
-        None,
-        None,
-        Par::Seq,
-        MemStack::new(&mut buffer),
-        Default::default(),
-    )
-    .map_err(|_| MeasureError::NoConvergence {
-        what: "singular values",
-        rows,
-        columns,
-    })?;
+    svd(matrix, singular.as_mut(), None, None, Par::Seq, MemStack::new(&mut buffer), Default::default())
+        .map_err(|_| MeasureError::NoConvergence { what: "singular values", rows, columns })?;
     Ok(singular.column_vector().iter().copied().collect())
 }
 
 /// Eigenvalues of the smaller of Z Zᵀ and ZᵀZ, smallest first.
 fn gram_eigenvalues(unit_rows: &UnitRows) -> Result<Vec<f64>, MeasureError> {
     // Row-major Z is column-major Zᵀ, [width, rows].
-    let transposed =
-        MatRef::from_column_major_slice(&unit_rows.values, unit_rows.width, unit_rows.rows);
+    let transposed = MatRef::from_column_major_slice(&unit_rows.values, unit_rows.width, unit_rows.rows);
     let (left, right) = if unit_rows.rows <= unit_rows.width {
         (transposed.transpose(), transposed)
     } else {
@@ -95,12 +68,7 @@ fn gram_eigenvalues(unit_rows: &UnitRows) -> Result<Vec<f64>, MeasureError> {
         Par::Seq,
     );
     let mut eigenvalues = Diag::<f64>::zeros(side);
-    let scratch = self_adjoint_evd_scratch::<f64>(
-        side,
-        ComputeEigenvectors::No,
-        Par::Seq,
-        Default::default(),
-    );
+    let scratch = self_adjoint_evd_scratch::<f64>(side, ComputeEigenvectors::No, Par::Seq, Default::default());
     let mut buffer = MemBuffer::new(scratch);
     self_adjoint_evd(
         gram.as_ref(),
@@ -110,10 +78,6 @@ fn gram_eigenvalues(unit_rows: &UnitRows) -> Result<Vec<f64>, MeasureError> {
         MemStack::new(&mut buffer),
         Default::default(),
     )
-    .map_err(|_| MeasureError::NoConvergence {
-        what: "eigenvalues",
-        rows: side,
-        columns: side,
-    })?;
+    .map_err(|_| MeasureError::NoConvergence { what: "eigenvalues", rows: side, columns: side })?;
     Ok(eigenvalues.column_vector().iter().copied().collect())
 }

@@ -49,11 +49,7 @@ impl NullCache {
     }
 
     pub(super) fn get(&self, shape: Shape) -> Result<GaussianNull, MeasureError> {
-        let shape = if shape.metric == Metric::MatrixNuclearNorm {
-            shape
-        } else {
-            Shape { kept: 0, ..shape }
-        };
+        let shape = if shape.metric == Metric::MatrixNuclearNorm { shape } else { Shape { kept: 0, ..shape } };
         // Held while computing, so that layers on other threads wait instead of computing it again. The
         // computation starts no parallel work that could come back for the lock.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,31 +76,20 @@ fn gaussian_null(shape: Shape) -> Result<GaussianNull, MeasureError> {
     let mut values = Vec::new();
     for draw in 0..GAUSSIAN_DRAWS {
         let generator = item_generator(shape.seed, draw);
-        let cloud: Vec<f32> = StandardNormal
-            .sample_iter(generator)
-            .take(shape.rows * shape.width)
-            .collect();
+        let cloud: Vec<f32> = StandardNormal.sample_iter(generator).take(shape.rows * shape.width).collect();
         match metric(HiddenStates::new(&cloud, shape.rows, shape.width)?, shape)? {
             Number::Value(value) => values.push(value),
             undefined => {
-                return Ok(GaussianNull {
-                    mean: undefined,
-                    sd: undefined,
-                });
+                return Ok(GaussianNull { mean: undefined, sd: undefined });
             }
         }
     }
-    Ok(GaussianNull {
-        mean: mean(&values),
-        sd: standard_deviation(&values),
-    })
+    Ok(GaussianNull { mean: mean(&values), sd: standard_deviation(&values) })
 }
 
 fn metric(cloud: HiddenStates<'_>, shape: Shape) -> Result<Number, MeasureError> {
     match shape.metric {
-        Metric::MatrixNuclearNorm => {
-            Ok(matrix_nuclear_norm(&unit_rows::columns(cloud), shape.kept))
-        }
+        Metric::MatrixNuclearNorm => Ok(matrix_nuclear_norm(&unit_rows::columns(cloud), shape.kept)),
         Metric::MatrixEntropy => {
             let entropy = decomposition::entropy(&unit_rows::unit_rows(cloud))?;
             Ok(matrix_entropy(entropy, shape.width))

@@ -20,11 +20,7 @@ pub fn rankme(states: HiddenStates<'_>) -> Result<Number, MeasureError> {
     if states.tokens() == 0 {
         return Ok(Number::Undefined(Reason::NoTokens));
     }
-    let values: Vec<f64> = states
-        .rows()
-        .flatten()
-        .map(|&value| f64::from(value))
-        .collect();
+    let values: Vec<f64> = states.rows().flatten().map(|&value| f64::from(value)).collect();
     let singular = singular_values(&values, states.tokens(), states.width())?;
     let total: f64 = singular.iter().sum();
     if total == 0.0 {

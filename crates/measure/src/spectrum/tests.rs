@@ -12,20 +12,13 @@ fn states(values: &[f32], tokens: usize, width: usize) -> HiddenStates<'_> {
 }
 
 fn all_of(values: &[f32], tokens: usize, width: usize) -> Spectrum {
-    spectrum(
-        states(values, tokens, width),
-        &SpectrumOptions::default(),
-        &NullCache::new(),
-    )
-    .unwrap()
+    spectrum(states(values, tokens, width), &SpectrumOptions::default(), &NullCache::new()).unwrap()
 }
 
 /// MNN without its null.
 fn mnn_of(values: &[f32], tokens: usize, width: usize) -> f64 {
     let columns = unit_rows::columns(states(values, tokens, width));
-    matrix_nuclear_norm(&columns, columns.rows_used.min(width))
-        .value()
-        .unwrap()
+    matrix_nuclear_norm(&columns, columns.rows_used.min(width)).value().unwrap()
 }
 
 fn entropy_of(values: &[f32], tokens: usize, width: usize) -> f64 {
@@ -34,25 +27,13 @@ fn entropy_of(values: &[f32], tokens: usize, width: usize) -> f64 {
 
 fn assert_printed(number: Number, printed: f64) {
     let value = number.value().unwrap();
-    assert!(
-        (value - printed).abs() < 5.1e-7,
-        "{value} where the page prints {printed}"
-    );
+    assert!((value - printed).abs() < 5.1e-7, "{value} where the page prints {printed}");
 }
 
 #[test]
 fn worked_example_a() {
     let a = all_of(&EXAMPLE_A, 3, 4);
-    assert_eq!(
-        (
-            a.tokens,
-            a.rows_used,
-            a.rows_dropped,
-            a.width,
-            a.columns_kept
-        ),
-        (3, 3, 0, 4, 3)
-    );
+    assert_eq!((a.tokens, a.rows_used, a.rows_dropped, a.width, a.columns_kept), (3, 3, 0, 4, 3));
     assert_printed(a.mnn.value, 0.901226);
     assert_printed(a.mnn_cap, 1.0);
     assert_printed(a.entropy_nats, 0.681995);
@@ -75,28 +56,10 @@ fn worked_example_a_column_norms() {
     for (square, printed) in columns.squared_norms.iter().zip(printed) {
         assert_printed(Number::from(square.sqrt()), printed);
     }
-    assert_printed(
-        Number::from(
-            columns
-                .squared_norms
-                .iter()
-                .map(|square| square.sqrt())
-                .sum::<f64>(),
-        ),
-        3.374498,
-    );
-    assert_printed(
-        matrix_nuclear_norm(&columns, 3).map(|mnn| mnn * 3.0),
-        2.703677,
-    );
-    assert_printed(
-        matrix_nuclear_norm(&columns, 4).map(|sum| sum * 3.0),
-        3.374498,
-    );
-    assert_printed(
-        matrix_nuclear_norm(&columns, 1).map(|sum| sum * 3.0),
-        1.176152,
-    );
+    assert_printed(Number::from(columns.squared_norms.iter().map(|square| square.sqrt()).sum::<f64>()), 3.374498);
+    assert_printed(matrix_nuclear_norm(&columns, 3).map(|mnn| mnn * 3.0), 2.703677);
+    assert_printed(matrix_nuclear_norm(&columns, 4).map(|sum| sum * 3.0), 3.374498);
+    assert_printed(matrix_nuclear_norm(&columns, 1).map(|sum| sum * 3.0), 1.176152);
 }
 
 #[test]
@@ -108,10 +71,7 @@ fn worked_example_b() {
     assert_printed(b.matrix_entropy.value, 0.0);
     assert_printed(b.erank, 1.0);
     // Two tokens always have entropy 0, so the null cannot be a divisor.
-    assert_eq!(
-        b.matrix_entropy.corrected,
-        Number::Undefined(Reason::NullIsZero)
-    );
+    assert_eq!(b.matrix_entropy.corrected, Number::Undefined(Reason::NullIsZero));
 }
 
 #[test]
@@ -121,30 +81,19 @@ fn worked_example_d() {
     assert_printed(variants.a, 0.288539);
     assert_printed(variants.b, 0.372956);
     assert_printed(variants.c, 0.380440);
-    let skipping = [
-        entropies[0],
-        Number::Undefined(Reason::OneToken),
-        entropies[1],
-    ];
+    let skipping = [entropies[0], Number::Undefined(Reason::OneToken), entropies[1]];
     assert_eq!(matrix_entropy_variants(&skipping, 4), variants);
 }
 
 #[test]
 fn diff_erank_is_the_exponent_of_the_mean() {
     let untrained = [0.2, 0.6, 5.0].map(Number::from);
-    let trained = [
-        Number::from(0.1),
-        Number::from(0.1),
-        Number::Undefined(Reason::DegenerateTokens),
-    ];
+    let trained = [Number::from(0.1), Number::from(0.1), Number::Undefined(Reason::DegenerateTokens)];
     let result = diff_erank(&untrained, &trained).unwrap();
     assert_eq!((result.n, result.skipped), (2, 1));
     assert_printed(result.diff_erank, 0.4f64.exp() - 0.1f64.exp());
     assert!(diff_erank(&untrained, &trained[..2]).is_err());
-    assert_eq!(
-        diff_erank(&[], &[]).unwrap().diff_erank,
-        Number::Undefined(Reason::Empty)
-    );
+    assert_eq!(diff_erank(&[], &[]).unwrap().diff_erank, Number::Undefined(Reason::Empty));
 }
 
 /// One draw each in measure.md 1.10, items 4 and 5; these are means of eight.
@@ -152,81 +101,41 @@ fn diff_erank_is_the_exponent_of_the_mean() {
 fn gaussian_nulls_agree_with_the_page() {
     let nulls = NullCache::new();
     let null = |rows: usize, width: usize, metric| {
-        nulls
-            .get(null::Shape {
-                rows,
-                width,
-                kept: rows.min(width),
-                metric,
-                seed: 1,
-            })
-            .unwrap()
+        nulls.get(null::Shape { rows, width, kept: rows.min(width), metric, seed: 1 }).unwrap()
     };
-    for (rows, width, printed) in [
-        (64, 768, 0.335),
-        (128, 1088, 0.379),
-        (512, 768, 0.830),
-        (1024, 768, 0.866),
-    ] {
+    for (rows, width, printed) in [(64, 768, 0.335), (128, 1088, 0.379), (512, 768, 0.830), (1024, 768, 0.866)] {
         let mnn = null(rows, width, Metric::MatrixNuclearNorm);
-        assert!(
-            (mnn.mean.value().unwrap() - printed).abs() < 0.002,
-            "{rows} x {width}: {mnn:?}"
-        );
+        assert!((mnn.mean.value().unwrap() - printed).abs() < 0.002, "{rows} x {width}: {mnn:?}");
         assert!(mnn.sd.value().unwrap() < 0.002);
     }
     assert!((null(64, 768, Metric::NuclearNorm).mean.value().unwrap() - 0.98).abs() < 0.005);
     assert!((null(512, 768, Metric::MatrixEntropy).mean.value().unwrap() - 0.889).abs() < 0.001);
     // The same seed gives the same bits from a fresh cache, another seed other ones.
-    let shape = |seed| null::Shape {
-        rows: 8,
-        width: 5,
-        kept: 5,
-        metric: Metric::MatrixNuclearNorm,
-        seed,
-    };
-    assert_eq!(
-        nulls.get(shape(3)).unwrap(),
-        NullCache::new().get(shape(3)).unwrap()
-    );
-    assert_ne!(
-        nulls.get(shape(3)).unwrap().mean,
-        nulls.get(shape(4)).unwrap().mean
-    );
+    let shape = |seed| null::Shape { rows: 8, width: 5, kept: 5, metric: Metric::MatrixNuclearNorm, seed };
+    assert_eq!(nulls.get(shape(3)).unwrap(), NullCache::new().get(shape(3)).unwrap());
+    assert_ne!(nulls.get(shape(3)).unwrap().mean, nulls.get(shape(4)).unwrap().mean);
 }
 
 #[test]
 fn corrected_value_of_a_gaussian_cloud_is_one() {
     use rand_distr::{Distribution, StandardNormal};
     let generator = crate::statistics::item_generator(99, 0);
-    let cloud: Vec<f32> = StandardNormal
-        .sample_iter(generator)
-        .take(64 * 48)
-        .collect();
+    let cloud: Vec<f32> = StandardNormal.sample_iter(generator).take(64 * 48).collect();
     let spectrum = all_of(&cloud, 64, 48);
     for metric in [spectrum.mnn, spectrum.matrix_entropy, spectrum.nuclear_norm] {
-        assert!(
-            (metric.corrected.value().unwrap() - 1.0).abs() < 0.02,
-            "{metric:?}"
-        );
+        assert!((metric.corrected.value().unwrap() - 1.0).abs() < 0.02, "{metric:?}");
     }
 }
 
 #[test]
 fn metrics_not_asked_for_say_so() {
-    let options = SpectrumOptions {
-        metrics: vec![Metric::MatrixNuclearNorm],
-        ..SpectrumOptions::default()
-    };
+    let options = SpectrumOptions { metrics: vec![Metric::MatrixNuclearNorm], ..SpectrumOptions::default() };
     let spectrum = spectrum(states(&EXAMPLE_A, 3, 4), &options, &NullCache::new()).unwrap();
     assert_printed(spectrum.mnn.value, 0.901226);
     let not_requested = Number::Undefined(Reason::NotRequested);
-    for number in [
-        spectrum.entropy_nats,
-        spectrum.erank,
-        spectrum.matrix_entropy.null_mean,
-        spectrum.nuclear_norm.value,
-    ] {
+    for number in
+        [spectrum.entropy_nats, spectrum.erank, spectrum.matrix_entropy.null_mean, spectrum.nuclear_norm.value]
+    {
         assert_eq!(number, not_requested);
     }
     let summary = summarise(&[spectrum.clone(), spectrum], 0).unwrap();
@@ -239,30 +148,15 @@ fn too_few_tokens_are_undefined_with_a_reason() {
     let none = all_of(&[], 0, 3);
     let one = all_of(&[1., 2., 3.], 1, 3);
     let identical = all_of(&[0.1, -7.3, 0.1, -7.3, 0.1, -7.3], 3, 2);
-    let cases = [
-        (none, Reason::NoTokens),
-        (one, Reason::OneToken),
-        (identical.clone(), Reason::DegenerateTokens),
-    ];
+    let cases = [(none, Reason::NoTokens), (one, Reason::OneToken), (identical.clone(), Reason::DegenerateTokens)];
     for (spectrum, reason) in cases {
-        for number in [
-            spectrum.mnn.value,
-            spectrum.mnn_cap,
-            spectrum.matrix_entropy.corrected,
-            spectrum.erank,
-        ] {
+        for number in [spectrum.mnn.value, spectrum.mnn_cap, spectrum.matrix_entropy.corrected, spectrum.erank] {
             assert_eq!(number, Number::Undefined(reason));
         }
     }
     assert_eq!((identical.rows_used, identical.rows_dropped), (0, 3));
-    assert_eq!(
-        rankme(states(&[], 0, 3)).unwrap(),
-        Number::Undefined(Reason::NoTokens)
-    );
-    assert_eq!(
-        rankme(states(&[0.0; 6], 2, 3)).unwrap(),
-        Number::Undefined(Reason::AllZero)
-    );
+    assert_eq!(rankme(states(&[], 0, 3)).unwrap(), Number::Undefined(Reason::NoTokens));
+    assert_eq!(rankme(states(&[0.0; 6], 2, 3)).unwrap(), Number::Undefined(Reason::AllZero));
 }
 
 #[test]
@@ -275,12 +169,7 @@ fn a_token_equal_to_the_mean_is_dropped_and_counted() {
     assert_eq!(dropped.mnn.value, all_of(&exact[..8], 4, 2).mnn.value);
     // Off by f32 rounding of the inputs is a direction of its own, not a zero.
     assert_eq!(all_of(&cross, 5, 2).rows_used, 5);
-    let thirds: Vec<f32> = [[0.1f32, 7.7], [0.3, -2.9], [0.7, 1e-3]]
-        .into_iter()
-        .cycle()
-        .take(999)
-        .flatten()
-        .collect();
+    let thirds: Vec<f32> = [[0.1f32, 7.7], [0.3, -2.9], [0.7, 1e-3]].into_iter().cycle().take(999).flatten().collect();
     assert_eq!(all_of(&thirds, 999, 2).rows_dropped, 0);
     let same: Vec<f32> = [0.1f32, 1e4].into_iter().cycle().take(2 * 2047).collect();
     assert_eq!(all_of(&same, 2047, 2).rows_dropped, 2047);
@@ -291,38 +180,18 @@ fn one_feature() {
     let spectrum = all_of(&[1., 2., 4.], 3, 1);
     assert_printed(spectrum.mnn.value, 1.0 / 3f64.sqrt());
     assert_printed(spectrum.mnn_cap, 1.0 / 3f64.sqrt());
-    assert_eq!(
-        spectrum.matrix_entropy.value,
-        Number::Undefined(Reason::WidthOfOne)
-    );
+    assert_eq!(spectrum.matrix_entropy.value, Number::Undefined(Reason::WidthOfOne));
     assert_printed(spectrum.erank, 1.0);
 }
 
 #[test]
 fn kept_columns_outside_the_smaller_side_are_rejected() {
     let of = |kept| {
-        let options = SpectrumOptions {
-            kept_columns: KeptColumns::Top(kept),
-            ..SpectrumOptions::default()
-        };
+        let options = SpectrumOptions { kept_columns: KeptColumns::Top(kept), ..SpectrumOptions::default() };
         spectrum(states(&EXAMPLE_A, 3, 4), &options, &NullCache::new())
     };
-    assert!(matches!(
-        of(0),
-        Err(MeasureError::KeptColumns {
-            kept: 0,
-            limit: 3,
-            ..
-        })
-    ));
-    assert!(matches!(
-        of(4),
-        Err(MeasureError::KeptColumns {
-            kept: 4,
-            limit: 3,
-            ..
-        })
-    ));
+    assert!(matches!(of(0), Err(MeasureError::KeptColumns { kept: 0, limit: 3, .. })));
+    assert!(matches!(of(4), Err(MeasureError::KeptColumns { kept: 4, limit: 3, .. })));
     let two = of(2).unwrap();
     assert_printed(two.mnn.value, (1.176152 + 0.763763) / 3.0);
     assert_printed(two.mnn_cap, (2.0f64 / 3.0).sqrt());
@@ -336,43 +205,14 @@ fn wrong_states_name_the_token() {
         values[6] = value;
         HiddenStates::new(&values, 3, 4).unwrap_err()
     };
-    assert!(matches!(
-        with(f32::NAN),
-        MeasureError::NonFiniteState {
-            token: 1,
-            feature: 2,
-            ..
-        }
-    ));
-    assert_eq!(
-        with(f32::INFINITY).to_string(),
-        "hidden state of token 1 is inf at feature 2"
-    );
+    assert!(matches!(with(f32::NAN), MeasureError::NonFiniteState { token: 1, feature: 2, .. }));
+    assert_eq!(with(f32::INFINITY).to_string(), "hidden state of token 1 is inf at feature 2");
     assert!(with(f32::NAN).hint().is_some());
-    assert!(matches!(
-        HiddenStates::new(&EXAMPLE_A, 3, 5),
-        Err(MeasureError::Shape {
-            expected: 15,
-            found: 12,
-            ..
-        })
-    ));
-    assert!(matches!(
-        HiddenStates::new(&[], 3, 0),
-        Err(MeasureError::Dimensions { .. })
-    ));
-    assert!(matches!(
-        HiddenStates::new(&[], usize::MAX, 2),
-        Err(MeasureError::Dimensions { .. })
-    ));
+    assert!(matches!(HiddenStates::new(&EXAMPLE_A, 3, 5), Err(MeasureError::Shape { expected: 15, found: 12, .. })));
+    assert!(matches!(HiddenStates::new(&[], 3, 0), Err(MeasureError::Dimensions { .. })));
+    assert!(matches!(HiddenStates::new(&[], usize::MAX, 2), Err(MeasureError::Dimensions { .. })));
     // The largest f32 squares to a usable f64.
-    assert!(
-        all_of(&[f32::MAX, 0., -f32::MAX, 1., 0., f32::MAX], 3, 2)
-            .mnn
-            .value
-            .value()
-            .is_some()
-    );
+    assert!(all_of(&[f32::MAX, 0., -f32::MAX, 1., 0., f32::MAX], 3, 2).mnn.value.value().is_some());
 }
 
 #[test]
@@ -381,55 +221,30 @@ fn padding_is_masked_out_before_the_mean() {
     padded.extend_from_slice(&EXAMPLE_A[..8]);
     padded.extend_from_slice(&[9.0; 4]);
     padded.extend_from_slice(&EXAMPLE_A[8..]);
-    assert_eq!(
-        without_padding(&padded, 4, &[0, 1, 1, 0, 1]).unwrap(),
-        EXAMPLE_A
-    );
+    assert_eq!(without_padding(&padded, 4, &[0, 1, 1, 0, 1]).unwrap(), EXAMPLE_A);
     assert!(without_padding(&padded, 4, &[1, 1]).is_err());
     assert!(without_padding(&padded, 0, &[1, 1]).is_err());
 }
 
 #[test]
 fn summary_counts_windows_and_lengths() {
-    let windows = [
-        all_of(&EXAMPLE_A, 3, 4),
-        all_of(&EXAMPLE_A[..8], 2, 4),
-        all_of(&EXAMPLE_A[..4], 1, 4),
-    ];
+    let windows = [all_of(&EXAMPLE_A, 3, 4), all_of(&EXAMPLE_A[..8], 2, 4), all_of(&EXAMPLE_A[..4], 1, 4)];
     let summary = summarise(&windows, 7).unwrap();
-    assert_eq!(
-        (
-            summary.windows,
-            summary.width,
-            summary.rows_least,
-            summary.rows_most
-        ),
-        (3, 4, 2, 3)
-    );
+    assert_eq!((summary.windows, summary.width, summary.rows_least, summary.rows_most), (3, 4, 2, 3));
     assert_eq!((summary.mnn.mean.n, summary.mnn.skipped), (2, 1));
-    let expected =
-        (windows[0].mnn.value.value().unwrap() + windows[1].mnn.value.value().unwrap()) / 2.0;
+    let expected = (windows[0].mnn.value.value().unwrap() + windows[1].mnn.value.value().unwrap()) / 2.0;
     assert_printed(summary.mnn.mean.value, expected);
     assert!(summary.mnn.mean.interval.value().is_some());
     let other = all_of(&EXAMPLE_A, 4, 3);
-    assert!(matches!(
-        summarise(&[windows[0].clone(), other], 0),
-        Err(MeasureError::MixedWidths { window: 1, .. })
-    ));
-    assert_eq!(
-        summarise(&[], 0).unwrap().mnn.mean.value,
-        Number::Undefined(Reason::Empty)
-    );
+    assert!(matches!(summarise(&[windows[0].clone(), other], 0), Err(MeasureError::MixedWidths { window: 1, .. })));
+    assert_eq!(summarise(&[], 0).unwrap().mnn.mean.value, Number::Undefined(Reason::Empty));
 }
 
 #[test]
 fn orthogonal_rotation_changes_mnn_but_not_the_entropy() {
     // Rows ±e1, ±e2 against the same cross turned by 45 degrees.
     let cross = [1., 0., -1., 0., 0., 1., 0., -1., 1., 0., -1., 0.];
-    let turned: Vec<f32> = cross
-        .chunks(2)
-        .flat_map(|xy| [xy[0] + xy[1], xy[0] - xy[1]])
-        .collect();
+    let turned: Vec<f32> = cross.chunks(2).flat_map(|xy| [xy[0] + xy[1], xy[0] - xy[1]]).collect();
     assert!((entropy_of(&cross, 6, 2) - entropy_of(&turned, 6, 2)).abs() < 1e-12);
     assert!((mnn_of(&cross, 6, 2) - mnn_of(&turned, 6, 2)).abs() > 1e-3);
 }

@@ -28,21 +28,14 @@ pub(super) fn columns(states: HiddenStates<'_>) -> Columns {
             *square += value * value;
         }
     });
-    Columns {
-        squared_norms,
-        rows_used,
-    }
+    Columns { squared_norms, rows_used }
 }
 
 /// Z itself, for the decompositions.
 pub(super) fn unit_rows(states: HiddenStates<'_>) -> UnitRows {
     let mut values = Vec::with_capacity(states.tokens() * states.width());
     let rows = for_each_unit_row(states, |row| values.extend_from_slice(row));
-    UnitRows {
-        values,
-        rows,
-        width: states.width(),
-    }
+    UnitRows { values, rows, width: states.width() }
 }
 
 /// Hands every row of Z to `visit` and returns how many there were. A token that equals the mean has no
@@ -92,10 +85,7 @@ fn centring(states: HiddenStates<'_>) -> Centring {
     // A sum of N terms is off by at most N ε Σ|x|, so its mean by N ε times the mean size of a token; the
     // factor 4 covers the division and the subtraction. f32 states resolve nothing near that.
     let token_size = (squares.iter().sum::<f64>() / tokens).sqrt();
-    Centring {
-        mean,
-        resolution: 4.0 * tokens * f64::EPSILON * token_size,
-    }
+    Centring { mean, resolution: 4.0 * tokens * f64::EPSILON * token_size }
 }
 
 /// Σ x² in eight interleaved sums, which vectorises and has a fixed order.

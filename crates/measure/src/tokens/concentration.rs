@@ -78,17 +78,11 @@ pub fn concentration(counts: &[u64]) -> Concentration {
         let top_types = types * share as usize / 10_000;
         let held = *cumulative.get(top_types.checked_sub(1)?)?;
         let mass = held as f64 / total as f64;
-        Some(MassOfTop {
-            share_of_types: share as f64 / 10_000.0,
-            types: top_types,
-            mass,
-        })
+        Some(MassOfTop { share_of_types: share as f64 / 10_000.0, types: top_types, mass })
     };
     let under = |threshold: u64| {
         let rarer = counts.len()
-            - counts.partition_point(|&count| {
-                u128::from(count) * 1_000_000 >= u128::from(threshold) * total
-            });
+            - counts.partition_point(|&count| u128::from(count) * 1_000_000 >= u128::from(threshold) * total);
         TypesUnder {
             relative_frequency: threshold as f64 / 1_000_000.0,
             share_of_types: Number::ratio(rarer as f64, types as f64, Reason::NoTokens),

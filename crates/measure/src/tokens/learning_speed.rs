@@ -23,46 +23,25 @@ pub struct LearningSpeed {
 /// is NaN or infinite.
 pub fn learning_speed(steps: &[u64], losses: &[f64]) -> Result<LearningSpeed, MeasureError> {
     if steps.len() != losses.len() {
-        return Err(MeasureError::Shape {
-            what: "losses per checkpoint",
-            expected: steps.len(),
-            found: losses.len(),
-        });
+        return Err(MeasureError::Shape { what: "losses per checkpoint", expected: steps.len(), found: losses.len() });
     }
-    let (Some(&first), Some(&last), Some(&final_nll)) =
-        (steps.first(), steps.last(), losses.last())
-    else {
-        return Err(MeasureError::Checkpoint {
-            index: 0,
-            problem: "there is none",
-        });
+    let (Some(&first), Some(&last), Some(&final_nll)) = (steps.first(), steps.last(), losses.last()) else {
+        return Err(MeasureError::Checkpoint { index: 0, problem: "there is none" });
     };
     if first != 0 {
-        return Err(MeasureError::Checkpoint {
-            index: 0,
-            problem: "the first step is not 0",
-        });
+        return Err(MeasureError::Checkpoint { index: 0, problem: "the first step is not 0" });
     }
     if let Some(index) = steps.windows(2).position(|pair| pair[1] <= pair[0]) {
-        return Err(MeasureError::Checkpoint {
-            index: index + 1,
-            problem: "its step does not rise",
-        });
+        return Err(MeasureError::Checkpoint { index: index + 1, problem: "its step does not rise" });
     }
     if let Some(index) = losses.iter().position(|loss| !loss.is_finite()) {
-        return Err(MeasureError::Checkpoint {
-            index,
-            problem: "its loss is not finite",
-        });
+        return Err(MeasureError::Checkpoint { index, problem: "its loss is not finite" });
     }
 
     let low = losses.iter().copied().fold(f64::INFINITY, f64::min);
     let high = losses.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if low == high {
-        return Ok(LearningSpeed {
-            speed: Number::Undefined(Reason::Constant),
-            final_nll,
-        });
+        return Ok(LearningSpeed { speed: Number::Undefined(Reason::Constant), final_nll });
     }
     let level = |loss: f64| (loss - low) / (high - low);
     let trapezoid = |(steps, losses): (&[u64], &[f64])| {
@@ -70,8 +49,5 @@ pub fn learning_speed(steps: &[u64], losses: &[f64]) -> Result<LearningSpeed, Me
         width * (level(losses[0]) + level(losses[1])) / 2.0
     };
     let area: f64 = steps.windows(2).zip(losses.windows(2)).map(trapezoid).sum();
-    Ok(LearningSpeed {
-        speed: Number::from(1.0 - area),
-        final_nll,
-    })
+    Ok(LearningSpeed { speed: Number::from(1.0 - area), final_nll })
 }

@@ -10,14 +10,7 @@ const B: u32 = 11;
 const C: u32 = 12;
 
 fn token(document: usize, target: u32, nll: f64) -> PredictedToken {
-    PredictedToken {
-        document,
-        target,
-        kind: TargetKind::Ordinary,
-        nll,
-        hit: None,
-        entropy: None,
-    }
+    PredictedToken { document, target, kind: TargetKind::Ordinary, nll, hit: None, entropy: None }
 }
 
 fn of_kind(kind: TargetKind, token: PredictedToken) -> PredictedToken {
@@ -37,10 +30,7 @@ fn report(tokens: &[PredictedToken], bytes: &[u64]) -> TokenReport {
 
 fn assert_printed(number: Number, printed: f64) {
     let value = number.value().unwrap();
-    assert!(
-        (value - printed).abs() < 5.1e-7,
-        "{value} where the page prints {printed}"
-    );
+    assert!((value - printed).abs() < 5.1e-7, "{value} where the page prints {printed}");
 }
 
 #[test]
@@ -49,10 +39,7 @@ fn worked_example_a() {
     assert_printed(report.text.nll.value, 0.57);
     assert_printed(report.text.perplexity.value, 1.768267);
     assert_printed(report.text.bits_per_byte.value, 5.7 / 30.0 / 2f64.ln());
-    assert_eq!(
-        (report.text.tokens, report.text.bytes, report.documents),
-        (10, 30, 2)
-    );
+    assert_eq!((report.text.tokens, report.text.bytes, report.documents), (10, 30, 2));
     let types = &report.types;
     assert_printed(types.micro_nll.value, 0.57);
     assert_printed(types.macro_nll.value, 1.25);
@@ -61,30 +48,10 @@ fn worked_example_a() {
     assert_printed(types.singleton_share, 1.0 / 3.0);
 
     // C alone in bin 0; A (6) and B (3) in bin 1; no other bin.
-    let [rare, common] = types.bins.as_slice() else {
-        panic!("{:?}", types.bins)
-    };
-    assert_eq!(
-        (
-            rare.power,
-            rare.count_least,
-            rare.count_most,
-            rare.types,
-            rare.tokens
-        ),
-        (0, 1, 2, 1, 1)
-    );
+    let [rare, common] = types.bins.as_slice() else { panic!("{:?}", types.bins) };
+    assert_eq!((rare.power, rare.count_least, rare.count_most, rare.types, rare.tokens), (0, 1, 2, 1, 1));
     assert_printed(rare.nll.value, 3.0);
-    assert_eq!(
-        (
-            common.power,
-            common.count_least,
-            common.count_most,
-            common.types,
-            common.tokens
-        ),
-        (1, 3, 8, 2, 9)
-    );
+    assert_eq!((common.power, common.count_least, common.count_most, common.types, common.tokens), (1, 3, 8, 2, 9));
     assert_printed(common.nll.value, 0.375);
     assert_printed(common.frequency_weighted_nll.value, 0.3);
     assert_eq!(common.accuracy.value, Number::Undefined(Reason::NotGiven));
@@ -110,29 +77,15 @@ fn worked_example_c_learning_speed() {
     let fast = learning_speed(&steps, &[10.0, 4.0, 2.0, 1.0]).unwrap();
     assert_printed(fast.speed, 0.75);
     assert_eq!(fast.final_nll, 1.0);
-    assert_printed(
-        learning_speed(&steps, &[10.0, 8.0, 5.0, 1.0])
-            .unwrap()
-            .speed,
-        0.513889,
-    );
+    assert_printed(learning_speed(&steps, &[10.0, 8.0, 5.0, 1.0]).unwrap().speed, 0.513889);
     let constant = learning_speed(&steps, &[2.0; 4]).unwrap();
-    assert_eq!(
-        (constant.speed, constant.final_nll),
-        (Number::Undefined(Reason::Constant), 2.0)
-    );
+    assert_eq!((constant.speed, constant.final_nll), (Number::Undefined(Reason::Constant), 2.0));
     assert!(learning_speed(&[], &[]).is_err());
     assert!(learning_speed(&[0, 1], &[1.0]).is_err());
     assert!(learning_speed(&[1, 2], &[2.0, 1.0]).is_err());
-    assert!(matches!(
-        learning_speed(&[0, 5, 5], &[3.0, 2.0, 1.0]),
-        Err(MeasureError::Checkpoint { index: 2, .. })
-    ));
+    assert!(matches!(learning_speed(&[0, 5, 5], &[3.0, 2.0, 1.0]), Err(MeasureError::Checkpoint { index: 2, .. })));
     assert!(learning_speed(&[0, 1], &[1.0, f64::INFINITY]).is_err());
-    assert_eq!(
-        learning_speed(&[0], &[1.0]).unwrap().speed,
-        Number::Undefined(Reason::Constant)
-    );
+    assert_eq!(learning_speed(&[0], &[1.0]).unwrap().speed, Number::Undefined(Reason::Constant));
 }
 
 #[test]
@@ -154,42 +107,22 @@ fn worked_example_d_unconstrained_features() {
     assert_eq!(losses(0.0)[0].nll, Number::Value(0.0));
     assert_eq!(losses(0.0)[0].margin, Number::Undefined(Reason::Overflow));
     assert!(unconstrained_features_losses(&[1], -0.1).is_err());
-    assert_eq!(
-        unconstrained_features_losses(&[0, 2], 0.1).unwrap()[0].nll,
-        Number::Undefined(Reason::Empty)
-    );
+    assert_eq!(unconstrained_features_losses(&[0, 2], 0.1).unwrap()[0].nll, Number::Undefined(Reason::Empty));
 }
 
 /// measure.md 2.6: a Zipf(1) distribution over 32,005 types.
 #[test]
 fn concentration_of_a_zipf_distribution() {
-    let counts: Vec<u64> = (1..=32_005u64)
-        .map(|rank| 1_000_000_000_000 / rank)
-        .collect();
+    let counts: Vec<u64> = (1..=32_005u64).map(|rank| 1_000_000_000_000 / rank).collect();
     let curves = concentration(&counts);
     assert_eq!(curves.types, 32_005);
-    let top = |types| {
-        curves
-            .mass_of_top
-            .iter()
-            .find(|point| point.types == types)
-            .unwrap()
-            .mass
-    };
+    let top = |types| curves.mass_of_top.iter().find(|point| point.types == types).unwrap().mass;
     assert!((top(3) - 0.167).abs() < 5e-4);
     assert!((top(320) - 0.58).abs() < 5e-3);
     assert_eq!(top(32_005), 1.0);
-    let under = curves
-        .types_under
-        .iter()
-        .find(|point| point.relative_frequency == 1e-4)
-        .unwrap();
+    let under = curves.types_under.iter().find(|point| point.relative_frequency == 1e-4).unwrap();
     assert!((under.share_of_types.value().unwrap() - 0.971).abs() < 5e-4);
-    let needed = curves
-        .types_for_mass
-        .iter()
-        .find(|point| point.mass == 0.95)
-        .unwrap();
+    let needed = curves.types_for_mass.iter().find(|point| point.mass == 0.95).unwrap();
     assert!((needed.share_of_types.value().unwrap() - 0.578).abs() < 5e-4);
 }
 
@@ -198,31 +131,15 @@ fn concentration_of_little() {
     let curves = concentration(&[0, 3, 1, 0]);
     assert_eq!((curves.types, curves.tokens), (2, 4));
     // One type is 50 % of two, so of the grid only "all" holds a whole one.
-    assert_eq!(
-        curves.mass_of_top,
-        [MassOfTop {
-            share_of_types: 1.0,
-            types: 2,
-            mass: 1.0
-        }]
-    );
+    assert_eq!(curves.mass_of_top, [MassOfTop { share_of_types: 1.0, types: 2, mass: 1.0 }]);
     assert_eq!(curves.types_for_mass[0].types, 1);
     assert_eq!(curves.types_for_mass[1].types, 2);
     let none = concentration(&[]);
     assert!(none.mass_of_top.is_empty());
-    assert_eq!(
-        none.types_under[0].share_of_types,
-        Number::Undefined(Reason::NoTokens)
-    );
-    assert_eq!(
-        none.types_for_mass[0].share_of_types,
-        Number::Undefined(Reason::NoTokens)
-    );
+    assert_eq!(none.types_under[0].share_of_types, Number::Undefined(Reason::NoTokens));
+    assert_eq!(none.types_for_mass[0].share_of_types, Number::Undefined(Reason::NoTokens));
     // Counts whose sum passes 64 bits.
-    assert_eq!(
-        concentration(&[u64::MAX, u64::MAX]).mass_of_top[0].mass,
-        1.0
-    );
+    assert_eq!(concentration(&[u64::MAX, u64::MAX]).mass_of_top[0].mass, 1.0);
 }
 
 #[test]
@@ -239,10 +156,7 @@ fn special_and_byte_fallback_tokens_are_reported_apart() {
     assert_printed(report.text.nll.value, 12.7 / 13.0);
     assert_eq!((report.special.tokens, report.special.types), (1, 1));
     assert_printed(report.special.nll, 7.0);
-    assert_eq!(
-        (report.byte_fallback.tokens, report.byte_fallback.types),
-        (3, 2)
-    );
+    assert_eq!((report.byte_fallback.tokens, report.byte_fallback.types), (3, 2));
     assert_printed(report.byte_fallback.nll, 7.0 / 3.0);
     assert_printed(report.byte_fallback.macro_nll, 2.0);
 }
@@ -259,38 +173,21 @@ fn hits_and_entropies_average_only_when_all_are_given() {
     assert_printed(full.types.micro_accuracy.value, 0.7);
     assert_printed(full.types.macro_accuracy.value, (1.0 + 1.0 / 3.0) / 3.0);
     assert_printed(full.types.bins[1].accuracy.value, 2.0 / 3.0);
-    assert_printed(
-        full.types.bins[1].frequency_weighted_accuracy.value,
-        7.0 / 9.0,
-    );
+    assert_printed(full.types.bins[1].frequency_weighted_accuracy.value, 7.0 / 9.0);
     assert_printed(full.text.entropy.value, 0.5);
     tokens[4].hit = None;
-    assert_eq!(
-        report(&tokens, &[20, 10]).text.accuracy.value,
-        Number::Undefined(Reason::NotGiven)
-    );
+    assert_eq!(report(&tokens, &[20, 10]).text.accuracy.value, Number::Undefined(Reason::NotGiven));
     // The bin that misses none keeps its accuracy.
     assert_printed(report(&tokens, &[20, 10]).types.bins[0].accuracy.value, 0.0);
 }
 
 #[test]
 fn one_document_has_no_interval() {
-    let tokens: Vec<_> = example_a()
-        .into_iter()
-        .map(|token| PredictedToken {
-            document: 1,
-            ..token
-        })
-        .collect();
+    let tokens: Vec<_> = example_a().into_iter().map(|token| PredictedToken { document: 1, ..token }).collect();
     // Document 0 is listed but has no predicted token.
     let report = report(&tokens, &[5, 30]);
     assert_eq!((report.documents, report.text.bytes), (1, 30));
-    for estimate in [
-        report.text.nll,
-        report.text.bits_per_byte,
-        report.types.macro_nll,
-        report.types.bins[0].nll,
-    ] {
+    for estimate in [report.text.nll, report.text.bits_per_byte, report.types.macro_nll, report.types.bins[0].nll] {
         assert_eq!(estimate.interval, Measured::Undefined(Reason::OneUnit));
         assert!(estimate.value.value().is_some());
     }
@@ -299,9 +196,7 @@ fn one_document_has_no_interval() {
 #[test]
 fn intervals_resample_documents() {
     // Ten documents alike but for their level: the interval is that of the mean of the levels.
-    let levels: Vec<f64> = (0..10)
-        .map(|document| 1.0 + 0.1 * f64::from(document))
-        .collect();
+    let levels: Vec<f64> = (0..10).map(|document| 1.0 + 0.1 * f64::from(document)).collect();
     let tokens: Vec<PredictedToken> = levels
         .iter()
         .enumerate()
@@ -309,15 +204,9 @@ fn intervals_resample_documents() {
         .collect();
     let report = report(&tokens, &[40; 10]);
     let numbers: Vec<Number> = levels.iter().map(|&level| Number::from(level)).collect();
-    let expected = crate::statistics::bootstrap_mean(&numbers, 3)
-        .interval
-        .value()
-        .unwrap();
+    let expected = crate::statistics::bootstrap_mean(&numbers, 3).interval.value().unwrap();
     let interval = report.text.nll.interval.value().unwrap();
-    assert!(
-        (interval.low - expected.low).abs() < 1e-12
-            && (interval.high - expected.high).abs() < 1e-12
-    );
+    assert!((interval.low - expected.low).abs() < 1e-12 && (interval.high - expected.high).abs() < 1e-12);
     let bits = report.text.bits_per_byte.interval.value().unwrap();
     assert!((bits.low - expected.low / 2.0 / 2f64.ln()).abs() < 1e-12);
     // Every type has the same loss as the whole, so macro and micro agree in each resample.
@@ -329,57 +218,29 @@ fn intervals_resample_documents() {
 fn frequencies_from_a_table_fix_the_bins() {
     let table = BTreeMap::from([(A, 2), (B, 243), (99, 5)]);
     let report = token_losses(&example_a(), &[20, 10], Frequencies::Table(&table), 3).unwrap();
-    let bins: Vec<(u32, usize)> = report
-        .types
-        .bins
-        .iter()
-        .map(|bin| (bin.power, bin.tokens))
-        .collect();
+    let bins: Vec<(u32, usize)> = report.types.bins.iter().map(|bin| (bin.power, bin.tokens)).collect();
     assert_eq!(bins, [(0, 6), (5, 3)]);
     let outside = report.types.outside_table;
     assert_eq!((outside.types, outside.tokens), (1, 1));
     assert_printed(outside.nll.value, 3.0);
     // The averages still cover every target.
     assert_printed(report.types.macro_nll.value, 1.25);
-    assert_eq!(
-        (
-            report.types.concentration.types,
-            report.types.concentration.tokens
-        ),
-        (3, 250)
-    );
-    assert_eq!(
-        (
-            report.types.split.count,
-            report.types.split.low_types,
-            report.types.split.high_types
-        ),
-        (243, 1, 1)
-    );
+    assert_eq!((report.types.concentration.types, report.types.concentration.tokens), (3, 250));
+    assert_eq!((report.types.split.count, report.types.split.low_types, report.types.split.high_types), (243, 1, 1));
 }
 
 #[test]
 fn split_at_the_percentile() {
     // Counts 1 … 20: the 95th percentile by nearest rank is 19.
     let tokens: Vec<_> = (1..=20u32)
-        .flat_map(|target| {
-            (0..target).map(move |_| token((target % 2) as usize, target, f64::from(target)))
-        })
+        .flat_map(|target| (0..target).map(move |_| token((target % 2) as usize, target, f64::from(target))))
         .collect();
     let split = report(&tokens, &[1, 1]).types.split;
-    assert_eq!(
-        (split.count, split.low_types, split.high_types),
-        (19, 18, 2)
-    );
+    assert_eq!((split.count, split.low_types, split.high_types), (19, 18, 2));
     assert_printed(split.low_nll.value, 9.5);
     assert_printed(split.high_nll.value, 19.5);
-    let equal = report(&[token(0, A, 1.0), token(0, B, 2.0)], &[1])
-        .types
-        .split;
-    assert_eq!(
-        (equal.low_types, equal.low_nll.value),
-        (0, Number::Undefined(Reason::NoTokens))
-    );
+    let equal = report(&[token(0, A, 1.0), token(0, B, 2.0)], &[1]).types.split;
+    assert_eq!((equal.low_types, equal.low_nll.value), (0, Number::Undefined(Reason::NoTokens)));
 }
 
 #[test]
@@ -387,10 +248,7 @@ fn wrong_losses_name_document_and_position() {
     let mut tokens = example_a();
     tokens[8].nll = f64::INFINITY;
     let error = token_losses(&tokens, &[20, 10], Frequencies::Targets, 0).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "document 1, predicted token 2: loss is inf"
-    );
+    assert_eq!(error.to_string(), "document 1, predicted token 2: loss is inf");
     assert!(error.hint().unwrap().contains("log-softmax"));
     for wrong in [f64::NAN, -0.5] {
         tokens[8].nll = wrong;
@@ -402,45 +260,26 @@ fn wrong_losses_name_document_and_position() {
     tokens[8].entropy = Some(f64::NAN);
     assert!(matches!(
         token_losses(&tokens, &[20, 10], Frequencies::Targets, 0),
-        Err(MeasureError::Entropy {
-            document: 1,
-            position: 2,
-            ..
-        })
+        Err(MeasureError::Entropy { document: 1, position: 2, .. })
     ));
     assert!(matches!(
         token_losses(&example_a(), &[20], Frequencies::Targets, 0),
-        Err(MeasureError::NoSuchDocument {
-            token: 6,
-            document: 1,
-            documents: 1
-        })
+        Err(MeasureError::NoSuchDocument { token: 6, document: 1, documents: 1 })
     ));
 }
 
 #[test]
 fn nothing_predicted_and_no_bytes() {
     let none = report(&[], &[]);
-    for number in [
-        none.text.nll.value,
-        none.text.bits_per_byte.value,
-        none.types.macro_nll.value,
-        none.special.nll,
-    ] {
+    for number in [none.text.nll.value, none.text.bits_per_byte.value, none.types.macro_nll.value, none.special.nll] {
         assert_eq!(number, Number::Undefined(Reason::NoTokens));
     }
     assert!(none.types.bins.is_empty());
     let report = report(&example_a(), &[0, 0]);
-    assert_eq!(
-        report.text.bits_per_byte.value,
-        Number::Undefined(Reason::NoBytes)
-    );
+    assert_eq!(report.text.bits_per_byte.value, Number::Undefined(Reason::NoBytes));
     assert_printed(report.text.nll.value, 0.57);
     let huge = [token(0, A, 1e6), token(1, A, 1e6)];
-    assert_eq!(
-        self::report(&huge, &[1, 1]).text.perplexity.value,
-        Number::Undefined(Reason::Overflow)
-    );
+    assert_eq!(self::report(&huge, &[1, 1]).text.perplexity.value, Number::Undefined(Reason::Overflow));
 }
 
 proptest! {

@@ -150,18 +150,11 @@ pub(super) fn type_loss(
     }
 }
 
-fn collect_types(
-    tokens: &[PredictedToken],
-    units: &DocumentUnits,
-    frequencies: Frequencies<'_>,
-) -> Vec<TypeCells> {
+fn collect_types(tokens: &[PredictedToken], units: &DocumentUnits, frequencies: Frequencies<'_>) -> Vec<TypeCells> {
     let mut cells = BTreeMap::<u32, BTreeMap<usize, Sums>>::new();
     for token in tokens {
         let of_type = cells.entry(token.target).or_default();
-        of_type
-            .entry(units.of(token))
-            .or_insert_with(Sums::none)
-            .add(token);
+        of_type.entry(units.of(token)).or_insert_with(Sums::none).add(token);
     }
     let with_frequency = |(target, cells): (u32, BTreeMap<usize, Sums>)| {
         let tokens = cells.values().map(|sums| sums.tokens as usize).sum();
@@ -169,11 +162,7 @@ fn collect_types(
             Frequencies::Targets => tokens as u64,
             Frequencies::Table(table) => table.get(&target).copied().unwrap_or(0),
         };
-        TypeCells {
-            frequency,
-            tokens,
-            cells: cells.into_iter().collect(),
-        }
+        TypeCells { frequency, tokens, cells: cells.into_iter().collect() }
     };
     cells.into_iter().map(with_frequency).collect()
 }
@@ -190,9 +179,7 @@ fn frequency_bins(types: &[TypeCells], units: usize, seed: u64) -> Vec<Frequency
         FrequencyBin {
             power,
             count_least: 3u64.pow(power),
-            count_most: 3u64
-                .checked_pow(power + 1)
-                .map_or(u64::MAX, |next| next - 1),
+            count_most: 3u64.checked_pow(power + 1).map_or(u64::MAX, |next| next - 1),
             types: members.len(),
             tokens: members.iter().map(|cells| cells.tokens).sum(),
             nll: averages.macro_nll,
@@ -210,8 +197,7 @@ fn frequency_split(types: &[TypeCells], units: usize, seed: u64) -> FrequencySpl
     counts.sort_unstable();
     let rank = (counts.len() * SPLIT_PERCENTILE).div_ceil(100);
     let count = rank.checked_sub(1).map_or(0, |index| counts[index]);
-    let (low, high): (Vec<&TypeCells>, Vec<&TypeCells>) =
-        known.into_iter().partition(|cells| cells.frequency < count);
+    let (low, high): (Vec<&TypeCells>, Vec<&TypeCells>) = known.into_iter().partition(|cells| cells.frequency < count);
     FrequencySplit {
         percentile: SPLIT_PERCENTILE,
         count,
@@ -233,13 +219,7 @@ struct Averages {
 /// Averages over tokens and over types. `units` is that of the whole set, so that groups of types are
 /// resampled with the same documents.
 fn averages(types: &[&TypeCells], units: usize, seed: u64) -> Averages {
-    let [
-        micro_nll,
-        macro_nll,
-        macro_perplexity,
-        micro_accuracy,
-        macro_accuracy,
-    ] = bootstrap(units, seed, |times| {
+    let [micro_nll, macro_nll, macro_perplexity, micro_accuracy, macro_accuracy] = bootstrap(units, seed, |times| {
         let mut all = Sums::none();
         // Here a "token" is a type: its mean loss and share of hits count once.
         let mut over_types = Sums::none();
@@ -261,13 +241,7 @@ fn averages(types: &[&TypeCells], units: usize, seed: u64) -> Averages {
             over_types.accuracy(),
         ]
     });
-    Averages {
-        micro_nll,
-        macro_nll,
-        macro_perplexity,
-        micro_accuracy,
-        macro_accuracy,
-    }
+    Averages { micro_nll, macro_nll, macro_perplexity, micro_accuracy, macro_accuracy }
 }
 
 impl Sums {

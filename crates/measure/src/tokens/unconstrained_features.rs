@@ -25,43 +25,24 @@ pub struct ClassLoss {
 ///
 /// # Errors
 /// `weight_decay` is negative, NaN or infinite.
-pub fn unconstrained_features_losses(
-    class_sizes: &[u64],
-    weight_decay: f64,
-) -> Result<Vec<ClassLoss>, MeasureError> {
+pub fn unconstrained_features_losses(class_sizes: &[u64], weight_decay: f64) -> Result<Vec<ClassLoss>, MeasureError> {
     if !weight_decay.is_finite() || weight_decay < 0.0 {
-        return Err(MeasureError::Parameter {
-            name: "weight decay",
-            value: weight_decay,
-            wanted: "0 or above",
-        });
+        return Err(MeasureError::Parameter { name: "weight decay", value: weight_decay, wanted: "0 or above" });
     }
     let classes = class_sizes.len() as f64;
     let total: f64 = class_sizes.iter().map(|&samples| samples as f64).sum();
     let class_loss = |&samples: &u64| {
         if samples == 0 {
             let nothing = Number::Undefined(Reason::Empty);
-            return ClassLoss {
-                samples,
-                nll: nothing,
-                margin: nothing,
-            };
+            return ClassLoss { samples, nll: nothing, margin: nothing };
         }
         let c = weight_decay * total * ((classes - 1.0) / (classes * samples as f64)).sqrt();
         if c >= (classes - 1.0) / classes {
-            return ClassLoss {
-                samples,
-                nll: Number::from(classes.ln()),
-                margin: Number::from(0.0),
-            };
+            return ClassLoss { samples, nll: Number::from(classes.ln()), margin: Number::from(0.0) };
         }
         let margin = ((classes - 1.0) * (1.0 / c - 1.0)).ln();
         // −ln(1 − c) without the cancellation at small c; 0.0 − … keeps c = 0 from giving −0.
-        ClassLoss {
-            samples,
-            nll: Number::from(0.0 - (-c).ln_1p()),
-            margin: Number::from(margin),
-        }
+        ClassLoss { samples, nll: Number::from(0.0 - (-c).ln_1p()), margin: Number::from(margin) }
     };
     Ok(class_sizes.iter().map(class_loss).collect())
 }

@@ -52,84 +52,52 @@ pub fn resolve(reference: &ModelReference, home: &Home) -> Result<Resolved, Refe
         ModelReference::Alias(entry) => Some(entry.alias),
         _ => None,
     };
-    Ok(Resolved {
-        reference: reference.clone(),
-        alias,
-        kind,
-        path,
-        files,
-        licence,
-    })
+    Ok(Resolved { reference: reference.clone(), alias, kind, path, files, licence })
 }
 
 fn existing(path: &Path) -> Result<PathBuf, ReferenceError> {
     match fs::metadata(path) {
         Ok(_) => Ok(path.to_owned()),
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ReferenceError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(ReferenceError::Io { path: path.to_owned(), source })
+        }
         // A bare word was meant as a name, anything else as a path.
         Err(_) if is_bare_word(path) => {
             let reference = path.to_string_lossy().into_owned();
             let nearest = crate::catalog::nearest(&reference);
             Err(ReferenceError::Unknown { reference, nearest })
         }
-        Err(_) => Err(ReferenceError::NotFound {
-            path: path.to_owned(),
-        }),
+        Err(_) => Err(ReferenceError::NotFound { path: path.to_owned() }),
     }
 }
 
 /// Whether a path could be a mistyped alias: no separator, not `.` or `..`, not a model file's name.
 fn is_bare_word(path: &Path) -> bool {
     let mut parts = path.components();
-    let one_name = matches!(
-        (parts.next(), parts.next()),
-        (Some(Component::Normal(_)), None)
-    );
+    let one_name = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
     one_name
         && !path.to_string_lossy().contains(['/', '\\'])
         && !matches!(extension(path).as_str(), "gguf" | "safetensors")
 }
 
 /// The model's file or folder and the licence, after comparing what is there with the record.
-fn fetched(
-    reference: &ModelReference,
-    home: &Home,
-) -> Result<(PathBuf, Option<String>), ReferenceError> {
-    let not_fetched = || ReferenceError::NotFetched {
-        reference: reference.to_string(),
-    };
+fn fetched(reference: &ModelReference, home: &Home) -> Result<(PathBuf, Option<String>), ReferenceError> {
+    let not_fetched = || ReferenceError::NotFetched { reference: reference.to_string() };
     let folder = home.folder_of(reference).ok_or_else(not_fetched)?;
-    let damaged = |path: PathBuf, problem: String| ReferenceError::Damaged {
-        reference: reference.to_string(),
-        path,
-        problem,
-    };
+    let damaged =
+        |path: PathBuf, problem: String| ReferenceError::Damaged { reference: reference.to_string(), path, problem };
     let record = match SourceRecord::read(&folder) {
         Ok(Some(record)) => record,
         Ok(None) => return Err(not_fetched()),
         Err(error) => {
-            return Err(damaged(
-                folder.join(super::SOURCE_RECORD),
-                error.to_string(),
-            ));
+            return Err(damaged(folder.join(super::SOURCE_RECORD), error.to_string()));
         }
     };
 
     // The record is a file like any other: names that lead out of the folder are not followed.
     let inside = |name: &str| super::inner_path(name).is_ok();
-    if let Some(bad) = record
-        .files
-        .iter()
-        .map(|file| &file.name)
-        .find(|name| !inside(name))
-    {
-        return Err(damaged(
-            folder.join(super::SOURCE_RECORD),
-            format!("field files names `{bad}`"),
-        ));
+    if let Some(bad) = record.files.iter().map(|file| &file.name).find(|name| !inside(name)) {
+        return Err(damaged(folder.join(super::SOURCE_RECORD), format!("field files names `{bad}`")));
     }
     for file in &record.files {
         let path = folder.join(&file.name);
@@ -145,11 +113,7 @@ fn fetched(
     // A newer table may pin another file under the same alias.
     if let ModelReference::Alias(entry) = reference {
         for pinned in entry.files {
-            if !record
-                .files
-                .iter()
-                .any(|file| file.name == pinned.name && file.sha256 == pinned.sha256)
-            {
+            if !record.files.iter().any(|file| file.name == pinned.name && file.sha256 == pinned.sha256) {
                 let problem = "not the file that this version of lathe expects".to_owned();
                 return Err(damaged(folder.join(pinned.name), problem));
             }
@@ -157,29 +121,16 @@ fn fetched(
     }
     match record.model.as_str() {
         "." => Ok((folder, record.licence)),
-        model if record.files.iter().any(|file| file.name == model) => {
-            Ok((folder.join(model), record.licence))
-        }
-        model => Err(damaged(
-            folder.join(super::SOURCE_RECORD),
-            format!("field model names `{model}`"),
-        )),
+        model if record.files.iter().any(|file| file.name == model) => Ok((folder.join(model), record.licence)),
+        model => Err(damaged(folder.join(super::SOURCE_RECORD), format!("field model names `{model}`"))),
     }
 }
 
 /// File or folder in the layout that the hub's clients share:
 /// `models--org--name/refs/<revision>` holds a commit, `models--org--name/snapshots/<commit>/` its files, which may be links to blobs.
-fn in_hub_cache(
-    reference: &ModelReference,
-    hub: &HubReference,
-    home: &Home,
-) -> Result<PathBuf, ReferenceError> {
-    let not_fetched = || ReferenceError::NotFetched {
-        reference: reference.to_string(),
-    };
-    let repository = home
-        .hub_cache()
-        .join(format!("models--{}--{}", hub.org, hub.name));
+fn in_hub_cache(reference: &ModelReference, hub: &HubReference, home: &Home) -> Result<PathBuf, ReferenceError> {
+    let not_fetched = || ReferenceError::NotFetched { reference: reference.to_string() };
+    let repository = home.hub_cache().join(format!("models--{}--{}", hub.org, hub.name));
     let revision = hub.revision_or_main();
     let snapshots = repository.join("snapshots");
 
@@ -211,11 +162,7 @@ fn in_hub_cache(
         None => snapshot,
     };
     // Follows links: a blob that is gone counts as not fetched.
-    if path.exists() {
-        Ok(path)
-    } else {
-        Err(not_fetched())
-    }
+    if path.exists() { Ok(path) } else { Err(not_fetched()) }
 }
 
 /// Recognises the model at a path that exists, and lists its files.
@@ -238,52 +185,27 @@ fn checkpoint_at(
                 files.sort();
                 Ok((CheckpointKind::Safetensors, path.to_owned(), files))
             }
-            _ => Err(ReferenceError::NotAModelFile {
-                path: path.to_owned(),
-            }),
+            _ => Err(ReferenceError::NotAModelFile { path: path.to_owned() }),
         };
     }
 
     let files = folder_files(path)?;
-    let named = |name: &str| {
-        files
-            .iter()
-            .any(|file| file.file_name().is_some_and(|known| known == name))
-    };
-    let mut weights = files
-        .iter()
-        .filter(|file| extension(file) == "safetensors")
-        .peekable();
+    let named = |name: &str| files.iter().any(|file| file.file_name().is_some_and(|known| known == name));
+    let mut weights = files.iter().filter(|file| extension(file) == "safetensors").peekable();
     if named("config.json") && weights.peek().is_some() {
-        let files = files
-            .iter()
-            .filter(|file| is_description(file) || extension(file) == "safetensors");
-        return Ok((
-            CheckpointKind::Folder,
-            path.to_owned(),
-            files.cloned().collect(),
-        ));
+        let files = files.iter().filter(|file| is_description(file) || extension(file) == "safetensors");
+        return Ok((CheckpointKind::Folder, path.to_owned(), files.cloned().collect()));
     }
-    let gguf: Vec<&PathBuf> = files
-        .iter()
-        .filter(|file| extension(file) == "gguf")
-        .collect();
+    let gguf: Vec<&PathBuf> = files.iter().filter(|file| extension(file) == "gguf").collect();
     let pickled = |file: &PathBuf| matches!(extension(file).as_str(), "bin" | "pt" | "pth" | "ckpt");
     match gguf.as_slice() {
         // Opening it says why it can't be used, and what to do.
-        [] if named("config.json") && files.iter().any(pickled) => {
-            Ok((CheckpointKind::Folder, path.to_owned(), files))
-        }
-        [] => Err(ReferenceError::NoModel {
-            path: path.to_owned(),
-        }),
+        [] if named("config.json") && files.iter().any(pickled) => Ok((CheckpointKind::Folder, path.to_owned(), files)),
+        [] => Err(ReferenceError::NoModel { path: path.to_owned() }),
         [file] => Ok((CheckpointKind::Gguf, (*file).clone(), vec![(*file).clone()])),
         several => Err(ReferenceError::Ambiguous {
             path: path.to_owned(),
-            candidates: several
-                .iter()
-                .map(|file| candidate(reference, file))
-                .collect(),
+            candidates: several.iter().map(|file| candidate(reference, file)).collect(),
         }),
     }
 }
@@ -293,17 +215,9 @@ fn candidate(reference: &ModelReference, file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     match reference {
         ModelReference::Hub(hub) => {
-            let folder = hub
-                .file
-                .as_ref()
-                .map(|folder| format!("{folder}/"))
-                .unwrap_or_default();
+            let folder = hub.file.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
             let file = Some(format!("{folder}{name}"));
-            ModelReference::Hub(HubReference {
-                file,
-                ..hub.clone()
-            })
-            .to_string()
+            ModelReference::Hub(HubReference { file, ..hub.clone() }).to_string()
         }
         _ => file.display().to_string(),
     }
@@ -311,19 +225,12 @@ fn candidate(reference: &ModelReference, file: &Path) -> String {
 
 /// The files directly in a folder, sorted; links are followed.
 fn folder_files(folder: &Path) -> Result<Vec<PathBuf>, ReferenceError> {
-    let io_error = |source| ReferenceError::Io {
-        path: folder.to_owned(),
-        source,
-    };
+    let io_error = |source| ReferenceError::Io { path: folder.to_owned(), source };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(io_error)? {
         let entry = entry.map_err(io_error)?;
         // `./config.json` and `config.json` are one file; keep the shorter name.
-        let path = if folder == Path::new(".") {
-            PathBuf::from(entry.file_name())
-        } else {
-            entry.path()
-        };
+        let path = if folder == Path::new(".") { PathBuf::from(entry.file_name()) } else { entry.path() };
         if path.is_file() {
             files.push(path);
         }
@@ -348,16 +255,11 @@ fn is_description(file: &Path) -> bool {
         "tokenizer_config.json",
         "vocab.json",
     ];
-    file.file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| NAMES.contains(&name))
+    file.file_name().and_then(|name| name.to_str()).is_some_and(|name| NAMES.contains(&name))
 }
 
 fn extension(path: &Path) -> String {
-    path.extension()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_ascii_lowercase()
+    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }
 
 #[cfg(test)]

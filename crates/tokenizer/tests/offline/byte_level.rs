@@ -32,10 +32,7 @@ fn merges_in_order_within_pieces() {
     assert_eq!(encode(&tokenizer, "é", Markup::Text), [262]);
     assert_eq!(encode(&tokenizer, "\n\n", Markup::Text), [264]);
     // smollm makes every digit a piece of its own, gpt-2 does not.
-    assert_eq!(
-        encode(&tokenizer, "12", Markup::Text),
-        [u32::from(b'1'), u32::from(b'2')]
-    );
+    assert_eq!(encode(&tokenizer, "12", Markup::Text), [u32::from(b'1'), u32::from(b'2')]);
     let gpt2 = Tokenizer::from_gguf_vocabulary(tiny::byte_level("gpt-2")).unwrap();
     assert_eq!(encode(&gpt2, "12", Markup::Text), [263]);
 }
@@ -65,12 +62,7 @@ fn pieces_of_the_pre_tokenizers_that_differ() {
     let pieces = |pre: &str, text: &str| {
         let mut vocabulary = tiny::byte_level(pre);
         vocabulary.merges = Some(vec!["1 2".into(), "Ċ Ċ".into(), "Ġ w".into()]);
-        encode(
-            &Tokenizer::from_gguf_vocabulary(vocabulary).unwrap(),
-            text,
-            Markup::Text,
-        )
-        .len()
+        encode(&Tokenizer::from_gguf_vocabulary(vocabulary).unwrap(), text, Markup::Text).len()
     };
     assert_eq!(pieces("llama-bpe", "1212"), 3, "digits in threes: 12 1|2");
     assert_eq!(pieces("qwen2", "12"), 2, "single digits");
@@ -85,16 +77,11 @@ fn qwen_composes_accents_and_says_where_they_were() {
     let tokenizer = Tokenizer::from_gguf_vocabulary(tiny::byte_level("qwen2")).unwrap();
     assert_eq!(tokenizer.kind().normalizer.as_deref(), Some("NFC"));
     let text = "he\u{301}!";
-    let tokens = tokenizer
-        .encode_with_offsets(text, BosEos::Omit, Markup::Text)
-        .unwrap();
+    let tokens = tokenizer.encode_with_offsets(text, BosEos::Omit, Markup::Text).unwrap();
     let ids: Vec<_> = tokens.iter().map(|token| token.id).collect();
     assert_eq!(ids, [u32::from(b'h'), 262, u32::from(b'!')]);
     assert_eq!(tokenizer.decode(&ids, ControlTokens::Hide), "h\u{e9}!");
-    let ranges: Vec<_> = tokens
-        .into_iter()
-        .map(|token| token.bytes.unwrap())
-        .collect();
+    let ranges: Vec<_> = tokens.into_iter().map(|token| token.bytes.unwrap()).collect();
     assert_eq!(ranges, [0..1, 1..4, 4..5]);
 }
 
@@ -102,51 +89,27 @@ fn qwen_composes_accents_and_says_where_they_were() {
 fn control_tokens_are_text_unless_parsed_and_user_defined_ones_never() {
     let tokenizer = tokenizer();
     let text = "<|im_start|>he<tool><|im_end|>";
-    assert_eq!(
-        encode(&tokenizer, text, Markup::Parse),
-        [268, 256, 266, 269]
-    );
+    assert_eq!(encode(&tokenizer, text, Markup::Parse), [268, 256, 266, 269]);
     let as_text = encode(&tokenizer, text, Markup::Text);
     assert!(as_text.contains(&266) && !as_text.contains(&268) && !as_text.contains(&269));
     assert_eq!(tokenizer.decode(&as_text, ControlTokens::Hide), text);
-    assert_eq!(
-        tokenizer.decode(&[268, 256, 266, 269], ControlTokens::Hide),
-        "he<tool>"
-    );
-    assert_eq!(
-        tokenizer.decode(&[268, 256, 266, 269], ControlTokens::Show),
-        text
-    );
+    assert_eq!(tokenizer.decode(&[268, 256, 266, 269], ControlTokens::Hide), "he<tool>");
+    assert_eq!(tokenizer.decode(&[268, 256, 266, 269], ControlTokens::Show), text);
     assert_eq!(tokenizer.special().eos, [269]);
 }
 
 #[test]
 fn what_each_id_contributes() {
     let tokenizer = tokenizer();
-    assert_eq!(
-        tokenizer.token_bytes(261),
-        TokenBytes::Bytes(b" wor".to_vec())
-    );
+    assert_eq!(tokenizer.token_bytes(261), TokenBytes::Bytes(b" wor".to_vec()));
     assert_eq!(tokenizer.token_bytes(0xE9), TokenBytes::Bytes(vec![0xE9]));
-    assert_eq!(
-        tokenizer.token_bytes(266),
-        TokenBytes::Bytes(b"<tool>".to_vec())
-    );
+    assert_eq!(tokenizer.token_bytes(266), TokenBytes::Bytes(b"<tool>".to_vec()));
     assert_eq!(tokenizer.token_bytes(267), TokenBytes::Unused);
-    assert_eq!(
-        tokenizer.token_bytes(269),
-        TokenBytes::Control("<|im_end|>".into())
-    );
+    assert_eq!(tokenizer.token_bytes(269), TokenBytes::Control("<|im_end|>".into()));
     assert_eq!(tokenizer.token_bytes(270), TokenBytes::Unused);
     assert_eq!(tokenizer.token_bytes(u32::MAX), TokenBytes::Unused);
-    assert_eq!(
-        (tokenizer.token_str(261), tokenizer.token_str(270)),
-        (Some("Ġwor"), None)
-    );
-    assert_eq!(
-        (tokenizer.token_id("Ġwor"), tokenizer.token_id("wor")),
-        (Some(261), None)
-    );
+    assert_eq!((tokenizer.token_str(261), tokenizer.token_str(270)), (Some("Ġwor"), None));
+    assert_eq!((tokenizer.token_id("Ġwor"), tokenizer.token_id("wor")), (Some(261), None));
     assert_eq!(tokenizer.vocab_size(), 270);
 }
 
@@ -155,49 +118,30 @@ fn bos_and_eos_are_added_where_the_file_says_so() {
     let mut vocabulary = tiny::byte_level("gpt-2");
     (vocabulary.add_bos, vocabulary.add_eos) = (Some(true), Some(true));
     let tokenizer = Tokenizer::from_gguf_vocabulary(vocabulary).unwrap();
-    assert_eq!(
-        tokenizer.encode("he", BosEos::Add, Markup::Text).unwrap(),
-        [268, 256, 269]
-    );
-    assert_eq!(
-        tokenizer.encode("", BosEos::Add, Markup::Text).unwrap(),
-        [268, 269]
-    );
-    let tokens = tokenizer
-        .encode_with_offsets("he", BosEos::Add, Markup::Text)
-        .unwrap();
+    assert_eq!(tokenizer.encode("he", BosEos::Add, Markup::Text).unwrap(), [268, 256, 269]);
+    assert_eq!(tokenizer.encode("", BosEos::Add, Markup::Text).unwrap(), [268, 269]);
+    let tokens = tokenizer.encode_with_offsets("he", BosEos::Add, Markup::Text).unwrap();
     let ranges: Vec<_> = tokens.into_iter().map(|token| token.bytes).collect();
     assert_eq!(ranges, [None, Some(0..2), None]);
     // Llama 3's files need not say it.
     let llama3 = Tokenizer::from_gguf_vocabulary(tiny::byte_level("llama-bpe")).unwrap();
     assert!(llama3.kind().adds_bos && !llama3.kind().adds_eos);
-    assert_eq!(
-        llama3.encode("he", BosEos::Add, Markup::Text).unwrap(),
-        [268, 256]
-    );
+    assert_eq!(llama3.encode("he", BosEos::Add, Markup::Text).unwrap(), [268, 256]);
 }
 
 #[test]
 fn a_stream_holds_back_what_is_no_character_yet() {
     let tokenizer = tokenizer();
     let mut stream = tokenizer.stream(ControlTokens::Hide);
-    let rocket: Vec<String> = [0xF0, 0x9F, 0x9A, 0x80]
-        .map(|byte| stream.push(byte))
-        .to_vec();
+    let rocket: Vec<String> = [0xF0, 0x9F, 0x9A, 0x80].map(|byte| stream.push(byte)).to_vec();
     assert_eq!(rocket, ["", "", "", "🚀"]);
-    assert_eq!(
-        (stream.push(0xC3), stream.push(u32::from(b'a'))),
-        (String::new(), "\u{FFFD}a".into())
-    );
+    assert_eq!((stream.push(0xC3), stream.push(u32::from(b'a'))), (String::new(), "\u{FFFD}a".into()));
     assert_eq!(
         (stream.push(0xC3), stream.finish(), stream.finish()),
         (String::new(), "\u{FFFD}".into(), String::new())
     );
     // A control token in the middle of a character is no part of the text.
-    assert_eq!(
-        (stream.push(0xC3), stream.push(269), stream.push(0xA9)),
-        (String::new(), String::new(), "é".into())
-    );
+    assert_eq!((stream.push(0xC3), stream.push(269), stream.push(0xA9)), (String::new(), String::new(), "é".into()));
 }
 
 proptest! {

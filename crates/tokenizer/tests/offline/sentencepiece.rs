@@ -1,9 +1,7 @@
 //! SentencePiece BPE from a GGUF vocabulary of 277 tokens.
 
 use crate::tiny::{self, piece};
-use lathe_tokenizer::{
-    BosEos, ControlTokens, Error, GgufVocabulary, Markup, TokenBytes, Tokenizer,
-};
+use lathe_tokenizer::{BosEos, ControlTokens, Error, GgufVocabulary, Markup, TokenBytes, Tokenizer};
 use proptest::prelude::*;
 
 const BYTES: u32 = 6;
@@ -13,10 +11,7 @@ fn tokenizer() -> Tokenizer {
 }
 
 fn with_prefix() -> Tokenizer {
-    let vocabulary = GgufVocabulary {
-        add_space_prefix: None,
-        ..tiny::sentencepiece()
-    };
+    let vocabulary = GgufVocabulary { add_space_prefix: None, ..tiny::sentencepiece() };
     Tokenizer::from_gguf_vocabulary(vocabulary).unwrap()
 }
 
@@ -45,15 +40,9 @@ fn characters_without_a_token_become_bytes() {
     let tokenizer = tokenizer();
     assert_eq!(encode(&tokenizer, "é"), [piece("é")]);
     assert_eq!(encode(&tokenizer, "\r"), [BYTES + 0x0D]);
-    assert_eq!(
-        encode(&tokenizer, "a€"),
-        [piece("a"), BYTES + 0xE2, BYTES + 0x82, BYTES + 0xAC]
-    );
+    assert_eq!(encode(&tokenizer, "a€"), [piece("a"), BYTES + 0xE2, BYTES + 0x82, BYTES + 0xAC]);
     assert_eq!(tokenizer.token_bytes(BYTES + 0x0D), TokenBytes::Byte(0x0D));
-    assert_eq!(
-        tokenizer.token_bytes(piece("▁ab")),
-        TokenBytes::Bytes(b" ab".to_vec())
-    );
+    assert_eq!(tokenizer.token_bytes(piece("▁ab")), TokenBytes::Bytes(b" ab".to_vec()));
     assert_eq!(tokenizer.token_bytes(1), TokenBytes::Control("<s>".into()));
 }
 
@@ -65,25 +54,12 @@ fn without_bytes_an_unknown_token_stands_for_a_run() {
     }
     let tokenizer = Tokenizer::from_gguf_vocabulary(vocabulary.clone()).unwrap();
     assert_eq!(encode(&tokenizer, "a€€b"), [piece("a"), 0, piece("b")]);
-    let tokens = tokenizer
-        .encode_with_offsets("a€€b", BosEos::Omit, Markup::Text)
-        .unwrap();
+    let tokens = tokenizer.encode_with_offsets("a€€b", BosEos::Omit, Markup::Text).unwrap();
     assert_eq!(tokens[1].bytes, Some(1..7));
     vocabulary.unknown = None;
     let tokenizer = Tokenizer::from_gguf_vocabulary(vocabulary).unwrap();
-    let error = tokenizer
-        .encode("ab€", BosEos::Omit, Markup::Text)
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::NoToken {
-                character: '€',
-                at: 2
-            }
-        ),
-        "{error}"
-    );
+    let error = tokenizer.encode("ab€", BosEos::Omit, Markup::Text).unwrap_err();
+    assert!(matches!(error, Error::NoToken { character: '€', at: 2 }), "{error}");
 }
 
 #[test]
@@ -97,17 +73,9 @@ fn user_defined_tokens_come_first_and_never_join() {
 #[test]
 fn control_tokens_only_in_markup() {
     let tokenizer = tokenizer();
-    assert_eq!(
-        tokenizer
-            .encode("a</s>b", BosEos::Omit, Markup::Parse)
-            .unwrap(),
-        [piece("a"), 2, piece("b")]
-    );
+    assert_eq!(tokenizer.encode("a</s>b", BosEos::Omit, Markup::Parse).unwrap(), [piece("a"), 2, piece("b")]);
     assert!(!encode(&tokenizer, "a</s>b").contains(&2));
-    assert_eq!(
-        tokenizer.encode("ab", BosEos::Add, Markup::Text).unwrap(),
-        [1, piece("ab")]
-    );
+    assert_eq!(tokenizer.encode("ab", BosEos::Add, Markup::Text).unwrap(), [1, piece("ab")]);
 }
 
 #[test]
@@ -117,57 +85,28 @@ fn a_space_goes_before_the_text_and_comes_off_again() {
     assert_eq!(encode(&tokenizer, " abc"), [piece("▁"), piece("▁abc")]);
     assert_eq!(encode(&tokenizer, ""), [0u32; 0]);
     for text in ["abc", " abc", "  a", "\n", "é€", ""] {
-        assert_eq!(
-            tokenizer.decode(&encode(&tokenizer, text), ControlTokens::Hide),
-            text
-        );
+        assert_eq!(tokenizer.decode(&encode(&tokenizer, text), ControlTokens::Hide), text);
     }
     // Behind a control token the text begins anew.
-    assert_eq!(
-        tokenizer
-            .encode("<s>ab", BosEos::Omit, Markup::Parse)
-            .unwrap(),
-        [1, piece("▁ab")]
-    );
-    let tokens = tokenizer
-        .encode_with_offsets("€ ab", BosEos::Add, Markup::Text)
-        .unwrap();
+    assert_eq!(tokenizer.encode("<s>ab", BosEos::Omit, Markup::Parse).unwrap(), [1, piece("▁ab")]);
+    let tokens = tokenizer.encode_with_offsets("€ ab", BosEos::Add, Markup::Text).unwrap();
     let ranges: Vec<_> = tokens.into_iter().map(|token| token.bytes).collect();
-    assert_eq!(
-        ranges,
-        [
-            None,
-            Some(0..0),
-            Some(0..1),
-            Some(1..2),
-            Some(2..3),
-            Some(3..6)
-        ]
-    );
+    assert_eq!(ranges, [None, Some(0..0), Some(0..1), Some(1..2), Some(2..3), Some(3..6)]);
 }
 
 #[test]
 fn the_mark_for_a_space_is_a_space() {
     let tokenizer = tokenizer();
-    let tokens = tokenizer
-        .encode_with_offsets("c▁ab", BosEos::Omit, Markup::Text)
-        .unwrap();
-    let tokens: Vec<_> = tokens
-        .into_iter()
-        .map(|token| (token.id, token.bytes.unwrap()))
-        .collect();
+    let tokens = tokenizer.encode_with_offsets("c▁ab", BosEos::Omit, Markup::Text).unwrap();
+    let tokens: Vec<_> = tokens.into_iter().map(|token| (token.id, token.bytes.unwrap())).collect();
     assert_eq!(tokens, [(piece("c"), 0..1), (piece("▁ab"), 1..6)]);
 }
 
 /// The same vocabulary as a tokenizer.json, with merges in the order of the scores: the library's BPE must agree.
 fn as_tokenizer_json(folder: &std::path::Path) -> Tokenizer {
     let vocabulary = tiny::sentencepiece();
-    let ids: serde_json::Map<_, _> = vocabulary
-        .tokens
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (token.clone(), id.into()))
-        .collect();
+    let ids: serde_json::Map<_, _> =
+        vocabulary.tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
     let mut merges = Vec::new();
     let mut by_score = tiny::PIECES;
     by_score.sort_by(|a, b| b.1.total_cmp(&a.1));

@@ -5,20 +5,11 @@ use lathe_tokenizer::{GgufVocabulary, byte_alphabet};
 /// The 256 bytes as ids 0 to 255, then the results of these merges, a user-defined token, an unused id and two control
 /// tokens.
 pub(crate) fn byte_level(pre: &str) -> GgufVocabulary {
-    let mut tokens: Vec<String> = (0..=255)
-        .map(|byte| byte_alphabet::character_of(byte).to_string())
-        .collect();
-    let merges = [
-        "h e", "l l", "he ll", "Ġ w", "o r", "Ġw or", "Ã ©", "1 2", "Ċ Ċ", "hell o",
-    ];
+    let mut tokens: Vec<String> = (0..=255).map(|byte| byte_alphabet::character_of(byte).to_string()).collect();
+    let merges = ["h e", "l l", "he ll", "Ġ w", "o r", "Ġw or", "Ã ©", "1 2", "Ċ Ċ", "hell o"];
     tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
     let mut token_types = vec![1; tokens.len()];
-    for (token, token_type) in [
-        ("<tool>", 4),
-        ("[PAD0]", 5),
-        ("<|im_start|>", 3),
-        ("<|im_end|>", 3),
-    ] {
+    for (token, token_type) in [("<tool>", 4), ("[PAD0]", 5), ("<|im_start|>", 3), ("<|im_end|>", 3)] {
         tokens.push(token.to_owned());
         token_types.push(token_type);
     }
@@ -56,9 +47,7 @@ pub(crate) const PIECES: [(&str, f32); 15] = [
 
 /// `<unk>` 0, `<s>` 1, `</s>` 2, runs of newlines 3 and 4, `<b>` 5, the bytes from 6, and [`PIECES`] from 262.
 pub(crate) fn sentencepiece() -> GgufVocabulary {
-    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>", "\n", "\n\n", "<b>"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>", "\n", "\n\n", "<b>"].map(str::to_owned).to_vec();
     let mut token_types = vec![2, 3, 3, 4, 4, 4];
     tokens.extend((0..=255).map(|byte: u8| format!("<0x{byte:02X}>")));
     token_types.extend([6; 256]);
@@ -85,8 +74,5 @@ pub(crate) fn sentencepiece() -> GgufVocabulary {
 
 /// Id of a token of [`sentencepiece`].
 pub(crate) fn piece(token: &str) -> u32 {
-    262 + PIECES
-        .iter()
-        .position(|(piece, _)| *piece == token)
-        .expect("one of PIECES") as u32
+    262 + PIECES.iter().position(|(piece, _)| *piece == token).expect("one of PIECES") as u32
 }

@@ -7,12 +7,14 @@ use lathe_tokenizer::TokenBytes;
 use crate::Loaded;
 use crate::figure::{count, percent};
 use crate::report::data::{Comparison, Feasibility, ModelPair, VocabularyOverlap};
+use crate::report::short_name;
 
 /// Differences that are listed before the rest is only counted.
 const LISTED: usize = 3;
 
 /// What the comparison needs of a model after it is gone.
 pub(super) struct Remains {
+    name: String,
     family: String,
     /// Shape of every parameter.
     shapes: BTreeMap<String, Vec<usize>>,
@@ -40,6 +42,7 @@ impl Remains {
             ids.map(entry).collect()
         });
         Self {
+            name: short_name(&loaded.reference.to_string()),
             family: spec.family.clone(),
             shapes: spec.parameters().into_iter().map(|parameter| (parameter.name, parameter.shape)).collect(),
             tokens,
@@ -82,8 +85,8 @@ fn shape_differences(a: &Remains, b: &Remains) -> Vec<String> {
     let mut differences = names.into_iter().filter_map(|name| match (a.shapes.get(name), b.shapes.get(name)) {
         (Some(left), Some(right)) if left == right => None,
         (Some(left), Some(right)) => Some(format!("{name} is {} and {}", shape(left), shape(right))),
-        (Some(_), None) => Some(format!("the second model has no {name}")),
-        (None, _) => Some(format!("the first model has no {name}")),
+        (Some(_), None) => Some(format!("{} has no {name}", b.name)),
+        (None, _) => Some(format!("{} has no {name}", a.name)),
     });
     let mut listed: Vec<String> = differences.by_ref().take(LISTED).collect();
     let more = differences.count() as u64;
@@ -169,6 +172,7 @@ mod tests {
         };
         let entry = |spelling: &&str| Entry { bytes: bytes(spelling), spelling: Some((*spelling).to_owned()) };
         Remains {
+            name: format!("{family} of {width}"),
             family: family.to_owned(),
             shapes: [("a".to_owned(), vec![4, width]), ("b".to_owned(), vec![width])].into(),
             tokens: tokens.map(|tokens| tokens.iter().map(entry).collect()),
@@ -209,7 +213,7 @@ mod tests {
         for name in ["c", "d", "e", "f"] {
             long.shapes.insert(name.to_owned(), vec![1]);
         }
-        let missing = |name: &str| format!("the first model has no {name}");
+        let missing = |name: &str| format!("llama of 8 has no {name}");
         let mut expected = vec![missing("c"), missing("d"), missing("e"), "1 more parameters differ".to_owned()];
         expected.push("neither model has a tokenizer, so nothing says that their ids mean the same".to_owned());
         let found = pair(short, long);

@@ -89,7 +89,8 @@ const FACTS: [(&str, Fact); 13] = [
     ("Weight files", |model| bytes(model.what.file_bytes)),
     ("Element types", |model| {
         let types = model.what.element_types.iter();
-        let types: Vec<String> = types.map(|kind| format!("{}\u{a0}×\u{a0}{}", text(&kind.name), count(kind.tensors))).collect();
+        let types: Vec<String> =
+            types.map(|kind| format!("{}\u{a0}×\u{a0}{}", text(&kind.name), count(kind.tensors))).collect();
         if types.is_empty() { "–".to_owned() } else { types.join(", ") }
     }),
     ("Tokenizer", |model| text(&model.what.tokenizer)),

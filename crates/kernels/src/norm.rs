@@ -163,15 +163,15 @@ mod tests {
                     down[i] -= h;
                     ((f(&up) - f(&down)) / f64::from(2.0 * h)) as f32
                 };
-                for i in 0..2 * d {
+                for (i, dx) in dx.iter().enumerate() {
                     let expected = difference(&x, i, &|x| loss(x, &g, &b));
-                    assert!((dx[i] - expected).abs() < 5e-3, "{kind:?} dx[{i}] {} {expected}", dx[i]);
+                    assert!((dx - expected).abs() < 5e-3, "{kind:?} dx[{i}] {dx} {expected}");
                 }
-                for i in 0..d {
+                for (i, (dg, db)) in dg.iter().zip(&db).enumerate() {
                     let expected = difference(&g, i, &|g| loss(&x, g, &b));
-                    assert!((dg[i] - expected).abs() < 5e-3, "{kind:?} dg[{i}] {} {expected}", dg[i]);
+                    assert!((dg - expected).abs() < 5e-3, "{kind:?} dg[{i}] {dg} {expected}");
                     let expected = difference(&b, i, &|b| loss(&x, &g, b));
-                    assert!((db[i] - expected).abs() < 5e-3, "{kind:?} db[{i}] {} {expected}", db[i]);
+                    assert!((db - expected).abs() < 5e-3, "{kind:?} db[{i}] {db} {expected}");
                 }
             }
         }

@@ -89,7 +89,8 @@ fn read_file(file: &Path, field: &str) -> Result<Vec<TextDocument>, Error> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
-            let bad = |problem: String| Error::Record { file: file.into(), line: index + 1, problem };
+            const EXPECTED: &str = "each line is one JSON object; `--field` names the field with the text";
+            let bad = |problem| Error::Record { file: file.into(), line: index + 1, problem, expected: EXPECTED };
             let record: Value = serde_json::from_str(line).map_err(|error| bad(format!("not valid JSON: {error}")))?;
             match record.get(field) {
                 Some(Value::String(text)) if text.is_empty() => Err(bad(format!("field `{field}` is empty"))),
@@ -97,7 +98,8 @@ fn read_file(file: &Path, field: &str) -> Result<Vec<TextDocument>, Error> {
                     Ok(TextDocument { name: format!("{name}:{}", index + 1), text: text.clone() })
                 }
                 Some(_) => Err(bad(format!("field `{field}` is not a string"))),
-                None => Err(bad(format!("field `{field}` is missing"))),
+                None if record.is_object() => Err(bad(format!("field `{field}` is missing"))),
+                None => Err(bad("the record is no JSON object".into())),
             }
         })
         .collect()

@@ -56,6 +56,8 @@ pub enum Error {
         line: usize,
         /// What is wrong, naming the field.
         problem: String,
+        /// What a record should be.
+        expected: &'static str,
     },
     /// A data file has no usable text.
     #[error("{}: no text in it", file.display())]
@@ -103,7 +105,7 @@ impl Error {
             Self::Format(error) => error.hint(),
             Self::Measure(error) => error.hint(),
             Self::Run(error) => error.hint(),
-            Self::Record { .. } => Some("each line is one JSON object; `--field` names the field with the text".into()),
+            Self::Record { expected, .. } => Some((*expected).into()),
             Self::UnknownData { .. } => Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into()),
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),

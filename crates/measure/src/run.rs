@@ -90,7 +90,7 @@ mod tests {
         let lens = [600, 500, 2000, 10, 1000, 14];
         let groups = batches(&lens, |len| *len);
         assert_eq!(groups.concat(), lens);
-        assert_eq!(groups.iter().map(|group| group.len()).collect::<Vec<_>>(), [1, 1, 1, 2, 1]);
+        assert_eq!(groups.iter().map(|group| group.len()).collect::<Vec<_>>(), [1, 1, 1, 3]);
         assert!(batches::<usize>(&[], |len| *len).is_empty());
     }
 }

@@ -161,9 +161,9 @@ impl Error {
             Self::MissingTensors { .. } => {
                 Some("the file may be a shard of a larger checkpoint; give the folder instead".into())
             }
-            Self::ContextExceeded { .. } => Some("shorten the text, or measure it in windows with `--window`".into()),
+            Self::ContextExceeded { .. } => Some("shorten the text".into()),
             Self::NoTokenizer { .. } => {
-                Some("give token ids with `--ids`, or put `tokenizer.json` in the folder".into())
+                Some("put `tokenizer.json` in the folder; `lathe trace` also takes token ids, with `--ids`".into())
             }
             _ => None,
         }

@@ -44,9 +44,11 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
     };
     // A specification holds something for every layer; each layer has a tensor at least.
     let tensors = checkpoint.tensors().len();
-    if let Some(layers) = config.opt_usize("num_hidden_layers")?.filter(|layers| *layers > tensors) {
-        let expected = format!("at most one for each of the {tensors} tensors");
-        return Err(config.bad("num_hidden_layers", &layers.into(), &expected));
+    for field in ["num_hidden_layers", "n_layer", "num_transformer_layers"] {
+        if let Some(layers) = config.opt_usize(field)?.filter(|layers| *layers > tensors) {
+            let expected = format!("at most one for each of the {tensors} tensors");
+            return Err(config.bad(field, &layers.into(), &expected));
+        }
     }
     let mut spec = (family.translate)(&config)?;
     if let Some(divisors) = checkpoint.tensor(gguf::ROTARY_DIVISORS) {

@@ -296,7 +296,10 @@ fn read_spans(source: &SpanSource) -> Result<Vec<(String, String, Range<usize>)>
             let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
             let spans: Vec<_> = lines
                 .map(|(index, line)| {
-                    let bad = |problem: String| Error::Record { file: file.into(), line: index + 1, problem };
+                    const EXPECTED: &str =
+                        "each line is {\"text\", \"start\", \"end\"} with character offsets, and optionally \"name\"";
+                    let bad =
+                        |problem| Error::Record { file: file.into(), line: index + 1, problem, expected: EXPECTED };
                     let input: SpanInput = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
                     let range = byte_range(&input).map_err(bad)?;
                     Ok((input.name.unwrap_or_else(|| format!("line {}", index + 1)), input.text, range))

@@ -105,8 +105,8 @@ pub fn measure_spectrum(spec: &SpectrumSpec, context: &Context<'_>) -> Result<Sp
     if spec.window < 2 || spec.window > limit {
         return Err(Error::Spec {
             field: "--window",
-            problem: format!("{} tokens", spec.window),
-            hint: Some(format!("from 2 to the model's context of {limit}")),
+            problem: format!("{} is not between 2 and the model's context of {limit} tokens", spec.window),
+            hint: None,
         });
     }
     let documents = texts.iter().map(|text| tokenise(tokenizer, &text.text)).collect::<Result<Vec<_>, _>>()?;

@@ -19,7 +19,7 @@ pub struct TokensSpec {
     pub data: Vec<DataReference>,
     /// Field of JSON records that holds the text.
     pub field: String,
-    /// Tokens of one forward pass; longer documents are cut.
+    /// Tokens of one forward pass, at most the model's context; longer documents are cut.
     pub window: usize,
     /// Seed of the bootstrap.
     pub seed: u64,
@@ -48,13 +48,21 @@ pub struct TokensResult {
 /// The model or a text cannot be read; no text has a token to predict.
 pub fn measure_tokens(spec: &TokensSpec, context: &Context<'_>) -> Result<TokensResult, Error> {
     let texts = read_documents(&spec.data, &spec.field)?;
+    if spec.window < 2 {
+        return Err(Error::Spec {
+            field: "--window",
+            problem: format!("{} tokens leave nothing to predict", spec.window),
+            hint: Some("at least 2; more than the model's context means its context".into()),
+        });
+    }
     let loaded = load(&spec.model, context)?;
+    let window = spec.window.min(loaded.decoder.spec().context_length);
     let tokenizer = loaded.tokenizer()?;
     let documents = texts.iter().map(|text| tokenise(tokenizer, &text.text)).collect::<Result<Vec<_>, _>>()?;
     let tokens: usize = documents.iter().map(|document| document.ids.len()).sum();
     let watch = Watch { seconds: context.seconds, advance: &|by| context.progress.advance(by) };
     let (scored, forward_seconds) = context.stage("scoring", tokens as u64, "tokens", || {
-        context.timed(|| score_documents(&loaded.decoder, &documents, spec.window, watch))
+        context.timed(|| score_documents(&loaded.decoder, &documents, window, watch))
     });
     let predicted: Vec<PredictedToken> = scored?.iter().map(|token| token.predicted(&documents)).collect();
     if predicted.is_empty() {
@@ -73,7 +81,7 @@ pub fn measure_tokens(spec: &TokensSpec, context: &Context<'_>) -> Result<Tokens
     let report = token_losses(&predicted, &bytes, Frequencies::Targets, spec.seed)?;
     Ok(TokensResult {
         model: spec.model.to_string(),
-        window: spec.window,
+        window,
         compute_type: COMPUTE_TYPE,
         seed: spec.seed,
         report,

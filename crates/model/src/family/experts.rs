@@ -151,11 +151,17 @@ fn weights(config: &Config) -> Result<ExpertWeights, Error> {
     })
 }
 
+/// More experts in a layer than any model has: bounds what a hostile configuration can make lathe prepare.
+const MOST_EXPERTS: usize = 4096;
+
 /// Routed experts, whose number goes by three names.
 pub(super) fn routed(config: &Config, width: &str, weights: ExpertWeights) -> Result<ExpertsSpec, Error> {
     let names = ["num_experts", "num_local_experts", "n_routed_experts"];
     let field = names.into_iter().find(|field| config.get(field).is_some()).unwrap_or(names[0]);
     let count = config.size(field)?;
+    if count > MOST_EXPERTS {
+        return Err(config.bad(field, &count.into(), &format!("at most {MOST_EXPERTS}")));
+    }
     let top_k = config.size("num_experts_per_tok")?;
     if top_k > count {
         return Err(config.bad("num_experts_per_tok", &top_k.into(), &format!("at most {count} experts")));

@@ -197,7 +197,7 @@ fn checkpoint_at(
         return Ok((CheckpointKind::Folder, path.to_owned(), files.cloned().collect()));
     }
     let gguf: Vec<&PathBuf> = files.iter().filter(|file| extension(file) == "gguf").collect();
-    let pickled = |file: &PathBuf| matches!(extension(file).as_str(), "bin" | "pt" | "pth" | "ckpt");
+    let pickled = |file: &PathBuf| matches!(extension(file).as_str(), "bin" | "pt" | "pth" | "ckpt" | "pkl");
     match gguf.as_slice() {
         // Opening it says why it can't be used, and what to do.
         [] if named("config.json") && files.iter().any(pickled) => Ok((CheckpointKind::Folder, path.to_owned(), files)),

@@ -433,3 +433,60 @@ impl CustomOp1 for NegativeLogLikelihood {
         tensor(dx, x.shape()).map(Some)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+
+    fn ramp(rows: usize, columns: usize, step: f32) -> Tensor {
+        let values = (0..rows * columns).map(|i| ((i * 7 + 3) % 13) as f32 * step - 0.4).collect();
+        tensor(values, (rows, columns)).expect("a matrix")
+    }
+
+    /// A frozen layer in the middle of a trainable graph passes the gradient of its input on, and keeps no graph when
+    /// nothing is trainable.
+    #[test]
+    fn frozen_and_trainable_layers_agree() {
+        let (x, w, g) = (ramp(5, 37, 0.1), ramp(35, 37, 0.07), ramp(5, 35, 0.2));
+        let packed = with_values(&w, |w| Ok(Arc::new(Packed::from_transposed(w, 35, 37)))).expect("packed");
+        let x = Var::from_tensor(&x).expect("a variable");
+        let gradient = |y: Tensor| {
+            let loss = (y * &g).and_then(|y| y.sum_all()).expect("a loss");
+            let dx = loss.backward().expect("gradients").remove(&x).expect("a gradient of x");
+            dx.to_vec2::<f32>().expect("values")
+        };
+        let trainable = linear(&x, &w, None).expect("applied");
+        let frozen = linear_frozen(&x, &packed, None).expect("applied");
+        assert_eq!(trainable.to_vec2::<f32>().expect("values"), frozen.to_vec2::<f32>().expect("values"));
+        assert_eq!(gradient(trainable), gradient(frozen));
+        assert!(!linear_frozen(&x.detach(), &packed, None).expect("applied").track_op());
+    }
+
+    #[test]
+    fn softmax_and_likelihood_gradients_equal_finite_differences() {
+        let g = ramp(3, 9, 0.3);
+        let losses: [&dyn Fn(&Tensor) -> Tensor; 3] = [
+            &|x| (softmax(x).expect("applied") * &g).and_then(|y| y.sum_all()).expect("a loss"),
+            &|x| negative_log_likelihood(x, vec![2, 0, 8]).and_then(|y| y.sum_all()).expect("a loss"),
+            &|x| (activate(x, Activation::GeluTanh).expect("applied") * &g).and_then(|y| y.sum_all()).expect("a loss"),
+        ];
+        for (number, loss) in losses.into_iter().enumerate() {
+            let x = Var::from_tensor(&ramp(3, 9, 0.25)).expect("a variable");
+            let dx = loss(&x).backward().expect("gradients").remove(&x).expect("a gradient of x");
+            let dx: Vec<f32> = dx.flatten_all().and_then(|dx| dx.to_vec1()).expect("values");
+            for (i, dx) in dx.iter().enumerate() {
+                let h = 1e-2;
+                let at = |by: f32| {
+                    let mut values = with_values(&x, |x| Ok(x.to_vec())).expect("values");
+                    values[i] += by;
+                    let loss = loss(&tensor(values, (3, 9)).expect("a matrix"));
+                    loss.to_scalar::<f32>().expect("a number")
+                };
+                let expected = (at(h) - at(-h)) / (2.0 * h);
+                assert!((dx - expected).abs() < 2e-3, "loss {number}, value {i}: {dx} {expected}");
+            }
+        }
+    }
+}

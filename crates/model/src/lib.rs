@@ -1,6 +1,6 @@
 //! The model layer of lathe: references, configurations, and the one decoder.
 //!
-//! [`reference`] finds a model's files, [`open()`] reads their headers into a [`DecoderSpec`], and
+//! [`mod@reference`] finds a model's files, [`open()`] reads their headers into a [`DecoderSpec`], and
 //! [`Opened::decoder`] loads the weights into the one forward pass, [`Decoder::forward`]. This crate knows nothing of
 //! the methods that use it.
 

@@ -301,16 +301,7 @@ fn forward_head(
         let first = (rows.start + row) * width + head * d;
         let left = Left { data: &q[first..], m: count, row_stride: width };
         matmul(left, kv.keys_view(from, to), Start::Zero, &mut scores, keys, Threads::One);
-        for (r, line) in scores.chunks_exact_mut(keys).enumerate() {
-            let position = rows.position + row + r;
-            softmax_visible(
-                line,
-                shape.first_visible(position).max(from) - from,
-                position + 1 - from,
-                shape.scale,
-                shape.soft_cap,
-            );
-        }
+        softmax_block(shape, rows.position + row, from, keys, &mut scores);
         if let Some(sink) = sink {
             sink(&Pattern {
                 sequence,
@@ -326,6 +317,14 @@ fn forward_head(
         let out = &mut out[..count * d];
         matmul(left, kv.values_view(from, to), Start::Zero, out, d, Threads::One);
         target.write(out, first, width, d);
+    }
+}
+
+/// Turns the scores of queries from position `first` on against `keys` keys from `from` on into probabilities.
+fn softmax_block(shape: &Shape, first: usize, from: usize, keys: usize, scores: &mut [f32]) {
+    for (position, line) in (first..).zip(scores.chunks_exact_mut(keys)) {
+        let visible = shape.first_visible(position).max(from) - from;
+        softmax_visible(line, visible, position + 1 - from, shape.scale, shape.soft_cap);
     }
 }
 
@@ -420,16 +419,7 @@ fn backward_kv_head(
             let queries = Left { data: &q[first..], m: count, row_stride: width };
             matmul(queries, kv.keys_view(from, to), Start::Zero, &mut p, keys, Threads::One);
             let raw = shape.soft_cap.map(|_| p.clone());
-            for (r, line) in p.chunks_exact_mut(keys).enumerate() {
-                let position = row + r;
-                softmax_visible(
-                    line,
-                    shape.first_visible(position).max(from) - from,
-                    position + 1 - from,
-                    shape.scale,
-                    shape.soft_cap,
-                );
-            }
+            softmax_block(shape, row, from, keys, &mut p);
 
             // dV += Pᵀ dO
             transpose_into(&p, count, keys, &mut transposed, count);

@@ -480,6 +480,7 @@ pub fn transpose_into(from: &[f32], rows: usize, columns: usize, out: &mut [f32]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise;
     use proptest::prelude::*;
 
     /// The definition: one chain of fused multiply-adds per value.
@@ -495,18 +496,6 @@ mod tests {
             }
         }
         c
-    }
-
-    fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
-        (0..len)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 17;
-                state ^= state << 5;
-                (state as f32 / u32::MAX as f32) * 2.0 - 1.0
-            })
-            .collect()
     }
 
     proptest! {

@@ -13,6 +13,7 @@ mod openelm;
 use serde_json::Value;
 
 use crate::Error;
+use crate::catalog::edit_distance;
 use crate::config::Config;
 use crate::layout::Name;
 use crate::rotary::Rotary;
@@ -100,29 +101,15 @@ pub fn of(config: &Config) -> Result<&'static Family, Error> {
 
 /// The error of an architecture that is not in the table, with the most similar names.
 pub(crate) fn unknown(file: &std::path::Path, found: &str, known: impl Iterator<Item = &'static str>) -> Error {
-    let mut names: Vec<_> = known.map(|name| (distance(found, name), name)).collect();
+    // The distance is quadratic, and a hostile file may name an architecture of a megabyte.
+    let start: String = found.chars().take(64).collect();
+    let mut names: Vec<_> = known.map(|name| (edit_distance(&start, name), name)).collect();
     names.sort_unstable();
     Error::UnknownFamily {
         file: file.into(),
         found: found.into(),
         nearest: names.iter().take(3).map(|(_, name)| format!("`{name}`")).collect(),
     }
-}
-
-/// Edit distance of two names.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// The activation of a configuration's name for it.

@@ -5,18 +5,7 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-
-fn noise(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            (state as f32 / u32::MAX as f32) * 2.0 - 1.0
-        })
-        .collect()
-}
+use crate::noise;
 
 struct Case {
     shape: Shape,

@@ -146,15 +146,7 @@ pub struct TensorRow {
 pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, Error> {
     let (resolved, opened) = open_model(&spec.model, context)?;
     let decoder = &opened.spec;
-    let parameters = decoder.parameters();
-    let mut parts: Vec<PartCount> = Vec::new();
-    for parameter in &parameters {
-        let elements = parameter.elements() as u64;
-        match parts.iter_mut().find(|count| count.part == parameter.part) {
-            Some(count) => count.parameters += elements,
-            None => parts.push(PartCount { part: parameter.part, parameters: elements }),
-        }
-    }
+    let parts = decoder.parameters_by_part();
     let tokenizer = if opened.has_tokenizer() { Some(opened.tokenizer()?) } else { None };
     let tokenizer = tokenizer.map(|tokenizer| {
         let special = tokenizer.special();
@@ -178,8 +170,8 @@ pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, 
         format: if checkpoint.gguf().is_some() { "gguf" } else { "safetensors" },
         licence: resolved.licence,
         family: decoder.family.clone(),
-        parameters: parameters.iter().map(|parameter| parameter.elements() as u64).sum(),
-        parts,
+        parameters: parts.iter().map(|(_, parameters)| parameters).sum(),
+        parts: parts.into_iter().map(|(part, parameters)| PartCount { part, parameters }).collect(),
         layers: decoder.layers.len(),
         hidden_size: decoder.hidden_size,
         heads: first.attention.heads,

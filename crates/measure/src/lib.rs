@@ -7,7 +7,7 @@
 //! * [`statistics`]: the bootstrap, moments and histogram entropy they report with.
 //! * [`run`]: runs a model for what they need.
 //!
-//! Nothing here opens a file, runs a model, prints, or depends on the number of threads. A number that
+//! Nothing here opens a file, prints, or depends on the number of threads. A number that
 //! is undefined is [`Measured::Undefined`] with a reason, never NaN, 0 or −1; a wrong input is a
 //! [`MeasureError`].
 

@@ -7,7 +7,7 @@ mod attention;
 mod spectrum;
 mod tokens;
 
-pub use attention::{SinkMap, TextAttention, attention_of_text, key_window, sink_map};
+pub use attention::{SinkShares, TextAttention, attention_of_text, key_window, sink_shares};
 pub use spectrum::{LayerSpectra, Layers, Seconds, spectra};
 pub use tokens::{Document, ScoredToken, score_documents};
 

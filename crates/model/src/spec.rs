@@ -445,6 +445,22 @@ impl DecoderSpec {
     }
 }
 
+impl DecoderSpec {
+    /// Number of values of each part, in the order in which the parts first occur. A tied head has none of its own.
+    #[must_use]
+    pub fn parameters_by_part(&self) -> Vec<(Part, u64)> {
+        let mut parts: Vec<(Part, u64)> = Vec::new();
+        for parameter in self.parameters() {
+            let elements = parameter.elements() as u64;
+            match parts.iter_mut().find(|(part, _)| *part == parameter.part) {
+                Some((_, count)) => *count += elements,
+                None => parts.push((parameter.part, elements)),
+            }
+        }
+        parts
+    }
+}
+
 struct List(Vec<Parameter>);
 
 impl List {

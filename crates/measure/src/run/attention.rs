@@ -74,40 +74,37 @@ impl Tap for Heads<'_> {
     }
 }
 
-/// Sink share of every head, averaged over windows of one length.
+/// Sink share of every head, window by window.
 #[derive(Clone, Debug)]
-pub struct SinkMap {
-    /// Share of attention mass on the first token, `[layers][heads]`.
-    pub shares: Vec<Vec<f64>>,
+pub struct SinkShares {
+    /// Share of attention mass on the first token, `[windows][layers][heads]`.
+    pub windows: Vec<Vec<Vec<f64>>>,
     /// The same under uniform causal attention, for each layer's window.
     pub uniform: Vec<f64>,
-    /// Windows averaged.
-    pub windows: usize,
 }
 
-/// Measures the share of attention that the first token receives, over windows of equal length.
+/// Measures the share of attention that the first token receives, over windows of `tokens` tokens each.
 ///
 /// # Errors
-/// A window does not fit the model.
-pub fn sink_map(decoder: &Decoder, windows: &[Vec<u32>], watch: Watch<'_>) -> Result<Option<SinkMap>, RunError> {
-    let Some(tokens) = windows.first().map(Vec::len) else { return Ok(None) };
-    let plans: Vec<SpanPlan> = decoder
-        .spec()
-        .layers
-        .iter()
+/// A window does not fit the model or has another length.
+pub fn sink_shares(
+    decoder: &Decoder,
+    windows: &[Vec<u32>],
+    tokens: usize,
+    watch: Watch<'_>,
+) -> Result<SinkShares, RunError> {
+    let layers = decoder.spec().layers.iter();
+    let plans: Vec<SpanPlan> = layers
         .map(|layer| SpanPlan::new(tokens, key_window(layer.attention.window), &[], &[], 0))
         .collect::<Result<_, _>>()?;
-    let mut shares: Vec<Vec<f64>> =
-        decoder.spec().layers.iter().map(|layer| vec![0.0; layer.attention.heads]).collect();
-    for window in windows {
+    let of_window = |window: &Vec<u32>| {
         let text = attention_of_text(decoder, window, &plans)?;
-        for (shares, heads) in shares.iter_mut().zip(&text.heads) {
-            for (share, head) in shares.iter_mut().zip(heads) {
-                *share += head.sink_share.value().unwrap_or(0.0) / windows.len() as f64;
-            }
-        }
         (watch.advance)(window.len() as u64);
-    }
-    let uniform = plans.iter().map(|plan| plan.uniform_sink_share().value().unwrap_or(0.0)).collect();
-    Ok(Some(SinkMap { shares, uniform, windows: windows.len() }))
+        let share = |head: &HeadReport| head.sink_share.value().unwrap_or(0.0);
+        Ok(text.heads.iter().map(|heads| heads.iter().map(share).collect()).collect())
+    };
+    Ok(SinkShares {
+        windows: windows.iter().map(of_window).collect::<Result<_, RunError>>()?,
+        uniform: plans.iter().map(|plan| plan.uniform_sink_share().value().unwrap_or(0.0)).collect(),
+    })
 }

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::activation;
-use super::experts::routed;
+use super::experts::{routed, weights};
 use super::llama::build;
 use crate::Error;
 use crate::config::Config;
 use crate::layout::{Name, name};
-use crate::spec::{Bias, DecoderSpec, ExpertWeights, ExpertsSpec, FeedForwardSpec, MlpSpec, SharedExpert, SharedGate};
+use crate::spec::{Bias, DecoderSpec, ExpertsSpec, FeedForwardSpec, MlpSpec, SharedExpert, SharedGate};
 
 /// The shared experts are one network; the rest is named as elsewhere.
 pub(super) const NAMES: &[Name] = &[
@@ -36,11 +36,7 @@ fn experts(config: &Config) -> Result<ExpertsSpec, Error> {
     if let Some(other) = config.opt_str("scoring_func")?.filter(|scoring| *scoring != "softmax") {
         return Err(config.bad("scoring_func", &Value::from(other), "softmax"));
     }
-    let weights = match config.bool_or("norm_topk_prob", false)? {
-        true => ExpertWeights::Renormalised,
-        false => ExpertWeights::AsTheyAre,
-    };
-    let routed = routed(config, "moe_intermediate_size", weights)?;
+    let routed = routed(config, "moe_intermediate_size", weights(config)?)?;
     let shared = config.opt_usize("n_shared_experts")?.filter(|count| *count > 0);
     let activation = activation(config, "hidden_act")?;
     let shared = shared.map(|count| SharedExpert {

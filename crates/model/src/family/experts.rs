@@ -144,7 +144,8 @@ fn qwen_sparse_layers(config: &Config) -> Result<impl Fn(usize) -> bool, Error> 
     Ok(move |l: usize| !dense.contains(&(l as f64)) && (l + 1).is_multiple_of(step))
 }
 
-fn weights(config: &Config) -> Result<ExpertWeights, Error> {
+/// What `norm_topk_prob` says.
+pub(super) fn weights(config: &Config) -> Result<ExpertWeights, Error> {
     Ok(match config.bool_or("norm_topk_prob", false)? {
         true => ExpertWeights::Renormalised,
         false => ExpertWeights::AsTheyAre,

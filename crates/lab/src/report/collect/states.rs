@@ -1,7 +1,7 @@
 //! What happens inside a model: spectrum of the hidden states, attention sinks. Both over windows of one length.
 
 use lathe_measure::Number;
-use lathe_measure::run::{Document, Layers, SinkMap, sink_map, spectra};
+use lathe_measure::run::{Document, Layers, SinkShares, sink_shares, spectra};
 use lathe_measure::spectrum::{KeptColumns, Metric, NullCache, SpectrumOptions, WindowMean, summarise};
 use lathe_measure::statistics::{bootstrap_mean, item_generator};
 use rand::Rng as _;
@@ -63,28 +63,26 @@ pub(super) fn attention(
     bench: &Bench<'_>,
 ) -> Result<Attention, Absent> {
     let windows = Windows::of(loaded, documents, bench.spec.attention_windows, bench)?;
-    // One map for each window, as the interval needs each window's own.
-    let maps = bench.stage("attention sinks", windows.tokens(), "tokens", |watch| {
-        let windows = windows.ids.chunks(1).filter_map(|window| sink_map(&loaded.decoder, window, watch).transpose());
-        windows.collect::<Result<Vec<SinkMap>, _>>()
-    })?;
+    let SinkShares { windows: maps, uniform } =
+        bench.stage("attention sinks", windows.tokens(), "tokens", |watch| {
+            sink_shares(&loaded.decoder, &windows.ids, bench.spec.window, watch)
+        })?;
     let Some(first) = maps.first() else {
         return Err(Absent::Data("no window was measured".to_owned()));
     };
     let n = maps.len() as u64;
     let mean_over_maps = |layer: usize, head: usize| {
-        let sum: f64 = maps.iter().map(|map| map.shares[layer][head]).sum();
+        let sum: f64 = maps.iter().map(|map| map[layer][head]).sum();
         Some(sum / maps.len() as f64).filter(|share| share.is_finite())
     };
-    let layers = first.shares.iter().enumerate();
+    let layers = first.iter().enumerate();
     let values =
         layers.clone().map(|(layer, heads)| (0..heads.len()).map(|head| mean_over_maps(layer, head)).collect());
-    let by_layer = layers.zip(&first.uniform).map(|((layer, _), uniform)| {
-        let of_windows: Vec<Number> =
-            maps.iter().map(|map| lathe_measure::statistics::mean(&map.shares[layer])).collect();
+    let by_layer = layers.zip(&uniform).map(|((layer, _), uniform)| {
+        let of_windows: Vec<Number> = maps.iter().map(|map| lathe_measure::statistics::mean(&map[layer])).collect();
         average(bootstrap_mean(&of_windows, bench.spec.seed), "1", n).against(*uniform)
     });
-    let uniform = lathe_measure::statistics::mean(&first.uniform);
+    let uniform = lathe_measure::statistics::mean(&uniform);
     Ok(Attention {
         input: windows.input.to_owned(),
         tokens: bench.spec.window as u64,

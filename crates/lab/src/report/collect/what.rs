@@ -54,25 +54,17 @@ fn licence(loaded: &Loaded) -> Option<String> {
 /// Parameters by part. A tied head has none of its own.
 fn parts(loaded: &Loaded) -> Vec<ParameterPart> {
     let order = [Part::Embedding, Part::Attention, Part::FeedForward, Part::Experts, Part::Norm, Part::Head];
-    let mut parameters = loaded.decoder.spec().parameters();
-    parameters.sort_by_key(|parameter| order.iter().position(|part| *part == parameter.part));
-    let mut parts: Vec<ParameterPart> = Vec::new();
-    for parameter in parameters {
-        let name = match parameter.part {
-            Part::Embedding => "embedding",
-            Part::Attention => "attention",
-            Part::FeedForward => "feed-forward",
-            Part::Experts => "experts",
-            Part::Norm => "norms",
-            Part::Head => "head",
-        };
-        let parameters = parameter.elements() as u64;
-        match parts.iter_mut().find(|part| part.part == name) {
-            Some(part) => part.parameters += parameters,
-            None => parts.push(ParameterPart { part: name.to_owned(), parameters }),
-        }
-    }
-    parts
+    let mut parts = loaded.decoder.spec().parameters_by_part();
+    parts.sort_by_key(|(part, _)| order.iter().position(|known| known == part));
+    let name = |part: Part| match part {
+        Part::Embedding => "embedding",
+        Part::Attention => "attention",
+        Part::FeedForward => "feed-forward",
+        Part::Experts => "experts",
+        Part::Norm => "norms",
+        Part::Head => "head",
+    };
+    parts.into_iter().map(|(part, parameters)| ParameterPart { part: name(part).to_owned(), parameters }).collect()
 }
 
 /// Tensors by element type, the most bytes first.

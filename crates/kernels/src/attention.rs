@@ -89,6 +89,11 @@ impl KeyValues {
         self.end += rows;
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.head_dim);
+    }
+
     /// Forgets positions from `end` on.
     ///
     /// # Panics

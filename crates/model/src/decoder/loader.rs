@@ -7,7 +7,8 @@ use candle_core::{Tensor, Var};
 use lathe_kernels::matmul::Packed;
 
 use super::experts::Experts;
-use super::{Decoder, Embedding, FeedForward, Layer, Linear, Mlp, Norm, Weights};
+use super::linear::{Linear, Streamed};
+use super::{Decoder, Embedding, FeedForward, Layer, Mlp, Norm, Weights};
 use crate::parameters::ParameterSource;
 use crate::spec::{
     Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters, NormSpec, Parameter,
@@ -24,7 +25,9 @@ impl Decoder {
         let parameters = spec.parameters().into_iter().map(|p| (p.name.clone(), p)).collect();
         let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new() };
         let embedding = match weights {
-            Weights::Frozen => Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?),
+            Weights::Frozen | Weights::Streamed => {
+                Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?)
+            }
             Weights::Trainable => Embedding::Tensor(loader.tensor("embedding.weight")?),
         };
         let positions = spec.embedding.positions.map(|_| loader.tensor("positions.weight")).transpose()?;
@@ -147,7 +150,7 @@ impl Loader {
     fn tensor(&mut self, name: &str) -> Result<Tensor, Error> {
         let (values, parameter) = self.values(name)?;
         let tensor = ops::tensor(values, parameter.shape)?;
-        if self.weights == Weights::Frozen {
+        if self.weights != Weights::Trainable {
             return Ok(tensor);
         }
         let var = Var::from_tensor(&tensor)?;
@@ -182,9 +185,12 @@ impl Loader {
             return Ok(Linear::Trainable(self.tensor(weight)?, bias));
         }
         let parameter = self.parameter(weight)?;
+        let bias = bias.map(|bias| self.values(bias)).transpose()?.map(|(values, _)| Arc::new(values));
+        if self.weights == Weights::Streamed {
+            return Ok(Linear::Streamed(Streamed { source: self.source.clone(), weight: parameter, bias }));
+        }
         let mut packed = Packed::zeros(parameter.shape[1], parameter.shape[0]);
         packed.fill_columns(|first, count, rows| self.source.rows(&parameter, first..first + count, rows))?;
-        let bias = bias.map(|bias| self.values(bias)).transpose()?;
-        Ok(Linear::Frozen(Arc::new(packed), bias.map(|(values, _)| Arc::new(values))))
+        Ok(Linear::Frozen(Arc::new(packed), bias))
     }
 }

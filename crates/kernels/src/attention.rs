@@ -147,6 +147,12 @@ impl KeyValues {
         self.first
     }
 
+    /// Bytes that a position takes in heads of this width.
+    #[must_use]
+    pub fn bytes_per_position(head_dim: usize) -> usize {
+        size_of::<f32>() * (head_dim + Self::new(head_dim).value_stride())
+    }
+
     /// Bytes in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {

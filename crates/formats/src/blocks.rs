@@ -7,6 +7,7 @@
 //! fixed size, which is what lets the compiler drop the bounds checks and use vector instructions.
 
 mod grid;
+pub(crate) mod integers;
 mod k;
 mod k_encode;
 mod legacy;
@@ -15,6 +16,7 @@ mod plain;
 mod ternary;
 
 use half::f16;
+use integers::{products, sums};
 
 use crate::element::ElementType;
 
@@ -41,18 +43,18 @@ pub(crate) fn decode(element: ElementType, bytes: &[u8], out: &mut [f32]) {
         E::U32 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = u32::from_le_bytes(*b) as f32),
         E::U64 => each(bytes, out, |b, y: &mut [f32; 1]| y[0] = u64::from_le_bytes(*b) as f32),
         E::Bool => each(bytes, out, |b: &[u8; 1], y: &mut [f32; 1]| y[0] = f32::from(u8::from(b[0] != 0))),
-        E::Q4_0 => each(bytes, out, legacy::q4_0),
-        E::Q4_1 => each(bytes, out, legacy::q4_1),
-        E::Q5_0 => each(bytes, out, legacy::q5_0),
-        E::Q5_1 => each(bytes, out, legacy::q5_1),
-        E::Q8_0 => each(bytes, out, legacy::q8_0),
-        E::Q8_1 => each(bytes, out, legacy::q8_1),
-        E::Q2_K => each(bytes, out, k::q2_k),
-        E::Q3_K => each(bytes, out, k::q3_k),
-        E::Q4_K => each(bytes, out, k::q4_k),
-        E::Q5_K => each(bytes, out, k::q5_k),
-        E::Q6_K => each(bytes, out, k::q6_k),
-        E::Q8_K => each(bytes, out, k::q8_k),
+        E::Q4_0 => products(bytes, out, legacy::q4_0),
+        E::Q4_1 => sums(bytes, out, legacy::q4_1),
+        E::Q5_0 => products(bytes, out, legacy::q5_0),
+        E::Q5_1 => sums(bytes, out, legacy::q5_1),
+        E::Q8_0 => products(bytes, out, legacy::q8_0),
+        E::Q8_1 => products(bytes, out, legacy::q8_1),
+        E::Q2_K => sums(bytes, out, k::q2_k),
+        E::Q3_K => products(bytes, out, k::q3_k),
+        E::Q4_K => sums(bytes, out, k::q4_k),
+        E::Q5_K => sums(bytes, out, k::q5_k),
+        E::Q6_K => products(bytes, out, k::q6_k),
+        E::Q8_K => products(bytes, out, k::q8_k),
         E::IQ1_S => each(bytes, out, grid::iq1_s),
         E::IQ1_M => each(bytes, out, grid::iq1_m),
         E::IQ2_XXS => each(bytes, out, grid::iq2_xxs),

@@ -6,6 +6,7 @@
 
 use std::str::FromStr;
 
+use crate::blocks::integers::IntegerLayout;
 use crate::error::Error;
 
 /// How the numbers of a tensor are stored. Names are those of the formats (GGUF's `ggml_type`, safetensors' `dtype`).
@@ -110,6 +111,11 @@ impl ElementType {
     pub(crate) fn writable_names() -> String {
         let names: Vec<&str> = ElementType::all().filter(|e| e.is_writable()).map(ElementType::name).collect();
         names.join(", ")
+    }
+
+    /// How rows of the type read as small integers with scales, if they do ([`crate::TensorView::decode_integers`]).
+    pub fn integer_layout(self) -> Option<IntegerLayout> {
+        IntegerLayout::of(self)
     }
 
     /// Every type, in the order of the enum.

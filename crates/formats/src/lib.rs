@@ -20,6 +20,7 @@ mod safetensors;
 mod tensor;
 pub mod write;
 
+pub use blocks::integers::{GroupOffset, IntegerLayout, ScalePrecision};
 pub use checkpoint::{Checkpoint, Format, Metadata, StoredFile};
 pub use element::ElementType;
 pub use encode::{EncodeError, encode_rows};

@@ -89,27 +89,36 @@ impl<'a> TensorView<'a> {
         if !info.element.is_readable() {
             return Err(Error::Unreadable { file: self.file.into(), tensor: info.name.clone(), element: info.element });
         }
-        if rows.start > rows.end || rows.end > info.rows() {
-            return Err(Error::RowsOutOfRange {
-                file: self.file.into(),
-                tensor: info.name.clone(),
-                rows,
-                have: info.rows(),
-            });
-        }
-        // rows <= info.rows(), so the products are at most the tensor's own sizes, which fit.
-        let needs = rows.len() * info.row_len();
-        if out.len() != needs {
-            return Err(Error::OutputLength {
-                file: self.file.into(),
-                tensor: info.name.clone(),
-                needs,
-                got: out.len(),
-            });
-        }
-        let row_bytes = info.row_len() / info.element.block_len() * info.element.block_bytes();
-        let bytes = &self.bytes[rows.start * row_bytes..rows.end * row_bytes];
-        blocks::decode(info.element, bytes, out);
+        self.check_rows(&rows)?;
+        // The rows are in the tensor, so the products are at most its own sizes, which fit.
+        self.check_length(rows.len() * info.row_len(), out.len())?;
+        blocks::decode(info.element, self.row_bytes(&rows), out);
+        Ok(())
+    }
+
+    /// Splits rows of a quantised type into `levels`, [rows, row_len], and the scales and offsets of their groups,
+    /// [rows, row_len / group_len]. A number is `scale · level + offset`, with the bits of
+    /// [`TensorView::decode_rows`] when the product is rounded before the sum (and nothing is added for a type without offsets).
+    ///
+    /// # Errors
+    /// The type has no [`IntegerLayout`]; the rows are not in the tensor; an output has another length.
+    pub fn decode_integers(
+        &self,
+        rows: Range<usize>,
+        levels: &mut [i8],
+        scales: &mut [f32],
+        offsets: &mut [f32],
+    ) -> Result<(), Error> {
+        let info = self.info;
+        let Some(layout) = info.element.integer_layout() else {
+            return Err(Error::Unreadable { file: self.file.into(), tensor: info.name.clone(), element: info.element });
+        };
+        self.check_rows(&rows)?;
+        let groups = rows.len() * info.row_len() / layout.group_len;
+        self.check_length(rows.len() * info.row_len(), levels.len())?;
+        self.check_length(groups, scales.len())?;
+        self.check_length(groups, offsets.len())?;
+        blocks::integers::split(info.element, self.row_bytes(&rows), levels, scales, offsets);
         Ok(())
     }
 
@@ -128,6 +137,28 @@ impl<'a> TensorView<'a> {
         let mut out = vec![0.0; self.info.elements()];
         self.decode_rows(0..self.info.rows(), &mut out)?;
         Ok(out)
+    }
+
+    fn check_rows(&self, rows: &Range<usize>) -> Result<(), Error> {
+        let have = self.info.rows();
+        if rows.start > rows.end || rows.end > have {
+            let (file, tensor) = (self.file.into(), self.info.name.clone());
+            return Err(Error::RowsOutOfRange { file, tensor, rows: rows.clone(), have });
+        }
+        Ok(())
+    }
+
+    fn check_length(&self, needs: usize, got: usize) -> Result<(), Error> {
+        if got != needs {
+            return Err(Error::OutputLength { file: self.file.into(), tensor: self.info.name.clone(), needs, got });
+        }
+        Ok(())
+    }
+
+    /// The stored bytes of rows that are in the tensor.
+    fn row_bytes(&self, rows: &Range<usize>) -> &'a [u8] {
+        let len = self.info.row_len() / self.info.element.block_len() * self.info.element.block_bytes();
+        &self.bytes[rows.start * len..rows.end * len]
     }
 }
 

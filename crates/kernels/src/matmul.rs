@@ -13,9 +13,11 @@ mod coded;
 mod coded_avx512;
 mod packed;
 mod tile;
+mod weight;
 
 pub use coded::{Code, Coded, Coding, GroupRows, Groups, Offset, Scale};
 pub use packed::{Packed, Panels, transpose_into};
+pub use weight::Weight;
 
 use rayon::prelude::*;
 

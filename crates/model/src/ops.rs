@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, R
 use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::attention::{self, KeyValues, Rows};
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Left, Packed, Start, Threads, matmul, transpose_into};
+use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul, transpose_into};
 use lathe_kernels::norm::{self, Kind};
 use lathe_kernels::rotary::{Angles, Direction};
 
@@ -45,13 +45,13 @@ fn done(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)
 }
 
 /// `x Wᵀ + b` with frozen, packed weights: `x` is `[rows, in]`, the result `[rows, out]`.
-pub(crate) fn linear_frozen(x: &Tensor, weight: &Arc<Packed>, bias: Option<&Arc<Vec<f32>>>) -> Result<Tensor> {
+pub(crate) fn linear_frozen(x: &Tensor, weight: &Arc<Weight>, bias: Option<&Arc<Vec<f32>>>) -> Result<Tensor> {
     let op = LinearFrozen { weight: weight.clone(), bias: bias.cloned() };
     if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
 }
 
 struct LinearFrozen {
-    weight: Arc<Packed>,
+    weight: Arc<Weight>,
     bias: Option<Arc<Vec<f32>>>,
 }
 
@@ -76,8 +76,9 @@ impl CustomOp1 for LinearFrozen {
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (k, n) = (self.weight.k(), self.weight.n());
         let mut w = vec![0.0; n * k];
+        let weight = self.weight.to_packed();
         for (column, row) in w.chunks_exact_mut(k.max(1)).enumerate() {
-            self.weight.column(column, row);
+            weight.column(column, row);
         }
         let grad = grad.contiguous()?;
         let rows = grad.dim(0)?;

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lathe_formats::{Checkpoint, TensorView};
+use lathe_formats::{Checkpoint, ElementType, GroupOffset, ScalePrecision, TensorView};
+use lathe_kernels::matmul::{Code, Coding, GroupRows, Groups, Offset, Scale};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
@@ -23,6 +24,21 @@ pub trait ParameterSource: Sync {
     /// # Errors
     /// The source cannot be read.
     fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error>;
+
+    /// How a matrix is coded, if a product can read it so. Its rows then decode to what [`ParameterSource::rows`] gives.
+    fn coding(&self, parameter: &Parameter) -> Option<Coding> {
+        let _ = parameter;
+        None
+    }
+
+    /// Rows of a matrix whose [`ParameterSource::coding`] is one of groups.
+    ///
+    /// # Errors
+    /// The source cannot be read, or has no such matrix.
+    fn group_rows(&self, parameter: &Parameter, rows: Range<usize>, out: GroupRows<'_>) -> Result<(), Error> {
+        let (_, _) = (rows, out);
+        Err(candle_core::Error::Msg(format!("`{}` is not coded in groups", parameter.name)).into())
+    }
 }
 
 /// Parameters of a checkpoint.
@@ -42,6 +58,13 @@ struct Stored {
     paired: Option<usize>,
     /// Added to every value.
     add: f32,
+}
+
+impl Stored {
+    /// Row of the tensor that holds row `row` of the parameter.
+    fn row(&self, row: usize) -> usize {
+        self.placement.row(self.paired.map_or(row, |head_dim| gguf::paired_row(row, head_dim)))
+    }
 }
 
 impl Clone for CheckpointSource {
@@ -138,7 +161,7 @@ impl ParameterSource for CheckpointSource {
     fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let (view, stored) = self.view(parameter)?;
         let place = &stored.placement;
-        let row_of = |row: usize| place.row(stored.paired.map_or(row, |head_dim| gguf::paired_row(row, head_dim)));
+        let row_of = |row: usize| stored.row(row);
         if place.transposed {
             let values = self.decoded(&view)?;
             let columns = view.info().row_len();
@@ -166,6 +189,65 @@ impl ParameterSource for CheckpointSource {
         }
         Ok(())
     }
+
+    fn coding(&self, parameter: &Parameter) -> Option<Coding> {
+        let (view, stored) = self.view(parameter).ok()?;
+        if parameter.shape.len() != 2 || stored.placement.transposed || stored.add != 0.0 {
+            return None;
+        }
+        coding_of(view.info().element)
+    }
+
+    fn group_rows(&self, parameter: &Parameter, rows: Range<usize>, out: GroupRows<'_>) -> Result<(), Error> {
+        let (view, stored) = self.view(parameter)?;
+        let width = view.info().row_len();
+        let layout = view.info().element.integer_layout();
+        let groups = layout.map_or(1, |layout| width / layout.group_len);
+        let mut levels = vec![0; out.codes.len()];
+        for (i, row) in rows.enumerate() {
+            let row = stored.row(row);
+            let of_row = i * groups..(i + 1) * groups;
+            view.decode_integers(
+                row..row + 1,
+                &mut levels[i * width..(i + 1) * width],
+                &mut out.scales[of_row.clone()],
+                &mut out.offsets[of_row],
+            )?;
+        }
+        // Bytes are signed; smaller codes count from the lowest level.
+        let lowest = layout.map_or(0, |layout| if layout.levels > 32 { 0 } else { layout.lowest });
+        for (code, level) in out.codes.iter_mut().zip(levels) {
+            *code = level.wrapping_sub(lowest) as u8;
+        }
+        Ok(())
+    }
+}
+
+/// How a product can read the rows of an element type, if it can.
+fn coding_of(element: ElementType) -> Option<Coding> {
+    match element {
+        ElementType::F16 => return Some(Coding::F16),
+        ElementType::BF16 => return Some(Coding::Bf16),
+        _ => {}
+    }
+    let layout = element.integer_layout()?;
+    let table = std::array::from_fn(|q| f32::from(layout.lowest) + q as f32);
+    Some(Coding::Groups(Groups {
+        len: layout.group_len,
+        code: match layout.levels {
+            0..=16 => Code::Nibble(table),
+            17..=32 => Code::NibbleAndBit(table),
+            _ => Code::Byte,
+        },
+        scale: match layout.scale {
+            ScalePrecision::F16 => Scale::F16,
+            ScalePrecision::F32 => Scale::F32,
+        },
+        offset: match layout.offset {
+            GroupOffset::Without => Offset::Without,
+            GroupOffset::With => Offset::With,
+        },
+    }))
 }
 
 /// What the converter of GGUF files did to a parameter.

@@ -1,87 +1,94 @@
 //! Decoders of the K types: blocks of 256 in groups, with integer scales of the groups under one or two f16. `k_encode.rs`
 //! has the encoders.
 
+use super::integers::Integers;
 use super::{part, scale};
 
 /// `16 group bytes (scale low, minimum high nibble) | 64 bytes of 2-bit numbers | f16 d | f16 dmin`; groups of 16.
 /// `y = (d scale) q - dmin minimum`.
-pub(super) fn q2_k(b: &[u8; 84], y: &mut [f32; 256]) {
+pub(super) fn q2_k(b: &[u8; 84]) -> Integers<256, 16> {
     let groups: &[u8; 16] = part(b, 0);
     let qs: &[u8; 64] = part(b, 16);
     let (d, dmin) = (scale(b, 80), scale(b, 82));
-    let (y, _) = y.as_chunks_mut::<16>();
-    for (g, y) in y.iter_mut().enumerate() {
-        let dl = d * f32::from(groups[g] & 15);
-        let ml = dmin * f32::from(groups[g] >> 4);
+    let mut block = Integers {
+        levels: [0; 256],
+        scales: groups.map(|group| d * f32::from(group & 15)),
+        offsets: groups.map(|group| -(dmin * f32::from(group >> 4))),
+    };
+    for (g, levels) in block.levels.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let at = two_bits(g);
         let q: &[u8; 16] = part(qs, at.byte);
         for l in 0..16 {
-            y[l] = dl * f32::from((q[l] >> at.shift) & 3) - ml;
+            levels[l] = ((q[l] >> at.shift) & 3) as i8;
         }
     }
+    block
 }
 
 /// `32 bytes of third bits | 64 bytes of low 2 bits | 12 bytes of sixteen 6-bit scales | f16 d`; groups of 16.
 /// A third bit that is set means "no offset": `q = low + 4 third - 4`. `y = d (scale - 32) q`.
-pub(super) fn q3_k(b: &[u8; 110], y: &mut [f32; 256]) {
+pub(super) fn q3_k(b: &[u8; 110]) -> Integers<256, 16> {
     let thirds: &[u8; 32] = part(b, 0);
     let qs: &[u8; 64] = part(b, 32);
-    let scales = q3_k_scales(part(b, 96));
     let d = scale(b, 108);
-    let (y, _) = y.as_chunks_mut::<16>();
-    for (g, y) in y.iter_mut().enumerate() {
-        let dl = d * f32::from(scales[g] as i8 - 32);
+    let scales = q3_k_scales(part(b, 96)).map(|scale| d * f32::from(scale as i8 - 32));
+    let mut block = Integers { levels: [0; 256], scales, offsets: [0.0; 16] };
+    for (g, levels) in block.levels.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let at = two_bits(g);
         let q: &[u8; 16] = part(qs, at.byte);
         let third: &[u8; 16] = part(thirds, 16 * (g % 2));
         for l in 0..16 {
             let high = (third[l] >> (g / 2) << 2) & 4;
-            y[l] = dl * f32::from((((q[l] >> at.shift) & 3) | high) as i8 - 4);
+            levels[l] = (((q[l] >> at.shift) & 3) | high) as i8 - 4;
         }
     }
+    block
 }
 
 /// `f16 d | f16 dmin | 12 bytes of eight 6-bit scales and minima | 128 bytes of nibbles`; groups of 32: two groups share
 /// 32 bytes, the first in the low nibbles. `y = (d scale) q - dmin minimum`.
-pub(super) fn q4_k(b: &[u8; 144], y: &mut [f32; 256]) {
-    groups_of_32(part(b, 0), part(b, 16), y, |_, _| 0);
+pub(super) fn q4_k(b: &[u8; 144]) -> Integers<256, 8> {
+    groups_of_32(part(b, 0), part(b, 16), |_, _| 0)
 }
 
 /// `f16 d | f16 dmin | 12 bytes as in Q4_K | 32 bytes of fifth bits | 128 bytes of nibbles as in Q4_K`: bit `g` of fifth
 /// byte `l` belongs to number `l` of group `g`. `y = (d scale) q - dmin minimum`.
-pub(super) fn q5_k(b: &[u8; 176], y: &mut [f32; 256]) {
+pub(super) fn q5_k(b: &[u8; 176]) -> Integers<256, 8> {
     let fifths: &[u8; 32] = part(b, 16);
-    groups_of_32(part(b, 0), part(b, 48), y, |g, l| (fifths[l] >> g << 4) & 16);
+    groups_of_32(part(b, 0), part(b, 48), |g, l| (fifths[l] >> g << 4) & 16)
 }
 
 /// The eight groups of Q4_K and Q5_K; `high(group, number)` is what the number has beyond its nibble.
 #[inline(always)]
-fn groups_of_32(scales: &[u8; 16], qs: &[u8; 128], y: &mut [f32; 256], high: impl Fn(usize, usize) -> u8) {
+fn groups_of_32(scales: &[u8; 16], qs: &[u8; 128], high: impl Fn(usize, usize) -> u8) -> Integers<256, 8> {
     let (d, dmin) = (scale(scales, 0), scale(scales, 2));
     let (scales, minima) = k_scales(part(scales, 4));
-    let (y, _) = y.as_chunks_mut::<32>();
-    for (g, y) in y.iter_mut().enumerate() {
-        let (dl, ml) = (d * f32::from(scales[g]), dmin * f32::from(minima[g]));
+    let mut block = Integers {
+        levels: [0; 256],
+        scales: scales.map(|scale| d * f32::from(scale)),
+        offsets: minima.map(|minimum| -(dmin * f32::from(minimum))),
+    };
+    for (g, levels) in block.levels.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let q: &[u8; 32] = part(qs, 32 * (g / 2));
         let shift = 4 * (g % 2);
         for l in 0..32 {
-            y[l] = dl * f32::from(((q[l] >> shift) & 15) | high(g, l)) - ml;
+            levels[l] = (((q[l] >> shift) & 15) | high(g, l)) as i8;
         }
     }
+    block
 }
 
 /// `128 bytes of low nibbles | 64 bytes of high 2 bits | 16 signed scales | f16 d`; groups of 16. `y = (d scale) (q - 32)`.
 ///
 /// Each half of the block (128 numbers) has 64 low bytes, whose low nibbles are its numbers 0 to 63 and whose high
 /// nibbles are 64 to 127.
-pub(super) fn q6_k(b: &[u8; 210], y: &mut [f32; 256]) {
+pub(super) fn q6_k(b: &[u8; 210]) -> Integers<256, 16> {
     let lows: &[u8; 128] = part(b, 0);
     let highs: &[u8; 64] = part(b, 128);
-    let scales: &[u8; 16] = part(b, 192);
     let d = scale(b, 208);
-    let (y, _) = y.as_chunks_mut::<16>();
-    for (g, y) in y.iter_mut().enumerate() {
-        let dl = d * f32::from(scales[g] as i8);
+    let scales = part::<16>(b, 192).map(|scale| d * f32::from(scale as i8));
+    let mut block = Integers { levels: [0; 256], scales, offsets: [0.0; 16] };
+    for (g, levels) in block.levels.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let (half, within) = (g / 8, g % 8);
         let low: &[u8; 16] = part(lows, 64 * half + 16 * (within % 4));
         let low_shift = 4 * (within / 4);
@@ -89,19 +96,17 @@ pub(super) fn q6_k(b: &[u8; 210], y: &mut [f32; 256]) {
         let high: &[u8; 16] = part(highs, at.byte);
         for l in 0..16 {
             let q = ((low[l] >> low_shift) & 15) | ((high[l] >> at.shift << 4) & 48);
-            y[l] = dl * f32::from(q as i8 - 32);
+            levels[l] = q as i8 - 32;
         }
     }
+    block
 }
 
 /// `f32 d | 256 signed bytes | 16 sums as i16`. `y = d q`; the sums of 16 numbers each serve products and are not needed
 /// here.
-pub(super) fn q8_k(b: &[u8; 292], y: &mut [f32; 256]) {
+pub(super) fn q8_k(b: &[u8; 292]) -> Integers<256, 1> {
     let d = f32::from_le_bytes(*part(b, 0));
-    let qs: &[u8; 256] = part(b, 4);
-    for l in 0..256 {
-        y[l] = d * f32::from(qs[l] as i8);
-    }
+    Integers { levels: part::<256>(b, 4).map(|q| q as i8), scales: [d], offsets: [0.0] }
 }
 
 /// Where the 2-bit parts of a group of 16 are.

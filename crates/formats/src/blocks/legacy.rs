@@ -3,70 +3,61 @@
 //! Decoders first, then encoders: one pass over the block finds the scale, with ggml's reference arithmetic to the last
 //! bit (`quantize_row_*_ref`).
 
+use super::integers::Integers;
 use super::{TooLarge, part, scale, stored_scale};
 
 /// `f16 d | 16 bytes`: low nibbles are numbers 0 to 15, high nibbles 16 to 31. `y = d (q - 8)`.
-pub(super) fn q4_0(b: &[u8; 18], y: &mut [f32; 32]) {
-    let d = scale(b, 0);
-    let qs: &[u8; 16] = part(b, 2);
-    for l in 0..16 {
-        y[l] = d * f32::from((qs[l] & 15) as i8 - 8);
-        y[l + 16] = d * f32::from((qs[l] >> 4) as i8 - 8);
-    }
+pub(super) fn q4_0(b: &[u8; 18]) -> Integers<32, 1> {
+    let levels = from_nibbles(part(b, 2)).map(|q| q as i8 - 8);
+    Integers { levels, scales: [scale(b, 0)], offsets: [0.0] }
 }
 
 /// `f16 d | f16 m | 16 bytes`, nibbles as in Q4_0. `y = d q + m`.
-pub(super) fn q4_1(b: &[u8; 20], y: &mut [f32; 32]) {
-    let (d, m) = (scale(b, 0), scale(b, 2));
-    let qs: &[u8; 16] = part(b, 4);
-    for l in 0..16 {
-        y[l] = d * f32::from(qs[l] & 15) + m;
-        y[l + 16] = d * f32::from(qs[l] >> 4) + m;
-    }
+pub(super) fn q4_1(b: &[u8; 20]) -> Integers<32, 1> {
+    let levels = from_nibbles(part(b, 4)).map(|q| q as i8);
+    Integers { levels, scales: [scale(b, 0)], offsets: [scale(b, 2)] }
 }
 
 /// `f16 d | u32 fifth bits | 16 bytes`: bit `i` of the u32 is bit 4 of number `i`. `y = d (q - 16)`.
-pub(super) fn q5_0(b: &[u8; 22], y: &mut [f32; 32]) {
-    let d = scale(b, 0);
-    let high = u32::from_le_bytes(*part(b, 2));
-    let qs: &[u8; 16] = part(b, 6);
-    for l in 0..16 {
-        let low_high = (high >> l << 4) & 16;
-        let upper_high = (high >> (l + 16) << 4) & 16;
-        y[l] = d * ((u32::from(qs[l] & 15) | low_high) as i32 - 16) as f32;
-        y[l + 16] = d * ((u32::from(qs[l] >> 4) | upper_high) as i32 - 16) as f32;
-    }
+pub(super) fn q5_0(b: &[u8; 22]) -> Integers<32, 1> {
+    let levels = with_fifth_bits(part(b, 6), part(b, 2)).map(|q| q as i8 - 16);
+    Integers { levels, scales: [scale(b, 0)], offsets: [0.0] }
 }
 
 /// `f16 d | f16 m | u32 fifth bits | 16 bytes`, bits as in Q5_0. `y = d q + m`.
-pub(super) fn q5_1(b: &[u8; 24], y: &mut [f32; 32]) {
-    let (d, m) = (scale(b, 0), scale(b, 2));
-    let high = u32::from_le_bytes(*part(b, 4));
-    let qs: &[u8; 16] = part(b, 8);
-    for l in 0..16 {
-        let low_high = (high >> l << 4) & 16;
-        let upper_high = (high >> (l + 16) << 4) & 16;
-        y[l] = d * (u32::from(qs[l] & 15) | low_high) as i32 as f32 + m;
-        y[l + 16] = d * (u32::from(qs[l] >> 4) | upper_high) as i32 as f32 + m;
-    }
+pub(super) fn q5_1(b: &[u8; 24]) -> Integers<32, 1> {
+    let levels = with_fifth_bits(part(b, 8), part(b, 4)).map(|q| q as i8);
+    Integers { levels, scales: [scale(b, 0)], offsets: [scale(b, 2)] }
 }
 
 /// `f16 d | 32 signed bytes`. `y = d q`.
-pub(super) fn q8_0(b: &[u8; 34], y: &mut [f32; 32]) {
-    let d = scale(b, 0);
-    let qs: &[u8; 32] = part(b, 2);
-    for l in 0..32 {
-        y[l] = d * f32::from(qs[l] as i8);
-    }
+pub(super) fn q8_0(b: &[u8; 34]) -> Integers<32, 1> {
+    Integers { levels: part::<32>(b, 2).map(|q| q as i8), scales: [scale(b, 0)], offsets: [0.0] }
 }
 
 /// `f16 d | f16 sum | 32 signed bytes`. `y = d q`; the sum of the values serves products and is not needed here.
-pub(super) fn q8_1(b: &[u8; 36], y: &mut [f32; 32]) {
-    let d = scale(b, 0);
-    let qs: &[u8; 32] = part(b, 4);
-    for l in 0..32 {
-        y[l] = d * f32::from(qs[l] as i8);
+pub(super) fn q8_1(b: &[u8; 36]) -> Integers<32, 1> {
+    Integers { levels: part::<32>(b, 4).map(|q| q as i8), scales: [scale(b, 0)], offsets: [0.0] }
+}
+
+#[inline(always)]
+fn from_nibbles(qs: &[u8; 16]) -> [u8; 32] {
+    let mut levels = [0; 32];
+    for l in 0..16 {
+        levels[l] = qs[l] & 15;
+        levels[l + 16] = qs[l] >> 4;
     }
+    levels
+}
+
+#[inline(always)]
+fn with_fifth_bits(qs: &[u8; 16], bits: &[u8; 4]) -> [u8; 32] {
+    let bits = u32::from_le_bytes(*bits);
+    let mut levels = from_nibbles(qs);
+    for (l, level) in levels.iter_mut().enumerate() {
+        *level |= ((bits >> l) as u8 & 1) << 4;
+    }
+    levels
 }
 
 pub(super) fn encode_q4_0(x: &[f32; 32], b: &mut [u8; 18]) -> Result<(), TooLarge> {

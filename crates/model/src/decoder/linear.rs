@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use lathe_kernels::matmul::{Left, Packed, Start, Threads, matmul};
+use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul};
 
 use crate::parameters::ParameterSource;
 use crate::spec::Parameter;
@@ -12,7 +12,7 @@ use crate::{Error, ops};
 /// `x Wᵀ + b`, with `W` `[out, in]`.
 pub(crate) enum Linear {
     /// Packed once, when the model is loaded.
-    Frozen(Arc<Packed>, Option<Arc<Vec<f32>>>),
+    Frozen(Arc<Weight>, Option<Arc<Vec<f32>>>),
     /// Read from the checkpoint each time it is used.
     Streamed(Streamed),
     /// Variables on the tape.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use lathe_kernels::matmul::Packed;
+use lathe_kernels::matmul::{Coded, Coding, Packed, Weight};
 
 use super::experts::Experts;
 use super::linear::{Linear, Streamed};
@@ -203,9 +203,27 @@ impl Loader {
         if self.weights == Weights::Streamed {
             return Ok(Linear::Streamed(Streamed { source: self.source.clone(), weight: parameter, bias }));
         }
-        let mut packed = Packed::zeros(parameter.shape[1], parameter.shape[0]);
-        packed.fill_columns(|first, count, rows| self.source.rows(&parameter, first..first + count, rows))?;
-        self.bytes += packed.bytes();
-        Ok(Linear::Frozen(Arc::new(packed), bias))
+        let weight = self.weight(&parameter)?;
+        self.bytes += weight.bytes();
+        Ok(Linear::Frozen(Arc::new(weight), bias))
+    }
+
+    /// A matrix in the precision of its source.
+    fn weight(&self, parameter: &Parameter) -> Result<Weight, Error> {
+        let (n, k) = (parameter.shape[0], parameter.shape[1]);
+        let rows = |first, count, rows: &mut [f32]| self.source.rows(parameter, first..first + count, rows);
+        let Some(coding) = self.source.coding(parameter) else {
+            let mut packed = Packed::zeros(k, n);
+            packed.fill_columns(rows)?;
+            return Ok(Weight::Floats(packed));
+        };
+        let mut coded = Coded::zeros(coding, k, n);
+        match coding {
+            Coding::F16 | Coding::Bf16 => coded.fill_halves(rows)?,
+            Coding::Groups(_) => {
+                coded.fill_groups(|first, count, rows| self.source.group_rows(parameter, first..first + count, rows))?
+            }
+        }
+        Ok(Weight::Coded(coded))
     }
 }

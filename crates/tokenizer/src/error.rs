@@ -184,7 +184,7 @@ impl Error {
                 let names: Vec<_> = pre_tokenizer::known_names().collect();
                 Some(format!("known: {}", names.join(", ")))
             }
-            Self::NotForGguf { .. } => Some("a safetensors folder can hold it: --to safetensors".into()),
+            Self::NotForGguf { .. } => Some("a folder with safetensors and tokenizer.json can hold it".into()),
             Self::DuplicateToken { .. } | Self::Merge { .. } | Self::LengthMismatch { .. } => {
                 Some("the file is damaged or was written by a faulty converter; fetch or convert it again".into())
             }

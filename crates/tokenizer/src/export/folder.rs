@@ -63,7 +63,7 @@ pub fn folder_files(
     let written = written(&vocabulary.origin, &tokenizer.vocabulary, special, search)?;
     let parts = match written.spelling {
         Spelling::SentencePiece => sentencepiece(vocabulary, &written, special)?,
-        Spelling::ByteLevel | Spelling::Plain => byte_level(vocabulary, &written, find_pre_tokenizer(vocabulary)?),
+        Spelling::ByteLevel | Spelling::Plain => byte_level(vocabulary, &written, find_pre_tokenizer(vocabulary)?)?,
     };
     let json = TokenizerJson {
         version: "1.0",
@@ -199,7 +199,7 @@ struct AddedToken<'a> {
     special: bool,
 }
 
-fn byte_level<'a>(file: &'a GgufVocabulary, written: &'a Vocabulary, cut: &PreTokenizer) -> Parts<'a> {
+fn byte_level<'a>(file: &'a GgufVocabulary, written: &'a Vocabulary, cut: &PreTokenizer) -> Result<Parts<'a>, Error> {
     let splits = cut.patterns.iter().map(|pattern| {
         json!({
             "type": "Split", "pattern": {"Regex": spelled_out(pattern)}, "behavior": "Isolated", "invert": false,
@@ -207,8 +207,7 @@ fn byte_level<'a>(file: &'a GgufVocabulary, written: &'a Vocabulary, cut: &PreTo
     });
     let to_bytes = |use_regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
     let steps: Vec<_> = splits.chain([to_bytes(false)]).collect();
-    let merges = file.merges.iter().flatten();
-    Parts {
+    Ok(Parts {
         normalizer: match cut.normalization {
             Normalization::None => Value::Null,
             Normalization::Nfc => json!({"type": "NFC"}),
@@ -225,9 +224,28 @@ fn byte_level<'a>(file: &'a GgufVocabulary, written: &'a Vocabulary, cut: &PreTo
             byte_fallback: false,
             ignore_merges: cut.whole_words == WholeWords::Taken,
             vocab: ById(&written.tokens),
-            merges: merges.filter_map(|merge| merge.split_once(' ')).collect(),
+            merges: merges_in_order(file, written)?,
         },
-    }
+    })
+}
+
+/// The file's own merges, which may need an id that the file calls unused.
+fn merges_in_order<'a>(file: &'a GgufVocabulary, written: &Vocabulary) -> Result<Vec<(&'a str, &'a str)>, Error> {
+    let joins = Joins::of(written);
+    let pairs = file.merges.iter().flatten().filter_map(|merge| merge.split_once(' '));
+    let check = |(index, (left, right)): (usize, (&'a str, &'a str))| {
+        let joined = [left, right].concat();
+        match [left, right, &joined].into_iter().find(|token| joins.role(token).is_none()) {
+            None => Ok((left, right)),
+            Some(unused) => Err(Error::Merge {
+                origin: file.origin.clone(),
+                index,
+                merge: format!("{left} {right}"),
+                reason: format!("'{unused}' is of type unused"),
+            }),
+        }
+    };
+    pairs.enumerate().map(check).collect()
 }
 
 fn sentencepiece<'a>(

@@ -24,8 +24,10 @@ use crate::vocabulary::{Role, SPACE_MARK, Spelling, Vocabulary};
 /// left out.
 ///
 /// GGUF files have no words for the white space that an added token takes with it (`lstrip`, `rstrip`), nor for more
-/// than three ends of a turn; both are dropped. As a file with `▁` before its text means SentencePiece, a user-defined
-/// token such as `▁▁` is found before anything is joined, even where tokenizer.json makes it by merges.
+/// than three ends of a turn; both are dropped. Where `▁` stands for a space, the file speaks of SentencePiece, and two
+/// things are as SentencePiece does them: a user-defined token such as `▁▁` is found before anything is joined, though
+/// tokenizer.json may make it by merges (Gemma; seen in text with a `▁` of its own), and a text that begins with a space
+/// gets another one, which a Metaspace step leaves out.
 ///
 /// # Errors
 /// The folder's tokenizer cannot be read ([`Tokenizer::from_folder`]); it is no BPE, or one that GGUF files cannot
@@ -314,7 +316,8 @@ fn space_prefix(normalizer: Option<&Value>, pre_tokenizer: Option<&Value>) -> Op
     match (&normalizer[..], &pre_tokenizer[..]) {
         ([], [step]) if kind_of(step) == "Metaspace" => {
             let is_whole = step["split"] == false && step["replacement"] == mark.as_str();
-            // "first" leaves out the space behind a control token; this flag of GGUF files does not know the difference.
+            // The step puts no space before one that is there, and "first" none behind a control token. The flag of GGUF
+            // files knows no such difference, and is what the same tokenizers have there.
             let prefix = match step["prepend_scheme"].as_str()? {
                 "never" => SpacePrefix::Omit,
                 "always" | "first" => SpacePrefix::Add,

@@ -40,7 +40,7 @@ pub(crate) fn texts(tokenizer: &Tokenizer) -> Vec<String> {
         texts.push("=-".repeat(length) + &"é".repeat(length));
     }
     let mut draw = Draw(0x9E37_79B9_7F4A_7C15);
-    for _ in 0..3_000 {
+    for _ in 0..1_000 {
         let count = 1 + draw.below(24);
         let ids: Vec<u32> = (0..count).map(|_| draw.below(tokenizer.vocab_size()) as u32).collect();
         texts.push(tokenizer.decode(&ids, ControlTokens::Hide));

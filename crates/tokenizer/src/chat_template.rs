@@ -19,6 +19,8 @@ use crate::tokenizer::Tokenizer;
 pub struct ChatTemplate {
     name: String,
     source: String,
+    /// The source in the words of this engine.
+    runnable: String,
 }
 
 /// One turn of a conversation.
@@ -77,7 +79,8 @@ impl ChatTemplate {
     /// # Errors
     /// The source does not parse.
     pub fn new(name: impl Into<String>, source: impl Into<String>) -> Result<Self, Error> {
-        let template = Self { name: name.into(), source: without_generation_tags(&source.into()) };
+        let source = source.into();
+        let template = Self { name: name.into(), runnable: without_generation_tags(&source), source };
         template.environment(None)?;
         Ok(template)
     }
@@ -121,10 +124,9 @@ impl ChatTemplate {
     /// # Errors
     /// A template is no string or does not parse.
     pub fn from_gguf(metadata: &GgufMetadata) -> Result<Vec<Self>, Error> {
-        const KEY: &str = "tokenizer.chat_template";
         let mut templates = Vec::new();
         for (key, value) in metadata.entries() {
-            let name = match key.strip_prefix(KEY) {
+            let name = match key.strip_prefix(TEMPLATE_KEY) {
                 Some("") => DEFAULT,
                 Some(rest) => match rest.strip_prefix('.') {
                     Some(name) => name,
@@ -134,7 +136,7 @@ impl ChatTemplate {
             };
             let GgufValue::Str(source) = value else {
                 let origin = metadata.file().display().to_string();
-                return Err(Error::Key { origin, key: KEY, reason: format!("'{key}' is not a string") });
+                return Err(Error::Key { origin, key: TEMPLATE_KEY, reason: format!("'{key}' is not a string") });
             };
             templates.push(Self::new(name, source.as_str())?);
         }
@@ -147,7 +149,7 @@ impl ChatTemplate {
         &self.name
     }
 
-    /// Its Jinja source.
+    /// Its Jinja source, as it is in the file.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -197,7 +199,7 @@ impl ChatTemplate {
                 })
             });
         }
-        environment.add_template(TEMPLATE, &self.source).map_err(|error| self.failed(&error))?;
+        environment.add_template(TEMPLATE, &self.runnable).map_err(|error| self.failed(&error))?;
         Ok(environment)
     }
 
@@ -212,7 +214,11 @@ impl ChatTemplate {
     }
 }
 
-const DEFAULT: &str = "default";
+/// Name of a model's only template, or of the one that is used unless another is asked for.
+pub(crate) const DEFAULT: &str = "default";
+
+/// The default template of a GGUF file; others have their name after a dot.
+pub(crate) const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
 /// Name within the environment; without an extension, which could switch on escaping.
 const TEMPLATE: &str = "chat_template";

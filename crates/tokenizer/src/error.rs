@@ -117,6 +117,34 @@ pub enum Error {
         /// Number of tokens.
         tokens: usize,
     },
+    /// A tokenizer that GGUF files have no words for.
+    #[error("{}: this tokenizer cannot be written to a GGUF file: {reason}", path.display())]
+    NotForGguf {
+        /// Its `tokenizer.json`.
+        path: PathBuf,
+        /// What cannot be said.
+        reason: String,
+    },
+    /// A pre-tokeniser that GGUF files, which only name them, have no name for.
+    #[error("{}: no pre-tokeniser that a GGUF file can name does this: {description}", path.display())]
+    UnnamedPreTokenizer {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// Its normalizer, its steps, and whether whole words are taken.
+        description: String,
+    },
+    /// A token has an id beyond the last row of the embedding.
+    #[error("{}: token '{token}' has id {id}, but the embedding has {rows} rows", path.display())]
+    TooFewRows {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// The token as the file spells it.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// A text holds a character that no token spells, and the vocabulary has neither bytes nor an unknown token.
     #[error("no token spells {character:?} (byte {at} of the text)")]
     NoToken {
@@ -152,10 +180,11 @@ impl Error {
                 Some("convert the model's tokenizer to tokenizer.json with its own library, or use a GGUF file".into())
             }
             Self::UnknownModel { .. } => Some("supported: gpt2 (byte-level BPE), llama (SentencePiece)".into()),
-            Self::UnknownPreTokenizer { .. } => {
+            Self::UnknownPreTokenizer { .. } | Self::UnnamedPreTokenizer { .. } => {
                 let names: Vec<_> = pre_tokenizer::known_names().collect();
                 Some(format!("known: {}", names.join(", ")))
             }
+            Self::NotForGguf { .. } => Some("a folder with safetensors and tokenizer.json can hold it".into()),
             Self::DuplicateToken { .. } | Self::Merge { .. } | Self::LengthMismatch { .. } => {
                 Some("the file is damaged or was written by a faulty converter; fetch or convert it again".into())
             }

@@ -24,7 +24,16 @@ pub(crate) fn tokenizer(folder: &Path) -> Result<Tokenizer, Error> {
     let vocabulary = vocabulary(&path, &shape, &library)?;
     let (before, after) = added_around(&path, &library)?;
     let settings = Settings::read(folder)?;
-    let special = settings.special_tokens(&vocabulary)?;
+    let mut special = settings.special_tokens(&vocabulary)?;
+    // What the post-processor puts around a text begins and ends it, whether or not a file names it.
+    if let (None, &[first]) = (special.bos, &before[..]) {
+        special.bos = Some(first);
+    }
+    if let &[last] = &after[..]
+        && !special.eos.contains(&last)
+    {
+        special.eos.push(last);
+    }
     let before =
         settings.config.value.add_bos_token.map_or(Some(before.clone()), |adds| around(adds, before, special.bos));
     let after = settings
@@ -86,11 +95,23 @@ fn bpe() -> String {
     "BPE".to_owned()
 }
 
+/// An entry of `merges`: two tokens as a list, or in older files as a line.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Merge {
+pub(crate) enum Merge {
     Pair((String, String)),
     Line(String),
+}
+
+impl Merge {
+    /// The two tokens; none for the first line of an old merges.txt, which names its version.
+    pub(crate) fn pair(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Pair((left, right)) => Some((left, right)),
+            Self::Line(line) if line.starts_with("#version") => None,
+            Self::Line(line) => Some(line.split_once(' ').unwrap_or((line, ""))),
+        }
+    }
 }
 
 /// The tokens of a vocabulary that is an object; empty for one that is a list (Unigram).
@@ -129,11 +150,8 @@ fn check_merges(path: &Path, model: &ModelShape) -> Result<(), Error> {
     let names = &model.vocab.0;
     let prefix = model.continuing_subword_prefix.as_deref().unwrap_or_default();
     for (index, merge) in model.merges.iter().flatten().enumerate() {
-        let (left, right) = match merge {
-            Merge::Pair((left, right)) => (left.as_str(), right.as_str()),
-            // The first line of an old merges.txt names its version.
-            Merge::Line(line) if line.starts_with("#version") => continue,
-            Merge::Line(line) => line.split_once(' ').unwrap_or((line, "")),
+        let Some((left, right)) = merge.pair() else {
+            continue;
         };
         let joined = right.get(prefix.len()..).map(|tail| format!("{left}{tail}"));
         let is_known = |token: &str| names.contains(token);
@@ -209,17 +227,17 @@ fn leading_space(decoder: Option<&Value>) -> LeadingSpace {
 }
 
 /// The steps of a sequence of normalizers, pre-tokenisers or decoders; of a single one, itself.
-fn steps(part: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn steps(part: &Value) -> impl Iterator<Item = &Value> {
     let lists = ["normalizers", "pretokenizers", "decoders"].map(|key| part[key].as_array());
     let list = lists.into_iter().flatten().next();
     list.into_iter().flatten().chain(list.is_none().then_some(part))
 }
 
-fn kind_of(step: &Value) -> &str {
+pub(crate) fn kind_of(step: &Value) -> &str {
     step["type"].as_str().unwrap_or_default()
 }
 
-fn described(part: &Value) -> String {
+pub(crate) fn described(part: &Value) -> String {
     let steps: Vec<_> = steps(part)
         .map(|step| match step["pattern"]["Regex"].as_str() {
             Some(regex) => format!("{}({regex})", kind_of(step)),

@@ -79,24 +79,33 @@ impl GgufVocabulary {
             origin,
         })
     }
+
+    /// Of a `llama` model: files that do not say it add the prefix.
+    pub(crate) fn space_prefix(&self) -> SpacePrefix {
+        match self.add_space_prefix {
+            Some(false) => SpacePrefix::Omit,
+            Some(true) | None => SpacePrefix::Add,
+        }
+    }
 }
 
-mod key {
-    pub(super) const MODEL: &str = "tokenizer.ggml.model";
-    pub(super) const PRE: &str = "tokenizer.ggml.pre";
-    pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
-    pub(super) const SCORES: &str = "tokenizer.ggml.scores";
-    pub(super) const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
-    pub(super) const MERGES: &str = "tokenizer.ggml.merges";
-    pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
-    pub(super) const EOS: &str = "tokenizer.ggml.eos_token_id";
-    pub(super) const EOT: &str = "tokenizer.ggml.eot_token_id";
-    pub(super) const EOM: &str = "tokenizer.ggml.eom_token_id";
-    pub(super) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
-    pub(super) const PADDING: &str = "tokenizer.ggml.padding_token_id";
-    pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
-    pub(super) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
-    pub(super) const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+/// The metadata keys.
+pub(crate) mod key {
+    pub(crate) const MODEL: &str = "tokenizer.ggml.model";
+    pub(crate) const PRE: &str = "tokenizer.ggml.pre";
+    pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
+    pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
+    pub(crate) const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
+    pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
+    pub(crate) const BOS: &str = "tokenizer.ggml.bos_token_id";
+    pub(crate) const EOS: &str = "tokenizer.ggml.eos_token_id";
+    pub(crate) const EOT: &str = "tokenizer.ggml.eot_token_id";
+    pub(crate) const EOM: &str = "tokenizer.ggml.eom_token_id";
+    pub(crate) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+    pub(crate) const PADDING: &str = "tokenizer.ggml.padding_token_id";
+    pub(crate) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+    pub(crate) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+    pub(crate) const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 }
 
 /// The tokenizer that the keys describe.
@@ -141,9 +150,10 @@ fn sentencepiece(mut file: GgufVocabulary) -> Result<Tokenizer, Error> {
         return Err(bad_value(&file.origin, key::SCORES, format!("the score of token {id} is not a number")));
     }
     let vocabulary = vocabulary(&mut file, Spelling::SentencePiece)?;
-    let (prefix, leading_space) = match file.add_space_prefix {
-        Some(false) => (SpacePrefix::Omit, LeadingSpace::Keep),
-        Some(true) | None => (SpacePrefix::Add, LeadingSpace::Drop),
+    let prefix = file.space_prefix();
+    let leading_space = match prefix {
+        SpacePrefix::Omit => LeadingSpace::Keep,
+        SpacePrefix::Add => LeadingSpace::Drop,
     };
     let kind = TokenizerKind {
         model: model_name("BPE", Spelling::SentencePiece),
@@ -174,7 +184,8 @@ fn check_lengths(file: &GgufVocabulary) -> Result<(), Error> {
     Ok(())
 }
 
-fn find_pre_tokenizer(file: &GgufVocabulary) -> Result<&'static PreTokenizer, Error> {
+/// The row of the table that the file names.
+pub(crate) fn find_pre_tokenizer(file: &GgufVocabulary) -> Result<&'static PreTokenizer, Error> {
     let name = file.pre.as_deref().unwrap_or(pre_tokenizer::UNNAMED);
     pre_tokenizer::find(name)
         .ok_or_else(|| Error::UnknownPreTokenizer { origin: file.origin.clone(), name: name.to_owned() })

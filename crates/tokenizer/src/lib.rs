@@ -11,6 +11,7 @@
 pub mod byte_alphabet;
 mod chat_template;
 mod error;
+pub mod export;
 mod folder;
 mod gguf;
 mod library;

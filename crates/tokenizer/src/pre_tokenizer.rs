@@ -7,7 +7,7 @@
 /// How text is cut before BPE runs on the pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PreTokenizer {
-    /// The names that files use for it.
+    /// The names that files use for it. The first one is written to new files, so llama.cpp must know it.
     pub(crate) names: &'static [&'static str],
     /// Split expressions, applied in order.
     pub(crate) patterns: &'static [&'static str],
@@ -45,6 +45,54 @@ pub(crate) fn find(name: &str) -> Option<&'static PreTokenizer> {
     PRE_TOKENIZERS.iter().find(|row| row.names.contains(&name))
 }
 
+/// The row that cuts text in these steps; none where no name stands for them. The expressions may spell their characters
+/// in other ways than the table does.
+pub(crate) fn matching(
+    patterns: &[String],
+    normalization: Normalization,
+    whole_words: WholeWords,
+) -> Option<&'static PreTokenizer> {
+    let compared = |pattern: &str| spelled_out(pattern).replace('\r', r"\r").replace('\n', r"\n");
+    let wanted: Vec<_> = patterns.iter().map(|pattern| compared(pattern)).collect();
+    PRE_TOKENIZERS.iter().find(|row| {
+        row.normalization == normalization
+            && row.whole_words == whole_words
+            && row.patterns.iter().map(|pattern| compared(pattern)).eq(wanted.iter().cloned())
+    })
+}
+
+/// The expression with the characters themselves in place of their numbers (`\x{4E00}`), which not every engine reads.
+pub(crate) fn spelled_out(pattern: &str) -> String {
+    let mut result = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some((before, after)) = rest.split_once(r"\x{") {
+        let character = after.split_once('}').and_then(|(digits, tail)| {
+            let character = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32)?;
+            // An ASCII character could mean something else when it stands for itself.
+            (!character.is_ascii()).then_some((character, tail))
+        });
+        result.push_str(before);
+        match character {
+            Some((character, tail)) => {
+                result.push(character);
+                rest = tail;
+            }
+            None => {
+                result.push_str(r"\x{");
+                rest = after;
+            }
+        }
+    }
+    result.push_str(rest);
+    result
+}
+
+/// Whether each character of every text is in a match. Then it is the same whether text between matches is kept as
+/// pieces or dropped.
+pub(crate) fn covers_every_text(pattern: &str) -> bool {
+    [GPT2, LLAMA3, QWEN2, QWEN35, GPT4O, TEKKEN].contains(&pattern)
+}
+
 /// Every name that [`find`] knows, in the order of the table.
 pub(crate) fn known_names() -> impl Iterator<Item = &'static str> {
     PRE_TOKENIZERS.iter().flat_map(|row| row.names.iter().copied())
@@ -53,7 +101,8 @@ pub(crate) fn known_names() -> impl Iterator<Item = &'static str> {
 /// The pre-tokeniser of a file that names none; such files predate the key and are nearly all GPT-2's.
 pub(crate) const UNNAMED: &str = "gpt-2";
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Also the split of a byte-level pre-tokeniser that spells none out.
+pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 const LLAMA3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
@@ -163,7 +212,7 @@ static PRE_TOKENIZERS: &[PreTokenizer] = &[
         ],
         &[GPT2],
     ),
-    composed(&["gpt-neox", "olmo", "mpt"], &[GPT2]),
+    composed(&["olmo", "gpt-neox", "mpt"], &[GPT2]),
     plain(
         &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
         &[r"\p{N}", GPT2],

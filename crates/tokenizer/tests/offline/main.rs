@@ -3,6 +3,7 @@
 
 mod byte_level;
 mod chat_template;
+mod export;
 mod hostile;
 mod sentencepiece;
 mod tiny;

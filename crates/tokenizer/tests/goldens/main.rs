@@ -1,9 +1,12 @@
 //! Real GGUF vocabularies against the ids of other implementations (`tests/goldens/*.json` at the workspace root).
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests; a skipped test says so")]
 
+mod corpus;
+mod export;
+
 use std::path::{Path, PathBuf};
 
-use lathe_formats::Checkpoint;
+use lathe_formats::{Checkpoint, GgufMetadata};
 use lathe_tokenizer::{
     BosEos, ChatTemplate, ControlTokens, GenerationPrompt, Markup, Message, TemplateVariables, Tokenizer,
 };
@@ -60,13 +63,7 @@ fn qwen_is_byte_level_with_unused_rows() {
 
 /// Checks all ids of a model's golden file; none where the model is not on this machine.
 fn check(alias: &str, bos_eos_of_texts: BosEos) -> Option<(Tokenizer, Vec<ChatTemplate>)> {
-    let path = models().map(|models| models.join(alias).join("model.gguf"));
-    let Some(path) = path.filter(|path| path.exists()) else {
-        eprintln!("skipped: {alias} is not in the cache folder");
-        return None;
-    };
-    let checkpoint = Checkpoint::open(&path).unwrap();
-    let metadata = checkpoint.gguf().unwrap();
+    let metadata = &metadata_of(alias)?;
     let tokenizer = Tokenizer::from_gguf(metadata).unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(format!("{alias}.json"));
     let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
@@ -86,6 +83,16 @@ fn check(alias: &str, bos_eos_of_texts: BosEos) -> Option<(Tokenizer, Vec<ChatTe
         check_there_and_back(&tokenizer, text);
     }
     Some((tokenizer, ChatTemplate::from_gguf(metadata).unwrap()))
+}
+
+/// The header of a model's file; none where the model is not on this machine.
+fn metadata_of(alias: &str) -> Option<GgufMetadata> {
+    let path = models().map(|models| models.join(alias).join("model.gguf"));
+    let Some(path) = path.filter(|path| path.exists()) else {
+        eprintln!("skipped: {alias} is not in the cache folder");
+        return None;
+    };
+    Some(Checkpoint::open(&path).unwrap().gguf().unwrap().clone())
 }
 
 /// None of the golden texts has accents to compose, so decoding gives back the text, and offsets are exact.

@@ -6,6 +6,7 @@
 use super::{TooLarge, part, scale, stored_scale};
 
 /// `f16 d | 16 bytes`: low nibbles are numbers 0 to 15, high nibbles 16 to 31. `y = d (q - 8)`.
+#[inline]
 pub(super) fn q4_0(b: &[u8; 18], y: &mut [f32; 32]) {
     let d = scale(b, 0);
     let qs: &[u8; 16] = part(b, 2);
@@ -16,6 +17,7 @@ pub(super) fn q4_0(b: &[u8; 18], y: &mut [f32; 32]) {
 }
 
 /// `f16 d | f16 m | 16 bytes`, nibbles as in Q4_0. `y = d q + m`.
+#[inline]
 pub(super) fn q4_1(b: &[u8; 20], y: &mut [f32; 32]) {
     let (d, m) = (scale(b, 0), scale(b, 2));
     let qs: &[u8; 16] = part(b, 4);
@@ -26,6 +28,7 @@ pub(super) fn q4_1(b: &[u8; 20], y: &mut [f32; 32]) {
 }
 
 /// `f16 d | u32 fifth bits | 16 bytes`: bit `i` of the u32 is bit 4 of number `i`. `y = d (q - 16)`.
+#[inline]
 pub(super) fn q5_0(b: &[u8; 22], y: &mut [f32; 32]) {
     let d = scale(b, 0);
     let high = u32::from_le_bytes(*part(b, 2));
@@ -39,6 +42,7 @@ pub(super) fn q5_0(b: &[u8; 22], y: &mut [f32; 32]) {
 }
 
 /// `f16 d | f16 m | u32 fifth bits | 16 bytes`, bits as in Q5_0. `y = d q + m`.
+#[inline]
 pub(super) fn q5_1(b: &[u8; 24], y: &mut [f32; 32]) {
     let (d, m) = (scale(b, 0), scale(b, 2));
     let high = u32::from_le_bytes(*part(b, 4));
@@ -52,6 +56,7 @@ pub(super) fn q5_1(b: &[u8; 24], y: &mut [f32; 32]) {
 }
 
 /// `f16 d | 32 signed bytes`. `y = d q`.
+#[inline]
 pub(super) fn q8_0(b: &[u8; 34], y: &mut [f32; 32]) {
     let d = scale(b, 0);
     let qs: &[u8; 32] = part(b, 2);
@@ -61,6 +66,7 @@ pub(super) fn q8_0(b: &[u8; 34], y: &mut [f32; 32]) {
 }
 
 /// `f16 d | f16 sum | 32 signed bytes`. `y = d q`; the sum of the values serves products and is not needed here.
+#[inline]
 pub(super) fn q8_1(b: &[u8; 36], y: &mut [f32; 32]) {
     let d = scale(b, 0);
     let qs: &[u8; 32] = part(b, 4);

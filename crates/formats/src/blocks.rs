@@ -4,7 +4,8 @@
 //! has one, one minimum `m`) per block; larger types divide their numbers further, into groups with integer scales of
 //! their own. Layouts are those of ggml's block structs (`ggml-common.h`); the arithmetic keeps ggml's order of
 //! operations, so the results are the reference's to the last bit, in both directions. Every loop runs over arrays of
-//! fixed size, which is what lets the compiler drop the bounds checks and use vector instructions.
+//! fixed size, which is what lets the compiler drop the bounds checks and use vector instructions. Functions of small
+//! blocks are marked for inlining into these loops, as they are in other files.
 
 mod grid;
 pub(crate) mod integers;

@@ -6,6 +6,7 @@ use super::{part, scale};
 
 /// `16 group bytes (scale low, minimum high nibble) | 64 bytes of 2-bit numbers | f16 d | f16 dmin`; groups of 16.
 /// `y = (d scale) q - dmin minimum`.
+#[inline]
 pub(super) fn q2_k(b: &[u8; 84]) -> Integers<256, 16> {
     let groups: &[u8; 16] = part(b, 0);
     let qs: &[u8; 64] = part(b, 16);
@@ -27,6 +28,7 @@ pub(super) fn q2_k(b: &[u8; 84]) -> Integers<256, 16> {
 
 /// `32 bytes of third bits | 64 bytes of low 2 bits | 12 bytes of sixteen 6-bit scales | f16 d`; groups of 16.
 /// A third bit that is set means "no offset": `q = low + 4 third - 4`. `y = d (scale - 32) q`.
+#[inline]
 pub(super) fn q3_k(b: &[u8; 110]) -> Integers<256, 16> {
     let thirds: &[u8; 32] = part(b, 0);
     let qs: &[u8; 64] = part(b, 32);
@@ -47,12 +49,14 @@ pub(super) fn q3_k(b: &[u8; 110]) -> Integers<256, 16> {
 
 /// `f16 d | f16 dmin | 12 bytes of eight 6-bit scales and minima | 128 bytes of nibbles`; groups of 32: two groups share
 /// 32 bytes, the first in the low nibbles. `y = (d scale) q - dmin minimum`.
+#[inline]
 pub(super) fn q4_k(b: &[u8; 144]) -> Integers<256, 8> {
     groups_of_32(part(b, 0), part(b, 16), |_, _| 0)
 }
 
 /// `f16 d | f16 dmin | 12 bytes as in Q4_K | 32 bytes of fifth bits | 128 bytes of nibbles as in Q4_K`: bit `g` of fifth
 /// byte `l` belongs to number `l` of group `g`. `y = (d scale) q - dmin minimum`.
+#[inline]
 pub(super) fn q5_k(b: &[u8; 176]) -> Integers<256, 8> {
     let fifths: &[u8; 32] = part(b, 16);
     groups_of_32(part(b, 0), part(b, 48), |g, l| (fifths[l] >> g << 4) & 16)
@@ -82,6 +86,7 @@ fn groups_of_32(scales: &[u8; 16], qs: &[u8; 128], high: impl Fn(usize, usize) -
 ///
 /// Each half of the block (128 numbers) has 64 low bytes, whose low nibbles are its numbers 0 to 63 and whose high
 /// nibbles are 64 to 127.
+#[inline]
 pub(super) fn q6_k(b: &[u8; 210]) -> Integers<256, 16> {
     let lows: &[u8; 128] = part(b, 0);
     let highs: &[u8; 64] = part(b, 128);
@@ -104,6 +109,7 @@ pub(super) fn q6_k(b: &[u8; 210]) -> Integers<256, 16> {
 
 /// `f32 d | 256 signed bytes | 16 sums as i16`. `y = d q`; the sums of 16 numbers each serve products and are not needed
 /// here.
+#[inline]
 pub(super) fn q8_k(b: &[u8; 292]) -> Integers<256, 1> {
     let d = f32::from_le_bytes(*part(b, 0));
     Integers { levels: part::<256>(b, 4).map(|q| q as i8), scales: [d], offsets: [0.0] }

@@ -7,35 +7,41 @@ use super::integers::Integers;
 use super::{TooLarge, part, scale, stored_scale};
 
 /// `f16 d | 16 bytes`: low nibbles are numbers 0 to 15, high nibbles 16 to 31. `y = d (q - 8)`.
+#[inline]
 pub(super) fn q4_0(b: &[u8; 18]) -> Integers<32, 1> {
     let levels = from_nibbles(part(b, 2)).map(|q| q as i8 - 8);
     Integers { levels, scales: [scale(b, 0)], offsets: [0.0] }
 }
 
 /// `f16 d | f16 m | 16 bytes`, nibbles as in Q4_0. `y = d q + m`.
+#[inline]
 pub(super) fn q4_1(b: &[u8; 20]) -> Integers<32, 1> {
     let levels = from_nibbles(part(b, 4)).map(|q| q as i8);
     Integers { levels, scales: [scale(b, 0)], offsets: [scale(b, 2)] }
 }
 
 /// `f16 d | u32 fifth bits | 16 bytes`: bit `i` of the u32 is bit 4 of number `i`. `y = d (q - 16)`.
+#[inline]
 pub(super) fn q5_0(b: &[u8; 22]) -> Integers<32, 1> {
     let levels = with_fifth_bits(part(b, 6), part(b, 2)).map(|q| q as i8 - 16);
     Integers { levels, scales: [scale(b, 0)], offsets: [0.0] }
 }
 
 /// `f16 d | f16 m | u32 fifth bits | 16 bytes`, bits as in Q5_0. `y = d q + m`.
+#[inline]
 pub(super) fn q5_1(b: &[u8; 24]) -> Integers<32, 1> {
     let levels = with_fifth_bits(part(b, 8), part(b, 4)).map(|q| q as i8);
     Integers { levels, scales: [scale(b, 0)], offsets: [scale(b, 2)] }
 }
 
 /// `f16 d | 32 signed bytes`. `y = d q`.
+#[inline]
 pub(super) fn q8_0(b: &[u8; 34]) -> Integers<32, 1> {
     Integers { levels: part::<32>(b, 2).map(|q| q as i8), scales: [scale(b, 0)], offsets: [0.0] }
 }
 
 /// `f16 d | f16 sum | 32 signed bytes`. `y = d q`; the sum of the values serves products and is not needed here.
+#[inline]
 pub(super) fn q8_1(b: &[u8; 36]) -> Integers<32, 1> {
     Integers { levels: part::<32>(b, 4).map(|q| q as i8), scales: [scale(b, 0)], offsets: [0.0] }
 }

@@ -12,6 +12,7 @@ const E2M1_DOUBLED: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
 /// `f16 d | 16 bytes`, nibbles as in Q4_0. `y = d level`.
+#[inline]
 pub(super) fn iq4_nl(b: &[u8; 18], y: &mut [f32; 32]) {
     look_up(scale(b, 0), &NORMAL, part::<16>(b, 2), y);
 }
@@ -32,6 +33,7 @@ pub(super) fn iq4_xs(b: &[u8; 136], y: &mut [f32; 256]) {
 }
 
 /// `exponent byte e | 16 bytes`, nibbles as in Q4_0. `y = 2^(e - 127) value`.
+#[inline]
 pub(super) fn mxfp4(b: &[u8; 17], y: &mut [f32; 32]) {
     look_up(half_power(b[0]), &E2M1_DOUBLED, part::<16>(b, 1), y);
 }

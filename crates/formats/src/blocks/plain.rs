@@ -19,6 +19,7 @@ pub(super) fn f16(bytes: &[u8], out: &mut [f32]) {
 
 /// Sign, 4 bits of exponent with bias 7, 3 bits of fraction; no infinities, and NaN only where all seven bits are set
 /// (`float8_e4m3fn`).
+#[inline]
 pub(super) fn f8_e4m3(b: &[u8; 1], y: &mut [f32; 1]) {
     let (exponent, fraction) = (u32::from(b[0] >> 3 & 15), u32::from(b[0] & 7));
     let magnitude = match (exponent, fraction) {
@@ -30,21 +31,25 @@ pub(super) fn f8_e4m3(b: &[u8; 1], y: &mut [f32; 1]) {
 }
 
 /// Sign, 5 bits of exponent, 2 bits of fraction: an f16 without its lower byte.
+#[inline]
 pub(super) fn f8_e5m2(b: &[u8; 1], y: &mut [f32; 1]) {
     y[0] = f16::from_le_bytes([0, b[0]]).to_f32();
 }
 
+#[inline]
 pub(super) fn encode_f32(x: &[f32; 1], b: &mut [u8; 4]) -> Result<(), TooLarge> {
     *b = x[0].to_le_bytes();
     Ok(())
 }
 
+#[inline]
 pub(super) fn encode_f16(x: &[f32; 1], b: &mut [u8; 2]) -> Result<(), TooLarge> {
     let stored = f16::from_f32(x[0]);
     *b = stored.to_le_bytes();
     if stored.is_infinite() && x[0].is_finite() { Err(TooLarge) } else { Ok(()) }
 }
 
+#[inline]
 pub(super) fn encode_bf16(x: &[f32; 1], b: &mut [u8; 2]) -> Result<(), TooLarge> {
     let stored = bf16::from_f32(x[0]);
     *b = stored.to_le_bytes();

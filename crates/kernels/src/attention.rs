@@ -89,6 +89,11 @@ impl KeyValues {
         self.end += rows;
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.head_dim);
+    }
+
     /// Forgets positions from `end` on.
     ///
     /// # Panics
@@ -140,6 +145,12 @@ impl KeyValues {
     #[must_use]
     pub fn first(&self) -> usize {
         self.first
+    }
+
+    /// Bytes that a position takes in heads of this width.
+    #[must_use]
+    pub fn bytes_per_position(head_dim: usize) -> usize {
+        size_of::<f32>() * (head_dim + Self::new(head_dim).value_stride())
     }
 
     /// Bytes in memory.

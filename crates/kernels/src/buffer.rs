@@ -35,11 +35,14 @@ impl Buffer {
         }
     }
 
-    /// Removes the first `count` values, which must be a multiple of 16.
+    /// Removes the first `count` values, which must be a multiple of 16, and gives memory back once most of it is free.
     pub fn drop_front(&mut self, count: usize) {
         assert!(count.is_multiple_of(LINE) && count <= self.len, "drop_front({count}) of {}", self.len);
         self.lines.drain(..count / LINE);
         self.len -= count;
+        if self.lines.capacity() > 4 * self.lines.len() {
+            self.lines.shrink_to(2 * self.lines.len());
+        }
     }
 
     /// Bytes that the buffer holds in memory.
@@ -90,5 +93,8 @@ mod tests {
         buffer.drop_front(32);
         assert_eq!(buffer.len(), 16);
         assert_eq!(buffer[0], 32.0);
+        let mut buffer = Buffer::zeros(16_384);
+        buffer.drop_front(16_384 - 64);
+        assert!(buffer.bytes() <= 2 * 64 * size_of::<f32>(), "{}", buffer.bytes());
     }
 }

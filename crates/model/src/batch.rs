@@ -34,6 +34,29 @@ impl Batch {
         batch
     }
 
+    /// Sequences that come as rows of a padded matrix: `ids` is `[rows, width]` and `mask` says which of them are tokens.
+    /// Padding may stand on either side; it is left out, and position 0 is a row's first token. Sequence `i` belongs to
+    /// slot `i`.
+    ///
+    /// # Errors
+    /// A row without tokens, or with padding between its tokens.
+    ///
+    /// # Panics
+    /// When ids and mask are not the same whole number of rows.
+    pub fn from_padded(ids: &[u32], mask: &[bool], width: usize) -> Result<Self, Error> {
+        assert!(ids.len() == mask.len() && width > 0 && ids.len().is_multiple_of(width), "rows of {width}");
+        let mut batch = Self::default();
+        for (row, (ids, mask)) in ids.chunks_exact(width).zip(mask.chunks_exact(width)).enumerate() {
+            let first = mask.iter().position(|token| *token).ok_or(Error::NoTokens)?;
+            let len = mask[first..].iter().take_while(|token| **token).count();
+            if let Some(gap) = mask[first + len..].iter().position(|token| *token) {
+                return Err(Error::PaddingInside { row, position: first + len, tokens_again: first + len + gap });
+            }
+            batch.push(&ids[first..first + len], row, 0);
+        }
+        Ok(batch)
+    }
+
     /// Appends tokens of the cached sequence `slot` that start at `position`.
     pub fn push(&mut self, ids: &[u32], slot: usize, position: usize) {
         self.sequences.push(Rows { start: self.ids.len(), len: ids.len(), position });

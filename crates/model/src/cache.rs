@@ -5,8 +5,9 @@ use lathe_kernels::attention::KeyValues;
 use crate::Error;
 use crate::spec::DecoderSpec;
 
-/// Cached keys and values: one slot per sequence, each with its layers and heads. Layers with a window keep about the
-/// window. Memory: `2 · 4 bytes · Σ layers (kv_heads · head_dim)` per position.
+/// Cached keys and values: one slot per sequence, each with its layers and heads. Layers with a window keep two
+/// windows at most. Memory:
+/// [`KvCache::bytes_per_position`], about `2 · 4 bytes · Σ layers (kv_heads · head_dim)`.
 #[derive(Clone)]
 pub struct KvCache {
     slots: Vec<Slot>,
@@ -54,6 +55,13 @@ impl KvCache {
         self.slots[slot] = self.slots[from].clone();
     }
 
+    /// Forgets a sequence.
+    pub fn clear(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.layers.iter_mut().flatten().for_each(KeyValues::clear);
+        slot.len = 0;
+    }
+
     /// Forgets the positions of a sequence from `len` on.
     ///
     /// # Errors
@@ -74,6 +82,13 @@ impl KvCache {
         Ok(())
     }
 
+    /// Bytes that a position of a sequence takes in all layers.
+    #[must_use]
+    pub fn bytes_per_position(spec: &DecoderSpec) -> usize {
+        let layers = spec.layers.iter().map(|layer| &layer.attention);
+        layers.map(|a| a.kv_heads * KeyValues::bytes_per_position(a.head_dim)).sum()
+    }
+
     /// Bytes in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -88,7 +103,15 @@ impl KvCache {
         &self.slots[slot].layers[layer]
     }
 
-    pub(crate) fn advance(&mut self, slot: usize, rows: usize) {
-        self.slots[slot].len += rows;
+    /// Notes that `rows` more positions are stored, and lets layers with a window forget what lies two windows back:
+    /// the next token sees one of them, and the other can be rolled back.
+    pub(crate) fn advance(&mut self, slot: usize, rows: usize, spec: &DecoderSpec) {
+        let slot = &mut self.slots[slot];
+        slot.len += rows;
+        for (layer, heads) in spec.layers.iter().zip(&mut slot.layers) {
+            if let Some(window) = layer.attention.window {
+                heads.iter_mut().for_each(|kv| kv.drop_before((slot.len + 1).saturating_sub(2 * window)));
+            }
+        }
     }
 }

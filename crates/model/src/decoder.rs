@@ -6,13 +6,13 @@
 
 mod attend;
 mod experts;
+mod linear;
 mod loader;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use lathe_kernels::matmul::Packed;
 use lathe_kernels::norm::Kind;
 use lathe_kernels::rotary::Angles;
 
@@ -23,6 +23,7 @@ use crate::ops;
 use crate::parameters::ParameterSource;
 use crate::spec::{DecoderSpec, LearnedPositions, MlpSpec, Parameter, QkNorm, Residual};
 use crate::tap::{Site, Tap};
+use linear::Linear;
 
 /// A decoder with its weights.
 pub struct Decoder {
@@ -35,6 +36,7 @@ pub struct Decoder {
     embedding_out: Option<Linear>,
     pub(crate) head: Linear,
     trainable: BTreeMap<String, Var>,
+    weight_bytes: usize,
 }
 
 /// What the weights are for.
@@ -42,6 +44,9 @@ pub struct Decoder {
 pub enum Weights {
     /// Inference: matrices are packed for the kernels, no graph is kept.
     Frozen,
+    /// Inference in little memory: matrices stay in the checkpoint, and a part of one at a time is packed when it is
+    /// multiplied. The results are the same bits; every forward pass reads the whole checkpoint.
+    Streamed,
     /// Every parameter is a variable that receives gradients.
     Trainable,
 }
@@ -76,11 +81,6 @@ struct Mlp {
     gate: Option<Linear>,
     up: Linear,
     down: Linear,
-}
-
-pub(crate) enum Linear {
-    Frozen(Arc<Packed>, Option<Arc<Vec<f32>>>),
-    Trainable(Tensor, Option<Tensor>),
 }
 
 struct Norm {
@@ -123,7 +123,11 @@ impl Decoder {
             pass.see(Site::ResidualPost(l), &x)?;
         }
         if let Some(cache) = pass.cache.as_deref_mut() {
-            batch.sequences().iter().zip(batch.slots()).for_each(|(rows, slot)| cache.advance(*slot, rows.len));
+            batch
+                .sequences()
+                .iter()
+                .zip(batch.slots())
+                .for_each(|(rows, slot)| cache.advance(*slot, rows.len, &self.spec));
         }
         let x = self.final_norm.apply(&x)?;
         let x = self.embedding_out.as_ref().map_or(Ok(x.clone()), |out| out.apply(&x))?;
@@ -210,6 +214,12 @@ impl Decoder {
     #[must_use]
     pub fn spec(&self) -> &DecoderSpec {
         &self.spec
+    }
+
+    /// Bytes of the weights in memory; rows that are decoded from the checkpoint as they are needed are not counted.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
     }
 
     /// The trainable parameters by lathe's names; empty for frozen weights.
@@ -303,15 +313,6 @@ impl Mlp {
         Ok(match &self.gate {
             Some(gate) => ops::gated(&gate.apply(x)?, &up, self.spec.activation)?,
             None => ops::activate(&up, self.spec.activation)?,
-        })
-    }
-}
-
-impl Linear {
-    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(match self {
-            Self::Frozen(weight, bias) => ops::linear_frozen(x, weight, bias.as_ref())?,
-            Self::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref())?,
         })
     }
 }

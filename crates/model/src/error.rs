@@ -143,6 +143,16 @@ pub enum Error {
     /// A forward pass of no tokens.
     #[error("nothing to run: the input has no tokens")]
     NoTokens,
+    /// A row of a padded batch has padding between its tokens.
+    #[error("row {row} of the batch has padding at {position} and tokens again at {tokens_again}")]
+    PaddingInside {
+        /// The row.
+        row: usize,
+        /// Where the padding begins.
+        position: usize,
+        /// Where tokens follow.
+        tokens_again: usize,
+    },
     /// A cached sequence and its next tokens do not join.
     #[error("sequence {slot} of the cache holds {cached} positions, the next tokens start at {position}")]
     CacheMismatch {

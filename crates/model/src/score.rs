@@ -3,12 +3,10 @@
 
 use candle_core::Tensor;
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Left, Start, Threads, matmul};
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::decoder::{Decoder, Linear};
-use crate::ops;
+use crate::decoder::Decoder;
 
 /// Logits held at once.
 const CHUNK_VALUES: usize = 1 << 23;
@@ -65,7 +63,7 @@ impl Decoder {
         f: impl Fn(usize, &[f32]) -> T + Sync,
         results: &mut Vec<T>,
     ) -> Result<(), Error> {
-        let (rows, width) = hidden.dims2()?;
+        let rows = hidden.dim(0)?;
         let vocab_size = self.spec().vocab_size;
         let chunk = (CHUNK_VALUES / vocab_size.max(1)).clamp(12, 384);
         let mut buffer = vec![0.0; chunk.min(rows) * vocab_size];
@@ -73,18 +71,7 @@ impl Decoder {
             let count = chunk.min(rows - first);
             let part = hidden.narrow(0, first, count)?;
             let buffer = &mut buffer[..count * vocab_size];
-            match &self.head {
-                Linear::Frozen(weight, bias) => ops::with_values(&part, |x| {
-                    let left = Left { data: x, m: count, row_stride: width };
-                    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
-                    matmul(left, weight.view(), start, buffer, vocab_size, Threads::Pool);
-                    Ok(())
-                })?,
-                Linear::Trainable(..) => ops::with_values(&self.head.apply(&part.detach())?.detach(), |logits| {
-                    buffer.copy_from_slice(logits);
-                    Ok(())
-                })?,
-            }
+            self.head.multiply(&part, buffer)?;
             let head = &self.spec().head;
             results.par_extend(buffer.par_chunks_exact_mut(vocab_size).enumerate().map(|(row, logits)| {
                 if head.scale != 1.0 {

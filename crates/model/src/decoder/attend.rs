@@ -66,7 +66,6 @@ impl Pass<'_> {
                     for (head, kv) in cache.heads_mut(*slot, layer).iter_mut().enumerate() {
                         let first = rows.start * width + head * d;
                         kv.append(&k[first..], &v[first..], width, rows.len);
-                        kv.drop_before(shape.first_visible(rows.position));
                     }
                 }
                 Ok(())

@@ -7,7 +7,8 @@ use candle_core::{Tensor, Var};
 use lathe_kernels::matmul::Packed;
 
 use super::experts::Experts;
-use super::{Decoder, Embedding, FeedForward, Layer, Linear, Mlp, Norm, Weights};
+use super::linear::{Linear, Streamed};
+use super::{Decoder, Embedding, FeedForward, Layer, Mlp, Norm, Weights};
 use crate::parameters::ParameterSource;
 use crate::spec::{
     AttentionSpec, Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters,
@@ -22,9 +23,11 @@ impl Decoder {
     /// The source lacks a parameter or cannot be read.
     pub fn load(spec: DecoderSpec, source: Arc<dyn ParameterSource + Send>, weights: Weights) -> Result<Self, Error> {
         let parameters = spec.parameters().into_iter().map(|p| (p.name.clone(), p)).collect();
-        let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new() };
+        let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new(), bytes: 0 };
         let embedding = match weights {
-            Weights::Frozen => Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?),
+            Weights::Frozen | Weights::Streamed => {
+                Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?)
+            }
             Weights::Trainable => Embedding::Tensor(loader.tensor("embedding.weight")?),
         };
         let positions = spec.embedding.positions.map(|_| loader.tensor("positions.weight")).transpose()?;
@@ -35,8 +38,19 @@ impl Decoder {
             spec.layers.iter().enumerate().map(|(l, layer)| loader.layer(l, layer)).collect::<Result<_, _>>()?;
         let final_norm = spec.final_norm.map(|norm| loader.norm("final_norm", norm, spec.hidden_size)).transpose()?;
         let head = loader.head(&spec, &embedding)?;
-        let trainable = loader.trainable;
-        Ok(Self { spec, embedding, positions, embedding_in, layers, final_norm, embedding_out, head, trainable })
+        let (trainable, weight_bytes) = (loader.trainable, loader.bytes);
+        Ok(Self {
+            spec,
+            embedding,
+            positions,
+            embedding_in,
+            layers,
+            final_norm,
+            embedding_out,
+            head,
+            trainable,
+            weight_bytes,
+        })
     }
 }
 
@@ -45,6 +59,8 @@ struct Loader {
     parameters: BTreeMap<String, Parameter>,
     weights: Weights,
     trainable: BTreeMap<String, Var>,
+    /// Bytes in memory so far.
+    bytes: usize,
 }
 
 impl Loader {
@@ -130,11 +146,12 @@ impl Loader {
             .ok_or_else(|| candle_core::Error::Msg(format!("no parameter `{name}` in this architecture")).into())
     }
 
-    fn values(&self, name: &str) -> Result<(Vec<f32>, Parameter), Error> {
+    fn values(&mut self, name: &str) -> Result<(Vec<f32>, Parameter), Error> {
         let parameter = self.parameter(name)?;
         let mut values = vec![0.0; parameter.elements()];
         let rows = if parameter.shape.len() < 2 { 1 } else { parameter.shape[0] };
         self.source.rows(&parameter, 0..rows, &mut values)?;
+        self.bytes += size_of_val(&values[..]);
         Ok((values, parameter))
     }
 
@@ -142,7 +159,7 @@ impl Loader {
     fn tensor(&mut self, name: &str) -> Result<Tensor, Error> {
         let (values, parameter) = self.values(name)?;
         let tensor = ops::tensor(values, parameter.shape)?;
-        if self.weights == Weights::Frozen {
+        if self.weights != Weights::Trainable {
             return Ok(tensor);
         }
         let var = Var::from_tensor(&tensor)?;
@@ -192,9 +209,13 @@ impl Loader {
             return Ok(Linear::Trainable(self.tensor(weight)?, bias));
         }
         let parameter = self.parameter(weight)?;
+        let bias = bias.map(|bias| self.values(bias)).transpose()?.map(|(values, _)| Arc::new(values));
+        if self.weights == Weights::Streamed {
+            return Ok(Linear::Streamed(Streamed { source: self.source.clone(), weight: parameter, bias }));
+        }
         let mut packed = Packed::zeros(parameter.shape[1], parameter.shape[0]);
         packed.fill_columns(|first, count, rows| self.source.rows(&parameter, first..first + count, rows))?;
-        let bias = bias.map(|bias| self.values(bias)).transpose()?;
-        Ok(Linear::Frozen(Arc::new(packed), bias.map(|(values, _)| Arc::new(values))))
+        self.bytes += packed.bytes();
+        Ok(Linear::Frozen(Arc::new(packed), bias))
     }
 }

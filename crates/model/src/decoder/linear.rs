@@ -1,0 +1,85 @@
+//! Linear layers: packed, streamed from the checkpoint, or trainable.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use lathe_kernels::matmul::{Left, Packed, Start, Threads, matmul};
+
+use crate::parameters::ParameterSource;
+use crate::spec::Parameter;
+use crate::{Error, ops};
+
+/// `x Wᵀ + b`, with `W` `[out, in]`.
+pub(crate) enum Linear {
+    /// Packed once, when the model is loaded.
+    Frozen(Arc<Packed>, Option<Arc<Vec<f32>>>),
+    /// Read from the checkpoint each time it is used.
+    Streamed(Streamed),
+    /// Variables on the tape.
+    Trainable(Tensor, Option<Tensor>),
+}
+
+/// A layer whose weights stay in the checkpoint.
+pub(crate) struct Streamed {
+    pub(super) source: Arc<dyn ParameterSource + Send>,
+    pub(super) weight: Parameter,
+    pub(super) bias: Option<Arc<Vec<f32>>>,
+}
+
+impl Linear {
+    /// `[rows, in]` to `[rows, out]`.
+    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
+        Ok(match self {
+            Self::Frozen(weight, bias) => ops::linear_frozen(x, weight, bias.as_ref())?,
+            Self::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref())?,
+            Self::Streamed(layer) => {
+                let (rows, out) = (x.dim(0)?, layer.weight.shape[0]);
+                let mut y = vec![0.0; rows * out];
+                layer.multiply(x, &mut y)?;
+                ops::tensor(y, (rows, out))?
+            }
+        })
+    }
+
+    /// The same without a tape, into `out`, `[rows, out]`.
+    pub(crate) fn multiply(&self, x: &Tensor, out: &mut [f32]) -> Result<(), Error> {
+        match self {
+            Self::Frozen(weight, bias) => {
+                ops::with_values(x, |values| {
+                    let left = Left { data: values, m: x.dim(0)?, row_stride: weight.k() };
+                    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
+                    matmul(left, weight.view(), start, out, weight.n(), Threads::Pool);
+                    Ok(())
+                })?;
+            }
+            Self::Streamed(layer) => layer.multiply(x, out)?,
+            Self::Trainable(..) => ops::with_values(&self.apply(&x.detach())?.detach(), |y| {
+                out.copy_from_slice(y);
+                Ok(())
+            })?,
+        }
+        Ok(())
+    }
+}
+
+impl Streamed {
+    /// Multiplies with a few thousand rows of the weight at a time: that is all that is in memory as f32.
+    fn multiply(&self, x: &Tensor, out: &mut [f32]) -> Result<(), Error> {
+        const ROWS: usize = 2048;
+        let (n, k) = (self.weight.shape[0], self.weight.shape[1]);
+        for first in (0..n).step_by(ROWS) {
+            let rows = ROWS.min(n - first);
+            let mut packed = Packed::zeros(k, rows);
+            packed.fill_columns(|column, count, values| {
+                self.source.rows(&self.weight, first + column..first + column + count, values)
+            })?;
+            ops::with_values(x, |values| {
+                let left = Left { data: values, m: x.dim(0)?, row_stride: k };
+                let start = self.bias.as_ref().map_or(Start::Zero, |bias| Start::Row(&bias[first..first + rows]));
+                matmul(left, packed.view(), start, &mut out[first..], n, Threads::Pool);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -37,9 +37,11 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
     let (config, family) = match checkpoint.gguf() {
         Some(header) => gguf::config(&checkpoint, header)?,
         None => {
-            let config = Config::read(&folder_of(path).join("config.json"))?;
+            let whole = Config::read(&folder_of(path).join("config.json"))?;
+            refuse_quantised(&whole)?;
+            let config = whole.language_model();
             let family = family::of(&config)?;
-            (config, family)
+            (family::with_defaults(config, family), family)
         }
     };
     // A specification holds something for every layer; each layer has a tensor at least.
@@ -57,6 +59,16 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
     }
     let source = CheckpointSource::new(checkpoint.clone(), &spec, family)?;
     Ok(Opened { path: path.into(), checkpoint, spec, family, source })
+}
+
+/// Packed integers of GPTQ, AWQ and their like would be read as weights.
+fn refuse_quantised(config: &Config) -> Result<(), Error> {
+    let Some(quantisation) = config.object("quantization_config")? else { return Ok(()) };
+    let method = match quantisation.opt_str("quant_method")? {
+        Some(method) => format!("`{method}`"),
+        None => "a method without name".into(),
+    };
+    Err(Error::Quantised { file: config.file().into(), method })
 }
 
 fn folder_of(path: &Path) -> &Path {

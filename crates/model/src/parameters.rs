@@ -275,11 +275,12 @@ struct Place {
     pattern: String,
     layer: usize,
     expert: usize,
+    head: usize,
 }
 
 impl Place {
     fn of(name: &str) -> Self {
-        let mut place = Self { pattern: String::new(), layer: 0, expert: 0 };
+        let mut place = Self { pattern: String::new(), layer: 0, expert: 0, head: 0 };
         let mut before = "";
         let parts: Vec<&str> = name
             .split('.')
@@ -294,6 +295,10 @@ impl Place {
                         place.expert = expert;
                         "{e}"
                     }
+                    ("query_norm" | "key_norm", Ok(head)) => {
+                        place.head = head;
+                        "{h}"
+                    }
                     _ => part,
                 };
                 before = part;
@@ -305,7 +310,10 @@ impl Place {
     }
 
     fn fill(&self, theirs: &str) -> String {
-        theirs.replace("{l}", &self.layer.to_string()).replace("{e}", &self.expert.to_string())
+        theirs
+            .replace("{l}", &self.layer.to_string())
+            .replace("{e}", &self.expert.to_string())
+            .replace("{h}", &self.head.to_string())
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lathe_formats::{Checkpoint, ElementType};
+use lathe_formats::{Checkpoint, ElementType, Format};
 use lathe_tokenizer::{ChatTemplate, Tokenizer};
+use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::config::Config;
@@ -12,8 +13,8 @@ use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
 use crate::gguf;
 use crate::parameters::{CheckpointSource, RandomSource};
-use crate::rotary::Scaling;
 use crate::spec::DecoderSpec;
+use crate::target::{self, Target};
 
 /// A model whose header has been read: everything but the weights.
 pub struct Opened {
@@ -25,6 +26,7 @@ pub struct Opened {
     pub spec: DecoderSpec,
     /// The architecture's row of the table.
     pub family: &'static Family,
+    config: Config,
     source: CheckpointSource,
 }
 
@@ -50,13 +52,9 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
             return Err(config.bad(field, &layers.into(), &expected));
         }
     }
-    let mut spec = (family.translate)(&config)?;
-    if let Some(divisors) = checkpoint.tensor(gguf::ROTARY_DIVISORS) {
-        let divisors = divisors.to_f32()?;
-        spec.rotary.iter_mut().for_each(|rotary| rotary.scaling = Scaling::Divisors(divisors.clone()));
-    }
+    let spec = (family.translate)(&config)?;
     let source = CheckpointSource::new(checkpoint.clone(), &spec, family)?;
-    Ok(Opened { path: path.into(), checkpoint, spec, family, source })
+    Ok(Opened { path: path.into(), checkpoint, spec, family, config, source })
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -114,6 +112,26 @@ impl Opened {
             None => ChatTemplate::from_folder(folder_of(&self.path))?,
         };
         Ok(templates.into_iter().next())
+    }
+
+    /// The configuration: a folder's own, or a GGUF header in its words.
+    #[must_use]
+    pub fn config_json(&self) -> &Map<String, Value> {
+        self.config.fields()
+    }
+
+    /// The numbers of the parameters.
+    #[must_use]
+    pub fn parameters(&self) -> &CheckpointSource {
+        &self.source
+    }
+
+    /// What a checkpoint of this model in `format` is made of.
+    ///
+    /// # Errors
+    /// The format has no names for the architecture or for some of its parameters.
+    pub fn target(&self, format: Format) -> Result<Target, Error> {
+        target::target(format, &self.config, &self.spec, self.family)
     }
 
     /// The tensor of the checkpoint that holds a parameter of [`DecoderSpec::parameters`].

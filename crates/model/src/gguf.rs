@@ -149,9 +149,9 @@ fn fields(mut reading: Reading<'_>, family: &Family, gguf: &Gguf) -> Result<Map<
         reading.set("_name_or_path", name);
     }
     for (key, field) in [("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id")] {
-        if let Some(id) = optional(reading.header.u64(&format!("tokenizer.ggml.{key}_token_id")))? {
-            reading.set(field, id);
-        }
+        // Null where there is none: a class's own default may lie outside the vocabulary.
+        let id = optional(reading.header.u64(&format!("tokenizer.ggml.{key}_token_id")))?;
+        reading.set(field, id);
     }
     if let Some(rows) = reading.tensors.shape("token_embd.weight").and_then(|shape| shape.first().copied()) {
         reading.set("vocab_size", rows);

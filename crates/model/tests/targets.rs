@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lathe_formats::write::{self, TensorSpec, TensorWriter};
-use lathe_formats::{ElementType, Format};
+use lathe_formats::{Checkpoint, ElementType, Format, GgufArray, GgufValue};
 use lathe_model::{Batch, DecoderSpec, Error, NoTap, Opened, Parameter, ParameterSource, TargetTensor, Weights, open};
 
 fn fixtures() -> Vec<(String, PathBuf)> {
@@ -125,4 +125,158 @@ fn every_fixture_survives_both_formats() {
         }
     }
     assert_eq!(not_in_gguf, ["opt"]);
+}
+
+/// A GGUF file to be taken apart.
+struct Parts {
+    metadata: Vec<(String, GgufValue)>,
+    /// Name, shape, values.
+    tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+}
+
+impl Parts {
+    /// Of a fixture.
+    fn of(fixture: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, path) = fixtures().into_iter().find(|(name, _)| name == fixture).unwrap();
+        let file = Checkpoint::open(export(&open(&path).unwrap(), Format::Gguf, folder.path()).unwrap()).unwrap();
+        let tensors =
+            file.views().map(|view| (view.info().name.clone(), view.info().shape.clone(), view.to_f32().unwrap()));
+        Self { metadata: file.gguf().unwrap().entries().to_vec(), tensors: tensors.collect() }
+    }
+
+    fn set(mut self, key: &str, value: GgufValue) -> Self {
+        self.metadata.retain(|(name, _)| name != key);
+        self.metadata.push((key.into(), value));
+        self
+    }
+
+    fn take(&mut self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let index = self.tensors.iter().position(|(tensor, ..)| tensor == name).unwrap_or_else(|| panic!("{name}"));
+        let (_, shape, values) = self.tensors.remove(index);
+        (shape, values)
+    }
+
+    /// Opens them as a file.
+    fn open(&self) -> Result<Opened, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("edited.gguf");
+        let specs: Vec<TensorSpec> = self
+            .tensors
+            .iter()
+            .map(|(name, shape, _)| TensorSpec { name: name.clone(), shape: shape.clone(), element: ElementType::F32 })
+            .collect();
+        let mut writer = write::gguf(&path, &self.metadata, &specs)?;
+        for (name, _, values) in &self.tensors {
+            writer.append_f32(name, values)?;
+        }
+        writer.finish()?;
+        open(&path)
+    }
+}
+
+#[test]
+fn experts_one_by_one_and_fused_tensors_are_read() {
+    let original = Parts::of("mixtral");
+    let expected = logits(&original.open().unwrap());
+    let mut older = Parts::of("mixtral");
+    for l in 0..3 {
+        for part in ["gate", "up", "down"] {
+            let (shape, values) = older.take(&format!("blk.{l}.ffn_{part}_exps.weight"));
+            for (e, values) in values.chunks(shape[1] * shape[2]).enumerate() {
+                older.tensors.push((format!("blk.{l}.ffn_{part}.{e}.weight"), shape[1..].to_vec(), values.to_vec()));
+            }
+        }
+    }
+    assert_eq!(logits(&older.open().unwrap()), expected, "one tensor for each expert");
+
+    let mut fused = original;
+    for l in 0..3 {
+        let mut qkv = (vec![0, 32], Vec::new());
+        for part in ["q", "k", "v"] {
+            let (shape, values) = fused.take(&format!("blk.{l}.attn_{part}.weight"));
+            qkv.0[0] += shape[0];
+            qkv.1.extend(values);
+        }
+        fused.tensors.push((format!("blk.{l}.attn_qkv.weight"), qkv.0, qkv.1));
+        let (shape, gate) = fused.take(&format!("blk.{l}.ffn_gate_exps.weight"));
+        let (_, up) = fused.take(&format!("blk.{l}.ffn_up_exps.weight"));
+        let expert = shape[1] * shape[2];
+        let both = gate.chunks(expert).zip(up.chunks(expert)).flat_map(|(gate, up)| [gate, up].concat()).collect();
+        fused.tensors.push((format!("blk.{l}.ffn_gate_up_exps.weight"), vec![shape[0], 2 * shape[1], shape[2]], both));
+    }
+    assert_eq!(logits(&fused.open().unwrap()), expected, "fused");
+}
+
+#[test]
+fn what_a_header_leaves_out_is_what_llama_cpp_assumes() {
+    // Gemma 3: every sixth layer is global, the base of the others is 10 000, scores are divided by a head's width.
+    let mut parts = Parts::of("gemma3");
+    parts.metadata.retain(|(key, _)| !key.ends_with("pattern") && !key.ends_with("freq_base_swa"));
+    let spec = parts.open().unwrap().spec;
+    assert!(spec.layers.iter().all(|layer| layer.attention.window == Some(6)), "four layers, none of them global");
+    assert_eq!(spec.rotary[1].base, 10_000.0);
+    // A period, as some files have it.
+    let spec = parts.set("gemma3.attention.sliding_window_pattern", GgufValue::U32(2)).open().unwrap().spec;
+    let windows: Vec<_> = spec.layers.iter().map(|layer| layer.attention.window).collect();
+    assert_eq!(windows, [Some(6), None, Some(6), None]);
+
+    // GPT-NeoX: files have no base, no width of a head and no number of key heads.
+    let mut parts = Parts::of("gpt_neox");
+    let expected = parts.open().unwrap().spec;
+    let left_out = ["rope.freq_base", "key_length", "value_length", "head_count_kv"];
+    parts.metadata.retain(|(key, _)| !left_out.iter().any(|end| key.ends_with(end)));
+    assert_eq!(comparable(&parts.open().unwrap().spec), comparable(&expected));
+
+    // A factor without a type stretches linearly.
+    let spec = Parts::of("llama").set("llama.rope.scaling.factor", GgufValue::F32(4.0)).open().unwrap().spec;
+    assert_eq!(spec.rotary[0].frequencies(1).0[0], 0.25);
+
+    // Granite without a scale divides by the root of a head's width.
+    let mut parts = Parts::of("granitemoe");
+    parts.metadata.retain(|(key, _)| !key.ends_with("attention.scale"));
+    assert_eq!(parts.open().unwrap().spec.layers[0].attention.scale, (1.0 / 8f64.sqrt()) as f32);
+}
+
+#[test]
+fn headers_that_say_something_else_are_refused() {
+    let refused = |fixture: &str, key: &str, value: GgufValue, expected: &str| {
+        let message =
+            Parts::of(fixture).set(key, value).open().err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(message.contains(expected), "{key}: {message:?}");
+    };
+    let text = |text: &str| GgufValue::Str(text.into());
+    refused("qwen3_moe", "qwen3moe.expert_gating_func", GgufValue::U32(2), "is 2, expected 1 (softmax)");
+    refused("deepseek", "deepseek.expert_weights_scale", GgufValue::F32(2.5), "is 2.5, expected 1");
+    refused("olmo2", "olmo2.attention.sliding_window", GgufValue::U32(8), "is 8, expected none");
+    refused(
+        "llama",
+        "llama.rope.scaling.type",
+        text("spiral"),
+        "is \"spiral\", expected none, linear, yarn or longrope",
+    );
+    refused("llama", "llama.attention.causal", GgufValue::Bool(false), "expected true (a decoder)");
+    refused("llama", "general.architecture", text("lama"), "architecture `lama` is not supported");
+    refused("qwen2", "qwen2.hidden_activation", text("snake"), "is \"snake\"");
+    let windows = GgufValue::Array(GgufArray::Bool(vec![true]));
+    refused("gemma2", "gemma2.attention.sliding_window_pattern", windows, "expected one entry for each of 3 layers");
+    for layers in [4, u32::MAX] {
+        refused("openelm", "openelm.block_count", GgufValue::U32(layers), "layers");
+    }
+}
+
+#[test]
+fn divisors_of_another_kind_are_kept() {
+    let mut parts = Parts::of("llama");
+    let divisors = vec![1.0, 1.5, 1.25, 2.0];
+    parts.tensors.push(("rope_freqs.weight".into(), vec![4], divisors.clone()));
+    let opened = parts.open().unwrap();
+    let plain = Parts::of("llama").open().unwrap().spec.rotary[0].frequencies(1).0;
+    let expected: Vec<f32> = plain.iter().zip(&divisors).map(|(f, divisor)| f / divisor).collect();
+    assert_eq!(opened.spec.rotary[0].frequencies(1).0, expected);
+    assert_eq!(opened.target(Format::Gguf).unwrap().constants, [("rope_freqs.weight".to_owned(), divisors)]);
+
+    parts.take("rope_freqs.weight");
+    parts.tensors.push(("rope_freqs.weight".into(), vec![3], vec![1.0, 1.5, 2.0]));
+    assert!(parts.open().err().unwrap().to_string().contains("rope_scaling.short_factor"));
 }

@@ -26,6 +26,10 @@ pub(crate) struct Args {
     /// Threads to compute with [default: all cores]; results do not depend on it
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
+
+    /// Leave weights in their files and read them again in every pass: slower, in little memory; results are the same
+    #[arg(long, global = true)]
+    pub(crate) low_memory: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,7 +46,7 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Say what is in a model's files: architecture, tensors, tokenizer, template
     #[command(
-        after_help = "Examples:\n  lathe inspect smollm2\n  lathe inspect smollm2 --tensors\n  lathe inspect ./my-model --json"
+        after_help = "Examples:\n  lathe inspect smollm2\n  lathe inspect smollm2 --tensors\n  lathe inspect smollm2 --load --low-memory\n  lathe inspect ./my-model --json"
     )]
     Inspect(InspectArgs),
     /// Run tokens or text and save logits, hidden states and attention as safetensors
@@ -100,6 +104,9 @@ pub(crate) struct InspectArgs {
     /// List every tensor: name, shape, type, bytes
     #[arg(long)]
     pub(crate) tensors: bool,
+    /// Load the weights, read 512 tokens, and say what that takes: seconds, memory
+    #[arg(long, conflicts_with = "tensors")]
+    pub(crate) load: bool,
     /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -154,6 +161,10 @@ pub(crate) enum Take {
     Attentions,
     /// router_logits.{j} [T, E] of the j-th expert layer
     RouterLogits,
+    /// router_probabilities.{j} [T, E]: their softmax over all experts
+    RouterProbabilities,
+    /// router_weights.{j} [T, E]: what each expert's output is multiplied by, 0 where it is not used
+    RouterWeights,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,9 +10,10 @@ use lathe_lab::measure::{
     AttentionSpec, SpanSource, SpectrumSpec, TokensSpec, Untrained, measure_attention, measure_spectrum, measure_tokens,
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
-use lathe_lab::{Context, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec, inspect, trace};
+use lathe_lab::{Context, Depth, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec, inspect, trace};
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
+use lathe_model::Weights;
 use lathe_model::catalog::DEFAULT_ALIAS;
 use lathe_model::reference::{Home, ModelReference};
 use serde::Serialize;
@@ -37,7 +38,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let home = Home::from_environment()?;
     let progress = TerminalProgress::new(if args.quiet { Show::Never } else { Show::OnTerminal });
     let clock = machine::clock();
-    let context = Context { home: &home, progress: &progress, seconds: &clock };
+    let weights = if args.low_memory { Weights::Streamed } else { Weights::Frozen };
+    let context =
+        Context { home: &home, progress: &progress, seconds: &clock, peak_memory: &machine::peak_memory, weights };
     match args.command {
         Command::Fetch(args) => run_fetch(&args, &home, &progress),
         Command::Inspect(args) => run_inspect(&args, &context),
@@ -72,7 +75,8 @@ fn run_fetch(args: &FetchArgs, home: &Home, progress: &dyn Progress) -> Result<(
 }
 
 fn run_inspect(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
-    let inspection = inspect(&InspectSpec { model: args.model.clone() }, context)?;
+    let depth = if args.load { Depth::Run } else { Depth::Headers };
+    let inspection = inspect(&InspectSpec { model: args.model.clone(), depth }, context)?;
     match (args.json, args.tensors) {
         (true, _) => print_json(&inspection),
         (false, true) => print(&show::tensors(&inspection)),
@@ -91,6 +95,8 @@ fn run_trace(args: TraceArgs, context: &Context<'_>) -> Result<()> {
         Take::HiddenStates => TraceSite::HiddenStates,
         Take::Attentions => TraceSite::Attentions,
         Take::RouterLogits => TraceSite::RouterLogits,
+        Take::RouterProbabilities => TraceSite::RouterProbabilities,
+        Take::RouterWeights => TraceSite::RouterWeights,
     };
     let spec = TraceSpec {
         model: args.model,
@@ -175,7 +181,6 @@ fn run_report(args: ReportArgs, threads: u64, context: &Context<'_>) -> Result<(
         lathe_version: env!("CARGO_PKG_VERSION").to_owned(),
         machine: machine::machine(),
         threads,
-        peak_memory: &machine::peak_memory,
     };
     let report = report::collect(&spec, &environment, context)?;
     let [page, _] = report::write_report(&report, &args.out)?;

@@ -63,6 +63,15 @@ pub(crate) fn inspection(i: &Inspection) -> String {
     let template =
         i.chat_template.as_ref().map(|template| format!("yes, {} characters", count(template.chars().count() as u64)));
     row("chat template", template.unwrap_or_else(|| "none".into()));
+    if let Some(load) = &i.load {
+        let memory = |bytes_held: Option<u64>| bytes_held.map_or("not known".into(), bytes);
+        row("loading", format!("{} s", number(load.load_seconds)));
+        row("  weights", format!("{} in memory", bytes(load.weight_bytes)));
+        row("  peak memory", memory(load.peak_memory_loaded));
+        row("running", format!("{} tokens in {} s", load.prompt_tokens, number(load.prompt_seconds)));
+        row("  keys, values", format!("{} for each token of a text", bytes(load.cache_bytes_per_token)));
+        row("  peak memory", memory(load.peak_memory));
+    }
     // No titles: the first column names each line, so the printer's two title lines are dropped.
     let table = Table {
         columns: vec![(String::new(), Align::Left), (String::new(), Align::Left)],

@@ -4,6 +4,10 @@
 //! one row in `block_bytes` bytes, with a scale per block (layouts: the block structs of ggml, `ggml-common.h`).
 //! Plain numbers are blocks of one.
 
+use std::str::FromStr;
+
+use crate::error::Error;
+
 /// How the numbers of a tensor are stored. Names are those of the formats (GGUF's `ggml_type`, safetensors' `dtype`).
 ///
 /// Types whose values lathe cannot decode are listed too, so that a file that holds them can be opened and described;
@@ -58,6 +62,7 @@ pub enum ElementType {
     MXFP4,
     NVFP4,
     Q1_0,
+    Q2_0,
 }
 
 impl ElementType {
@@ -91,10 +96,20 @@ impl ElementType {
     /// Whether [`crate::TensorView::decode_rows`] can turn the type into f32.
     pub fn is_readable(self) -> bool {
         use ElementType as E;
-        let float = matches!(self, E::F64 | E::F32 | E::F16 | E::BF16);
-        let block = matches!(self, E::Q4_0 | E::Q4_1 | E::Q5_0 | E::Q5_1 | E::Q8_0 | E::IQ4_NL);
-        let k_block = matches!(self, E::Q2_K | E::Q3_K | E::Q4_K | E::Q5_K | E::Q6_K);
-        float || block || k_block || (!self.is_float_like() && self != E::C64)
+        !matches!(self, E::C64 | E::F8_E8M0 | E::F6_E2M3 | E::F6_E3M2 | E::F4)
+    }
+
+    /// Whether [`crate::encode_rows`] can store f32 values as the type.
+    pub fn is_writable(self) -> bool {
+        use ElementType as E;
+        let block = matches!(self, E::Q4_0 | E::Q4_1 | E::Q5_0 | E::Q5_1 | E::Q8_0 | E::Q4_K | E::Q5_K | E::Q6_K);
+        block || matches!(self, E::F32 | E::F16 | E::BF16)
+    }
+
+    /// Names of the writable types, for messages.
+    pub(crate) fn writable_names() -> String {
+        let names: Vec<&str> = ElementType::all().filter(|e| e.is_writable()).map(ElementType::name).collect();
+        names.join(", ")
     }
 
     /// Every type, in the order of the enum.
@@ -133,6 +148,19 @@ impl std::fmt::Display for ElementType {
     }
 }
 
+/// The type of this name, in capitals or not: `Q4_K`, `q4_k`, `bf16`. Every type is found, [writable](Self::is_writable)
+/// or not.
+impl FromStr for ElementType {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<ElementType, Error> {
+        let layout = LAYOUTS.iter().find(|layout| layout.name.eq_ignore_ascii_case(word));
+        let layout = layout
+            .ok_or_else(|| Error::UnknownElementName { word: word.to_owned(), writable: Self::writable_names() })?;
+        Ok(layout.element)
+    }
+}
+
 struct Layout {
     element: ElementType,
     name: &'static str,
@@ -158,7 +186,7 @@ const fn block(element: ElementType, name: &'static str, block_len: usize, block
 }
 
 /// One row per type, at the index of its discriminant.
-static LAYOUTS: [Layout; 46] = {
+static LAYOUTS: [Layout; 47] = {
     use ElementType as E;
     [
         plain(E::F64, "F64", 8, Some(28)),
@@ -207,10 +235,12 @@ static LAYOUTS: [Layout; 46] = {
         block(E::MXFP4, "MXFP4", 32, 1 + 16, 39),
         block(E::NVFP4, "NVFP4", 64, 4 + 32, 40),
         block(E::Q1_0, "Q1_0", 128, 2 + 16, 41),
+        block(E::Q2_0, "Q2_0", 64, 2 + 16, 42),
     ]
 };
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -224,6 +254,8 @@ mod tests {
     #[test]
     fn ids_and_names_lead_back() {
         for element in ElementType::all() {
+            assert_eq!(element.name().parse::<ElementType>().unwrap(), element);
+            assert_eq!(element.name().to_lowercase().parse::<ElementType>().unwrap(), element);
             if let Some(id) = element.gguf_id() {
                 assert_eq!(ElementType::from_gguf_id(id), Some(element));
             }
@@ -231,8 +263,17 @@ mod tests {
                 assert_eq!(ElementType::from_safetensors_name(name), Some(element));
             }
         }
-        for removed in [4, 5, 31, 32, 33, 36, 37, 38, 42, u32::MAX] {
+        for removed in [4, 5, 31, 32, 33, 36, 37, 38, 43, u32::MAX] {
             assert_eq!(ElementType::from_gguf_id(removed), None);
+        }
+    }
+
+    #[test]
+    fn a_word_that_names_no_type_is_told_which_do() {
+        for word in ["q4_k_m", "", "Q4_K ", "float16"] {
+            let message = word.parse::<ElementType>().unwrap_err().to_string();
+            let writable = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K";
+            assert_eq!(message, format!("no element type is called {word:?}; lathe writes {writable}"));
         }
     }
 }

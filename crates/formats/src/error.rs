@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::element::ElementType;
+use crate::encode::EncodeError;
 
 /// What is wrong with a file, and where. Each message is one sentence; [`Error::hint`] says what to do where there is
 /// something to do.
@@ -392,6 +393,26 @@ pub enum Error {
         reason: String,
     },
 
+    /// Numbers that the element type of their tensor cannot hold.
+    #[error("{}: tensor {tensor:?} cannot be written: {source}", file.display())]
+    Unencodable {
+        /// The file to be written.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Why not; indices count from the tensor's first number.
+        source: EncodeError,
+    },
+
+    /// A word that is the name of no element type.
+    #[error("no element type is called {word:?}; lathe writes {writable}")]
+    UnknownElementName {
+        /// The word.
+        word: String,
+        /// Names of the types that can be written.
+        writable: String,
+    },
+
     /// Bytes for another tensor than the next one of the header.
     #[error("{}: got tensor {got:?} where the header has {expected}", file.display())]
     OutOfOrder {
@@ -444,7 +465,11 @@ impl Error {
             Error::MissingFromShard { .. } | Error::BadSplit { .. } => {
                 "all parts must lie in one folder, from one download, under their original names"
             }
-            Error::Unreadable { .. } => "use a Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, F16, BF16 or F32 file of the model",
+            Error::Unreadable { .. } => "use an F32, F16 or BF16 file of the model, or a GGUF file",
+            Error::Unencodable { source: EncodeError::RowLength { .. }, .. } => {
+                "store this tensor in a type with smaller blocks (32 numbers in Q8_0, one in F16)"
+            }
+            Error::Unencodable { source: EncodeError::TooLarge { .. }, .. } => "store this tensor as F32",
             _ => return None,
         };
         Some(hint.to_owned())

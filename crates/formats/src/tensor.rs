@@ -113,7 +113,7 @@ impl<'a> TensorView<'a> {
         Ok(())
     }
 
-    /// The whole tensor as f32, row-major. Takes 4 bytes per element: at most 16 times the stored bytes.
+    /// The whole tensor as f32, row-major. Takes 4 bytes per element: at most 29 times the stored bytes.
     ///
     /// # Errors
     /// The element type is one that lathe only knows by name.

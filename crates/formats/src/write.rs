@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::blocks;
 use crate::element::ElementType;
+use crate::encode::{EncodeError, encode_rows};
 use crate::error::Error;
 use crate::gguf;
 use crate::gguf_metadata::{GgufArray, GgufValue};
@@ -53,6 +53,8 @@ pub struct TensorWriter {
 struct Planned {
     name: String,
     element: ElementType,
+    /// The last size: 1 for a single number.
+    row_len: usize,
     bytes: usize,
     /// Zeros that follow it.
     padding: usize,
@@ -108,24 +110,31 @@ impl TensorWriter {
         self.close_when_full()
     }
 
-    /// Hands over numbers of a tensor that is stored as F32, F16 or BF16 (rounded to nearest, ties to even).
+    /// Hands over numbers of a tensor, to be stored in its type as [`encode_rows`] does.
+    ///
+    /// The pieces of a quantised tensor are whole rows; those of a plain one may end anywhere.
     ///
     /// # Errors
-    /// As [`TensorWriter::append`]; the tensor is stored in another type.
+    /// As [`TensorWriter::append`] and [`encode_rows`].
     pub fn append_f32(&mut self, tensor: &str, values: &[f32]) -> Result<(), Error> {
         // A few rows at a time keep the copy small.
         const STEP: usize = 1 << 16;
-        let element = self.turn_of(tensor)?.element;
+        let planned = self.turn_of(tensor)?;
+        let (element, row_len) = (planned.element, if planned.element.is_quantised() { planned.row_len } else { 1 });
+        let step = (STEP / row_len.max(1)).max(1).saturating_mul(row_len);
+        let refused = |writer: &TensorWriter, source| Error::Unencodable {
+            file: writer.target.clone(),
+            tensor: tensor.to_owned(),
+            source,
+        };
+        if !values.len().is_multiple_of(row_len) {
+            return Err(refused(self, EncodeError::PartialRow { row_len, got: values.len() }));
+        }
         let mut bytes = Vec::new();
-        for values in values.chunks(STEP) {
+        for values in values.chunks(step.max(1)) {
             bytes.clear();
-            if !blocks::encode_floats(element, values, &mut bytes) {
-                return Err(Error::Unwritable {
-                    file: self.target.clone(),
-                    field: format!("tensor {tensor:?}"),
-                    reason: format!("f32 values are stored as F32, F16 or BF16, not as {element}"),
-                });
-            }
+            let earlier = self.arrived / element.block_bytes() * element.block_len();
+            encode_rows(element, row_len, values, &mut bytes).map_err(|error| refused(self, error.after(earlier)))?;
             self.append(tensor, &bytes)?;
         }
         Ok(())
@@ -217,7 +226,9 @@ fn plan(target: &Path, tensors: &[TensorSpec], alignment: usize) -> Result<Vec<P
             return Err(bad_shape(target, spec));
         };
         total = grown;
-        planned.push(Planned { name: spec.name.clone(), element: spec.element, bytes, padding: padded - bytes });
+        let row_len = spec.shape.last().copied().unwrap_or(1);
+        let padding = padded - bytes;
+        planned.push(Planned { name: spec.name.clone(), element: spec.element, row_len, bytes, padding });
     }
     Ok(planned)
 }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::Buffer;
 use crate::isa::dispatch;
-use crate::matmul::{Left, PANEL, Packed, Right, Start, Threads, matmul, transpose_into};
+use crate::matmul::{Left, PANEL, Packed, Panels, Start, Threads, matmul, transpose_into};
 use crate::vector::{LANES, exp, sum_lanes, sum_of, tanh};
 
 /// Query rows of one block.
@@ -147,6 +147,12 @@ impl KeyValues {
         self.first
     }
 
+    /// Bytes that a position takes in heads of this width.
+    #[must_use]
+    pub fn bytes_per_position(head_dim: usize) -> usize {
+        size_of::<f32>() * (head_dim + Self::new(head_dim).value_stride())
+    }
+
     /// Bytes in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -158,9 +164,9 @@ impl KeyValues {
     }
 
     /// `Kᵀ` of the positions `from..to`, `[head_dim, to - from]`; `from` is a multiple of 32 from the first.
-    fn keys_view(&self, from: usize, to: usize) -> Right<'_> {
+    fn keys_view(&self, from: usize, to: usize) -> Panels<'_> {
         let panel = PANEL * self.head_dim;
-        Right {
+        Panels {
             data: &self.keys[(from - self.first) / PANEL * panel..],
             k: self.head_dim,
             n: to - from,
@@ -170,9 +176,9 @@ impl KeyValues {
     }
 
     /// `V` of the positions `from..to`, `[to - from, head_dim]`.
-    fn values_view(&self, from: usize, to: usize) -> Right<'_> {
+    fn values_view(&self, from: usize, to: usize) -> Panels<'_> {
         let stride = self.value_stride();
-        Right {
+        Panels {
             data: &self.values[(from - self.first) * stride..],
             k: to - from,
             n: self.head_dim,

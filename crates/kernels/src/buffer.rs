@@ -52,6 +52,24 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    /// The values as bytes.
+    #[must_use]
+    #[expect(unsafe_code, reason = "floats seen as bytes")]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: every byte of a float may be read, and the length is that of the floats.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), size_of_val(&self[..])) }
+    }
+
+    /// The values as bytes to be written: every pattern of bytes is a float.
+    #[expect(unsafe_code, reason = "floats seen as bytes")]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = size_of_val(&self[..]);
+        // SAFETY: as in `as_bytes`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), len) }
+    }
+}
+
 impl std::ops::Deref for Buffer {
     type Target = [f32];
     #[expect(unsafe_code, reason = "a slice of lines seen as a slice of floats")]

@@ -1,5 +1,6 @@
 //! What a task gets from outside: where models are, a clock, a place for progress.
 
+use lathe_model::Weights;
 use lathe_model::reference::Home;
 
 /// Reports how far long work is. The binary shows it; tests and other programs may ignore it.
@@ -30,6 +31,10 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// A monotonic clock, seconds; only durations are taken from it.
     pub seconds: &'a (dyn Fn() -> f64 + Sync),
+    /// Largest resident memory of the process so far, bytes; none where the system does not say.
+    pub peak_memory: &'a (dyn Fn() -> Option<u64> + Sync),
+    /// How the weights of models are held while a task runs. No result depends on it.
+    pub weights: Weights,
 }
 
 impl Context<'_> {

@@ -1,13 +1,14 @@
-//! `lathe inspect`: what is in a model's files. Nothing is run; only headers are read.
+//! `lathe inspect`: what is in a model's files. Only headers are read, unless the model is to be run.
 
 use std::path::PathBuf;
 
 use lathe_model::reference::ModelReference;
 use lathe_model::spec::Part;
+use lathe_model::{Batch, KvCache, NoTap};
 use lathe_tokenizer::TokenizerKind;
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Error, open_model};
+use crate::{Context, Error, load, open_model};
 
 /// What to look at.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +16,18 @@ use crate::{Context, Error, open_model};
 pub struct InspectSpec {
     /// The model.
     pub model: ModelReference,
+    /// How deep to look.
+    pub depth: Depth,
+}
+
+/// How deep to look into a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// Headers only.
+    Headers,
+    /// Load the weights and read a prompt.
+    Run,
 }
 
 /// What a model is.
@@ -68,6 +81,27 @@ pub struct Inspection {
     pub chat_template: Option<String>,
     /// Every tensor of the files.
     pub tensors: Vec<TensorRow>,
+    /// What loading and running took, where it was asked for.
+    pub load: Option<LoadSummary>,
+}
+
+/// What loading a model and reading a prompt took.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadSummary {
+    /// From opening the files to being ready, seconds.
+    pub load_seconds: f64,
+    /// Bytes of the weights as they are held; what is read from the file as it is needed is not counted.
+    pub weight_bytes: u64,
+    /// Bytes of keys and values for each position of a text.
+    pub cache_bytes_per_token: u64,
+    /// Largest resident memory of the process once the model was loaded, mapped pages of the file included.
+    pub peak_memory_loaded: Option<u64>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Seconds of the prompt, logits of every position included.
+    pub prompt_seconds: f64,
+    /// Largest resident memory of the process after the prompt.
+    pub peak_memory: Option<u64>,
 }
 
 /// Parameters of one part.
@@ -144,6 +178,43 @@ pub struct TensorRow {
 /// # Errors
 /// The reference leads nowhere, or the files cannot be used.
 pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, Error> {
+    let load = match spec.depth {
+        Depth::Headers => None,
+        Depth::Run => Some(run(&spec.model, context)?),
+    };
+    Ok(Inspection { load, ..headers(spec, context)? })
+}
+
+/// Tokens of the prompt that tells how much memory a model works in.
+const PROMPT: usize = 512;
+
+/// Loads the weights and scores a prompt of arbitrary tokens.
+fn run(model: &ModelReference, context: &Context<'_>) -> Result<LoadSummary, Error> {
+    let loaded = load(model, context)?;
+    let peak_memory_loaded = (context.peak_memory)();
+    let spec = loaded.decoder.spec();
+    let tokens = PROMPT.min(spec.context_length);
+    #[expect(clippy::cast_possible_truncation, reason = "a token id below the size of the vocabulary")]
+    let ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % spec.vocab_size) as u32).collect();
+    let (scored, prompt_seconds) = context.timed(|| {
+        context.stage(&format!("running {tokens} tokens"), 0, "", || {
+            let hidden = loaded.decoder.forward(&Batch::single(&ids), None, &mut NoTap)?;
+            loaded.decoder.score(&hidden, &ids)
+        })
+    });
+    scored?;
+    Ok(LoadSummary {
+        load_seconds: loaded.seconds,
+        weight_bytes: loaded.decoder.weight_bytes() as u64,
+        cache_bytes_per_token: KvCache::bytes_per_position(spec) as u64,
+        peak_memory_loaded,
+        prompt_tokens: tokens,
+        prompt_seconds,
+        peak_memory: (context.peak_memory)(),
+    })
+}
+
+fn headers(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, Error> {
     let (resolved, opened) = open_model(&spec.model, context)?;
     let decoder = &opened.spec;
     let parts = decoder.parameters_by_part();
@@ -211,5 +282,6 @@ pub fn inspect(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, 
                 bytes: info.bytes() as u64,
             })
             .collect(),
+        load: None,
     })
 }

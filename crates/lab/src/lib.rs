@@ -18,6 +18,6 @@ mod trace;
 pub use context::{Context, Progress, Silent};
 pub use documents::{DataReference, TextDocument, read_documents};
 pub use error::Error;
-pub use inspect::{InspectSpec, Inspection, TensorRow, inspect};
+pub use inspect::{Depth, InspectSpec, Inspection, LoadSummary, TensorRow, inspect};
 pub use load::{Loaded, load, open_model};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};

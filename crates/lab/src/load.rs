@@ -1,7 +1,7 @@
 //! From a reference to a model in memory: the one way to load.
 
 use lathe_model::reference::{ModelReference, Resolved, resolve};
-use lathe_model::{Decoder, Opened, Weights, open};
+use lathe_model::{Decoder, Opened, open};
 use lathe_tokenizer::Tokenizer;
 
 use crate::{Context, Error};
@@ -53,7 +53,7 @@ pub fn load(reference: &ModelReference, context: &Context<'_>) -> Result<Loaded,
             let (resolved, opened) = open_model(reference, context)?;
             // The two have nothing in common; building a large vocabulary takes as long as dequantising.
             let (decoder, tokenizer) = rayon::join(
-                || opened.decoder(Weights::Frozen),
+                || opened.decoder(context.weights),
                 || if opened.has_tokenizer() { opened.tokenizer().map(Some) } else { Ok(None) },
             );
             Ok::<_, Error>((resolved, decoder?, tokenizer?, opened))

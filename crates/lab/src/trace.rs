@@ -1,9 +1,9 @@
 //! `lathe trace`: runs tokens and saves what happened inside, as safetensors.
 //!
 //! Names and shapes are those of transformers: `input_ids` [T], `logits` [T, V], `hidden_states.{i}` [T, H] with the
-//! embedding at 0 and the state after the final norm at L, `attentions.{l}` [heads, T, T], `router_logits.{j}` [T, E] of the
-//! j-th expert layer. Tensors are written while
-//! the model runs; one layer's attention is the most that waits in memory.
+//! embedding at 0 and the state after the final norm at L, `attentions.{l}` [heads, T, T]; and of
+//! the j-th expert layer `router_logits.{j}`, `router_probabilities.{j}` and `router_weights.{j}` [T, E]. Tensors are
+//! written while the model runs; one layer's attention is the most that waits in memory.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -59,6 +59,27 @@ pub enum TraceSite {
     Attentions,
     /// Router logits of every expert layer.
     RouterLogits,
+    /// Their softmax over all experts.
+    RouterProbabilities,
+    /// What each expert's output is multiplied by: 0 for the experts that are not used.
+    RouterWeights,
+}
+
+impl TraceSite {
+    /// What the routers of expert layers say, in the order of the forward pass.
+    const ROUTER: [Self; 3] = [Self::RouterLogits, Self::RouterProbabilities, Self::RouterWeights];
+
+    /// First part of the names of its tensors.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Logits => "logits",
+            Self::HiddenStates => "hidden_states",
+            Self::Attentions => "attentions",
+            Self::RouterLogits => "router_logits",
+            Self::RouterProbabilities => "router_probabilities",
+            Self::RouterWeights => "router_weights",
+        }
+    }
 }
 
 /// Which positions to save.
@@ -162,10 +183,11 @@ impl Plan {
         }
         let experts: Vec<Option<usize>> =
             (decoder.layers.iter()).map(|layer| layer.feed_forward.experts().map(|experts| experts.count)).collect();
-        if spec.take.contains(&TraceSite::RouterLogits) && experts.iter().all(Option::is_none) {
+        let router = spec.take.iter().find(|site| TraceSite::ROUTER.contains(site));
+        if let Some(site) = router.filter(|_| experts.iter().all(Option::is_none)) {
             return Err(Error::Spec {
                 field: "--take",
-                problem: format!("`router_logits` of a model without expert layers ({})", decoder.family),
+                problem: format!("`{}` of a model without expert layers ({})", site.name(), decoder.family),
                 hint: Some("take logits, hidden_states or attentions".into()),
             });
         }
@@ -196,12 +218,12 @@ impl Plan {
             if layer < last && plan.saves(TraceSite::Attentions, layer) {
                 tensors.push((format!("attentions.{layer}"), vec![plan.heads[layer], rows, tokens], ElementType::F32));
             }
-            if let Some(count) = experts.get(layer).copied().flatten()
-                && plan.saves(TraceSite::RouterLogits, layer)
-            {
+            if let Some(count) = experts.get(layer).copied().flatten() {
                 let index = experts[..layer].iter().flatten().count();
                 plan.routers.insert(layer, index);
-                tensors.push((format!("router_logits.{index}"), vec![rows, count], ElementType::F32));
+                for site in TraceSite::ROUTER.into_iter().filter(|site| plan.saves(*site, layer)) {
+                    tensors.push((format!("{}.{index}", site.name()), vec![rows, count], ElementType::F32));
+                }
             }
         }
         if plan.takes(TraceSite::Logits) {
@@ -252,17 +274,17 @@ impl Saver<'_> {
             writer.append_f32(&name, &values).map_err(Error::from)
         };
         let hidden = |writer: &mut TensorWriter, layer| rows_of(format!("hidden_states.{layer}"), writer);
+        if let Some((kind, layer)) = router(site) {
+            // The layer's attention is complete, and comes first in the file.
+            self.save_patterns(layer)?;
+            let index = self.plan.routers.get(&layer).copied().unwrap_or(layer);
+            return rows_of(format!("{}.{index}", kind.name()), &mut self.writer);
+        }
         match site {
             Site::ResidualPre(layer) if self.plan.saves(TraceSite::HiddenStates, layer) => {
                 hidden(&mut self.writer, layer)
             }
             Site::FinalNorm => hidden(&mut self.writer, self.plan.last),
-            Site::RouterLogits(layer) => {
-                // The layer's attention is complete, and comes first in the file.
-                self.save_patterns(layer)?;
-                let index = self.plan.routers.get(&layer).copied().unwrap_or(layer);
-                rows_of(format!("router_logits.{index}"), &mut self.writer)
-            }
             Site::ResidualPost(layer) => {
                 self.save_patterns(layer)?;
                 self.make_room(layer + 1);
@@ -273,6 +295,16 @@ impl Saver<'_> {
     }
 }
 
+/// What a router site saves, and of which layer.
+fn router(site: Site) -> Option<(TraceSite, usize)> {
+    match site {
+        Site::RouterLogits(layer) => Some((TraceSite::RouterLogits, layer)),
+        Site::RouterProbabilities(layer) => Some((TraceSite::RouterProbabilities, layer)),
+        Site::RouterWeights(layer) => Some((TraceSite::RouterWeights, layer)),
+        _ => None,
+    }
+}
+
 impl Tap for Saver<'_> {
     fn wants(&self, site: Site) -> bool {
         match site {
@@ -280,8 +312,10 @@ impl Tap for Saver<'_> {
             Site::FinalNorm => self.plan.saves(TraceSite::HiddenStates, self.plan.last),
             Site::Pattern(layer) => self.plan.saves(TraceSite::Attentions, layer),
             Site::ResidualPost(_) => true,
-            Site::RouterLogits(layer) => self.plan.saves(TraceSite::RouterLogits, layer),
-            Site::MlpPost(_) | Site::RouterProbabilities(_) | Site::RouterWeights(_) => false,
+            Site::MlpPost(_) => false,
+            Site::RouterLogits(_) | Site::RouterProbabilities(_) | Site::RouterWeights(_) => {
+                router(site).is_some_and(|(kind, layer)| self.plan.saves(kind, layer))
+            }
         }
     }
 

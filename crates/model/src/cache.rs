@@ -6,7 +6,8 @@ use crate::Error;
 use crate::spec::DecoderSpec;
 
 /// Cached keys and values: one slot per sequence, each with its layers and heads. Layers with a window keep two
-/// windows at most. Memory: `2 · 4 bytes · Σ layers (kv_heads · head_dim)` per position.
+/// windows at most. Memory:
+/// [`KvCache::bytes_per_position`], about `2 · 4 bytes · Σ layers (kv_heads · head_dim)`.
 #[derive(Clone)]
 pub struct KvCache {
     slots: Vec<Slot>,
@@ -79,6 +80,13 @@ impl KvCache {
         slot.layers.iter_mut().flatten().for_each(|kv| kv.truncate(len));
         slot.len = len;
         Ok(())
+    }
+
+    /// Bytes that a position of a sequence takes in all layers.
+    #[must_use]
+    pub fn bytes_per_position(spec: &DecoderSpec) -> usize {
+        let layers = spec.layers.iter().map(|layer| &layer.attention);
+        layers.map(|a| a.kv_heads * KeyValues::bytes_per_position(a.head_dim)).sum()
     }
 
     /// Bytes in memory.

@@ -36,6 +36,7 @@ pub struct Decoder {
     embedding_out: Option<Linear>,
     pub(crate) head: Linear,
     trainable: BTreeMap<String, Var>,
+    weight_bytes: usize,
 }
 
 /// What the weights are for.
@@ -213,6 +214,12 @@ impl Decoder {
     #[must_use]
     pub fn spec(&self) -> &DecoderSpec {
         &self.spec
+    }
+
+    /// Bytes of the weights in memory; rows that are decoded from the checkpoint as they are needed are not counted.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
     }
 
     /// The trainable parameters by lathe's names; empty for frozen weights.

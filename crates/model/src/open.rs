@@ -74,9 +74,9 @@ impl Opened {
     ///
     /// # Errors
     /// A tensor operation fails.
-    pub fn random_decoder(&self, seed: u64) -> Result<Decoder, Error> {
+    pub fn random_decoder(&self, seed: u64, weights: Weights) -> Result<Decoder, Error> {
         let source = Arc::new(RandomSource::new(self.spec.clone(), seed));
-        Decoder::load(self.spec.clone(), source, Weights::Frozen)
+        Decoder::load(self.spec.clone(), source, weights)
     }
 
     /// Whether a tokenizer lies beside or inside the weights.

@@ -299,7 +299,7 @@ fn bad_input_is_refused() {
 fn random_weights_are_a_function_of_the_seed() {
     let opened = Fixture::open("gemma3").opened;
     let run = |seed| {
-        let decoder = opened.random_decoder(seed).unwrap();
+        let decoder = opened.random_decoder(seed, Weights::Frozen).unwrap();
         flat(&decoder.forward(&Batch::single(&[3, 4, 5]), None, &mut NoTap).unwrap())
     };
     assert_eq!(run(1), run(1));

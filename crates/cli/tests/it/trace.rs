@@ -165,3 +165,79 @@ fn text_is_tokenised_with_the_start_token() {
     assert_eq!(ids("without"), expected);
     assert_eq!(ids("with"), [&[1], &expected[..]].concat());
 }
+
+#[test]
+fn routers_are_three_things_and_can_be_saved_of_the_last_token() {
+    let take = ["--take", "router_logits,router_probabilities,router_weights"];
+    // How many experts a token uses, and whether their weights are made to sum to 1.
+    for (name, used, renormalised) in [("mixtral", 2, true), ("olmoe", 3, false), ("granitemoe", 2, true)] {
+        let bench = Bench::new();
+        copy(&bench, name, "model");
+        let run = |more: &[&str]| {
+            let arguments = ["trace", "model", "--ids", "5,9,77,3,127", "--out", "t.safetensors"];
+            bench.succeed(&[&arguments[..], &take[..], more].concat());
+            tensors::read(&bench.path("t.safetensors"))
+        };
+        let (full, last) = (run(&[]), run(&["--last-token"]));
+        let layers = full.keys().filter(|key| key.starts_with("router_logits")).count();
+        assert_eq!((full.len(), layers), (1 + 3 * layers, 3), "{name}");
+        for j in 0..layers {
+            let rows = |what: &str| full[&format!("{what}.{j}")].rows();
+            for ((logits, probabilities), weights) in
+                rows("router_logits").iter().zip(rows("router_probabilities")).zip(rows("router_weights"))
+            {
+                let total: f64 = logits.iter().map(|z| z.exp()).sum();
+                for (z, p) in logits.iter().zip(&probabilities) {
+                    assert!((z.exp() / total - p).abs() < 1e-6, "{name}");
+                }
+                let chosen: Vec<usize> = (0..weights.len()).filter(|e| weights[*e] != 0.0).collect();
+                assert_eq!(chosen.len(), used, "{name}");
+                let least = chosen.iter().map(|e| probabilities[*e]).fold(f64::INFINITY, f64::min);
+                assert!((0..weights.len()).all(|e| chosen.contains(&e) || probabilities[e] <= least), "{name}");
+                let sum: f64 = chosen.iter().map(|e| probabilities[*e]).sum();
+                for e in chosen {
+                    let expected = if renormalised { probabilities[e] / sum } else { probabilities[e] };
+                    assert!((weights[e] - expected).abs() < 1e-6, "{name}");
+                }
+            }
+        }
+        for (key, last) in last.iter().filter(|(key, _)| *key != "input_ids") {
+            assert_eq!(last.shape[0], 1, "{key}");
+            let whole = full[key].values();
+            assert_eq!(last.values(), whole[whole.len() - last.values().len()..], "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn little_memory_gives_the_same_file() {
+    for name in ["llama", "gpt2", "mixtral"] {
+        let bench = Bench::new();
+        copy(&bench, name, "model");
+        let run = |more: &[&str]| {
+            let arguments = ["trace", "model", "--ids", "5,9,77,3,127,64", "--out", "t.safetensors"];
+            bench.succeed(&[&arguments[..], &TAKE[..], more].concat());
+            std::fs::read(bench.path("t.safetensors")).unwrap()
+        };
+        assert!(run(&[]) == run(&["--low-memory"]), "{name}");
+    }
+}
+
+#[test]
+fn inspect_loads_on_request() {
+    let bench = Bench::new();
+    copy(&bench, "llama", "model");
+    assert!(bench.json(&["inspect", "model", "--json"])["load"].is_null());
+    let load = |more: &[&str]| bench.json(&[&["inspect", "model", "--load", "--json"], more].concat())["load"].clone();
+    let (packed, streamed) = (load(&[]), load(&["--low-memory"]));
+    assert_eq!(packed["prompt_tokens"], 64, "the context of the model");
+    // Three layers of two heads of 8: keys, and values in rows of 32.
+    assert_eq!(packed["cache_bytes_per_token"], 3 * 2 * (8 + 32) * 4);
+    let bytes = |load: &serde_json::Value| load["weight_bytes"].as_u64().unwrap();
+    assert!(bytes(&streamed) < 4096 && bytes(&packed) > 64 * 1024, "{streamed}, {packed}");
+    if cfg!(target_os = "linux") {
+        assert!(packed["peak_memory"].as_u64() >= packed["peak_memory_loaded"].as_u64());
+        assert!(packed["peak_memory_loaded"].as_u64().is_some());
+    }
+    bench.succeed(&["inspect", "model", "--load"]);
+}

@@ -1,24 +1,23 @@
-//! Dequantisation against the gguf package's (fixtures: `tests/data/make_blocks.py`), bit for bit, and against the
-//! definitions of the plain types.
+//! Decoding against the gguf package, ggml and torch (fixtures: `tests/data/make_blocks.py`), bit for bit, and against
+//! the definitions of the plain types.
 
 use lathe_formats::write::{self, TensorSpec};
 use lathe_formats::{Checkpoint, ElementType};
 
 use crate::samples::spec;
 
-const GOLDEN: [(ElementType, &[u8]); 11] = [
-    (ElementType::Q4_0, include_bytes!("../data/blocks/Q4_0.bin")),
-    (ElementType::Q4_1, include_bytes!("../data/blocks/Q4_1.bin")),
-    (ElementType::Q5_0, include_bytes!("../data/blocks/Q5_0.bin")),
-    (ElementType::Q5_1, include_bytes!("../data/blocks/Q5_1.bin")),
-    (ElementType::Q8_0, include_bytes!("../data/blocks/Q8_0.bin")),
-    (ElementType::Q2_K, include_bytes!("../data/blocks/Q2_K.bin")),
-    (ElementType::Q3_K, include_bytes!("../data/blocks/Q3_K.bin")),
-    (ElementType::Q4_K, include_bytes!("../data/blocks/Q4_K.bin")),
-    (ElementType::Q5_K, include_bytes!("../data/blocks/Q5_K.bin")),
-    (ElementType::Q6_K, include_bytes!("../data/blocks/Q6_K.bin")),
-    (ElementType::IQ4_NL, include_bytes!("../data/blocks/IQ4_NL.bin")),
-];
+/// Fixtures of a folder of `tests/data`, by type.
+macro_rules! fixtures {
+    ($folder:literal: $($element:ident)*) => {
+        [$((ElementType::$element, include_bytes!(concat!("../data/", $folder, "/", stringify!($element), ".bin")))),*]
+    };
+}
+type Fixture = (ElementType, &'static [u8]);
+
+const GOLDEN: [Fixture; 29] = fixtures!("blocks":
+    F8_E4M3 F8_E5M2 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K
+    IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4 NVFP4 Q1_0 Q2_0
+);
 
 #[test]
 fn blocks_decode_as_the_reference_does() {
@@ -35,16 +34,28 @@ fn blocks_decode_as_the_reference_does() {
         assert_eq!(values.len(), count * len);
         for (index, (value, bits)) in values.iter().zip(expected.as_chunks::<4>().0).enumerate() {
             let expected = f32::from_le_bytes(*bits);
-            assert_eq!(value.to_bits(), expected.to_bits(), "{element}, number {index}: {value} for {expected}");
+            // Which of its many bit patterns a NaN has is nobody's definition; only the 8-bit floats have any here.
+            let same = value.to_bits() == expected.to_bits() || (value.is_nan() && expected.is_nan());
+            assert!(same, "{element}, number {index}: {value} for {expected}");
         }
     }
 }
 
 #[test]
-fn every_quantised_readable_type_has_a_golden_fixture() {
-    for element in ElementType::all().filter(|e| e.is_readable() && e.is_quantised()) {
-        assert!(GOLDEN.iter().any(|(golden, _)| *golden == element), "{element}");
+fn every_quantised_type_is_readable_and_has_a_golden_fixture() {
+    for element in ElementType::all().filter(|e| e.is_quantised()) {
+        assert!(element.is_readable() && GOLDEN.iter().any(|(golden, _)| *golden == element), "{element}");
     }
+}
+
+/// Q8_1 has no decoder in ggml; this one is worked out by hand: d = 0.5, a sum that does not count, q = 3, -128, 0, …
+#[test]
+fn a_block_of_q8_1_by_hand() {
+    let mut block = [0; 36];
+    block[..4].copy_from_slice(&[0x00, 0x38, 0xff, 0x7f]);
+    block[4..6].copy_from_slice(&[3, 0x80]);
+    let values = one_tensor(&spec("w", &[32], ElementType::Q8_1), &block).tensor("w").unwrap().to_f32().unwrap();
+    assert_eq!((&values[..3], values[31]), (&[1.5, -64.0, 0.0][..], 0.0));
 }
 
 #[test]

@@ -243,17 +243,6 @@ fn tensors_that_hold_nothing() {
 }
 
 #[test]
-fn types_that_cannot_be_decoded_open_and_say_so() {
-    let raw = Raw::new().tensor(b"w", &[256], 16, 0);
-    let checkpoint = raw.open().unwrap();
-    let view = checkpoint.tensor("w").unwrap();
-    assert_eq!((view.info().element, view.bytes().len()), (ElementType::IQ2_XXS, 66));
-    let error = view.to_f32().unwrap_err();
-    assert_eq!(error.to_string(), "m.gguf: tensor \"w\" is stored as IQ2_XXS, which lathe cannot decode");
-    assert!(error.hint().is_some());
-}
-
-#[test]
 fn rows_and_outputs_that_do_not_fit() {
     let checkpoint = Raw::new().tensor(b"w", &[4, 2], 0, 0).open().unwrap();
     let view = checkpoint.tensor("w").unwrap();

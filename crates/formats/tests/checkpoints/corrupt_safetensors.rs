@@ -108,7 +108,9 @@ fn dtypes_and_shapes() {
     // Half a byte per number: the total has to come out even.
     assert!(matches!(error(&entry("F4", "[3]", 2), 2), Error::BadShape { .. }));
     let checkpoint = open(&entry("F4", "[2,3]", 3), 3).unwrap();
-    assert!(matches!(checkpoint.tensor("w").unwrap().to_f32(), Err(Error::Unreadable { .. })));
+    let error = checkpoint.tensor("w").unwrap().to_f32().unwrap_err();
+    assert_eq!(error.to_string(), "m.safetensors: tensor \"w\" is stored as F4, which lathe cannot decode");
+    assert!(error.hint().is_some());
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Tests of the crate through its public interface: golden blocks, opening, writing, and files that are wrong.
+//! Tests of the crate through its public interface: golden blocks, encoding, opening, writing, and files that are wrong.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod blocks;
 mod corrupt_gguf;
 mod corrupt_safetensors;
+mod encoding;
 mod opening;
 mod properties;
 mod samples;

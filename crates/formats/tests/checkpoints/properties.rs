@@ -50,6 +50,7 @@ proptest! {
     ) {
         for (format, mut bytes) in [
             (Format::Gguf, samples::gguf().0),
+            (Format::Gguf, samples::blocks()),
             (Format::Safetensors, samples::safetensors()),
         ] {
             for (index, byte) in &changes {

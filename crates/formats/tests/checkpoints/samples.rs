@@ -85,6 +85,16 @@ pub(crate) fn gguf() -> (Vec<u8>, usize) {
     (bytes, data_end)
 }
 
+/// A GGUF file with a block of every quantised type.
+pub(crate) fn blocks() -> Vec<u8> {
+    let quantised = ElementType::all().filter(|element| element.is_quantised());
+    let tensors: Vec<TensorSpec> = quantised.map(|e| spec(e.name(), &[e.block_len()], e)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("blocks.gguf");
+    write_gguf(&path, &[], &tensors).unwrap();
+    std::fs::read(&path).unwrap()
+}
+
 pub(crate) fn safetensors() -> Vec<u8> {
     let tensors = [
         spec("wide", &[2, 3], ElementType::F64),

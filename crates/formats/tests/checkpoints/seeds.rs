@@ -33,6 +33,7 @@ fn every_seed_opens() {
 fn write_the_seeds() {
     for (name, file, bytes) in [
         ("gguf", "every_value.gguf", samples::gguf().0),
+        ("gguf", "every_block.gguf", samples::blocks()),
         ("safetensors", "every_entry.safetensors", samples::safetensors()),
     ] {
         fs::create_dir_all(folder().join(name)).unwrap();

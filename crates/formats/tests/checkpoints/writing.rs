@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use lathe_formats::write;
-use lathe_formats::{Checkpoint, ElementType, Error, GgufArray, GgufValue};
+use lathe_formats::{Checkpoint, ElementType, EncodeError, Error, GgufArray, GgufValue, encode_rows};
 
 use crate::samples::spec;
 
@@ -86,7 +86,8 @@ fn floats_are_rounded_to_the_stored_type() {
         writer.append_f32(tensor, &values[..1]).unwrap();
         writer.append_f32(tensor, &values[1..]).unwrap();
     }
-    assert!(matches!(writer.append_f32("byte", &values), Err(Error::Unwritable { .. })));
+    let refused = writer.append_f32("byte", &values).unwrap_err();
+    assert!(matches!(refused, Error::Unencodable { source: EncodeError::NotWritable { .. }, .. }));
     writer.append("byte", &[1, 2, 3]).unwrap();
     writer.finish().unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
@@ -94,6 +95,50 @@ fn floats_are_rounded_to_the_stored_type() {
     assert_eq!(read("single"), values);
     assert_eq!(read("half"), [1.0, 0.099_975_586, -65_504.0]);
     assert_eq!(read("brain"), [1.0, 0.100_097_656, -65_536.0]);
+}
+
+#[test]
+fn quantised_rows_arrive_in_pieces_of_whole_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    // More numbers than are encoded at once.
+    let values: Vec<f32> = (0..300 * 512).map(|i| ((i * 37 % 1001) as f32 - 500.0) / 250.0).collect();
+    let tensors = [spec("a", &[3, 100, 512], ElementType::Q8_0), spec("b", &[300, 512], ElementType::Q4_K)];
+    let mut writer = write::gguf(&path, &[], &tensors).unwrap();
+    let error = writer.append_f32("a", &values[..700]).unwrap_err();
+    assert!(
+        error.to_string().ends_with("tensor \"a\" cannot be written: 700 numbers are no whole number of rows of 512")
+    );
+    writer.append_f32("a", &values[..7 * 512]).unwrap();
+    writer.append_f32("a", &values[7 * 512..]).unwrap();
+    writer.append_f32("b", &values).unwrap();
+    writer.finish().unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    for tensor in &tensors {
+        let mut whole = Vec::new();
+        encode_rows(tensor.element, 512, &values, &mut whole).unwrap();
+        assert_eq!(checkpoint.tensor(&tensor.name).unwrap().bytes(), whole);
+    }
+}
+
+#[test]
+fn numbers_that_a_type_cannot_hold_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let mut writer = write::gguf(&path, &[], &[spec("w", &[2, 32], ElementType::Q8_0)]).unwrap();
+    writer.append_f32("w", &[1.0; 32]).unwrap();
+    let mut row = [1.0; 32];
+    for (value, said) in [
+        (f32::NAN, "number 35 is NaN, which Q8_0 cannot hold"),
+        (f32::NEG_INFINITY, "number 35 is -inf, which Q8_0 cannot hold"),
+        (-1e20, "number 35 is -1e20, which is too large for Q8_0"),
+    ] {
+        row[3] = value;
+        let message = writer.append_f32("w", &row).unwrap_err().to_string();
+        assert!(message.ends_with(&format!("m.gguf: tensor \"w\" cannot be written: {said}")), "{message}");
+    }
+    drop(writer);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -134,7 +134,8 @@ pub fn measure_spectrum(spec: &SpectrumSpec, context: &Context<'_>) -> Result<Sp
         Untrained::Skip => None,
         Untrained::Seed(seed) => {
             let entropy = SpectrumOptions { metrics: vec![Metric::MatrixEntropy], ..options.clone() };
-            let random = context.stage("random weights", 0, "", || loaded.opened.random_decoder(seed))?;
+            let random =
+                context.stage("random weights", 0, "", || loaded.opened.random_decoder(seed, context.weights))?;
             let (untrained, _) = run(&random, "spectrum of random weights", Layers::Last, &entropy)?;
             let (trained, _) = match measured.last() {
                 Some(last) if options.metrics.contains(&Metric::MatrixEntropy) => (vec![last.clone()], seconds),

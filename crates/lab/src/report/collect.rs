@@ -49,7 +49,7 @@ pub struct ReportSpec {
 }
 
 /// What the surroundings of a run say about themselves: a task reads no clock and asks no system.
-pub struct Environment<'a> {
+pub struct Environment {
     /// When the report is made, in words.
     pub created: String,
     /// Version of lathe.
@@ -58,8 +58,6 @@ pub struct Environment<'a> {
     pub machine: Machine,
     /// Threads that compute.
     pub threads: u64,
-    /// Largest resident memory of the process so far, bytes, where the system says it.
-    pub peak_memory: &'a dyn Fn() -> Option<u64>,
 }
 
 impl Default for ReportSpec {
@@ -83,7 +81,7 @@ impl Default for ReportSpec {
 /// # Errors
 /// A field of the spec cannot be used; a reference leads nowhere; a model cannot be loaded or run. What cannot be
 /// measured for a reason of the data is no error but a [`NotMeasured`].
-pub fn collect(spec: &ReportSpec, environment: &Environment<'_>, context: &Context<'_>) -> Result<Report, Error> {
+pub fn collect(spec: &ReportSpec, environment: &Environment, context: &Context<'_>) -> Result<Report, Error> {
     check(spec)?;
     // A wrong reference shows before the models in front of it have taken their minutes.
     for reference in &spec.models {
@@ -93,7 +91,7 @@ pub fn collect(spec: &ReportSpec, environment: &Environment<'_>, context: &Conte
     let mut models = Vec::with_capacity(spec.models.len());
     let mut remains = Vec::with_capacity(spec.models.len());
     for reference in &spec.models {
-        let bench = Bench { name: short_name(&reference.to_string()), spec, environment, context };
+        let bench = Bench { name: short_name(&reference.to_string()), spec, context };
         let (model, remaining) = examine(reference, &bench)?;
         models.push(model);
         remains.push(remaining);
@@ -174,7 +172,7 @@ fn check(spec: &ReportSpec) -> Result<(), Error> {
 
 /// Fills the panels of one model.
 fn examine(reference: &ModelReference, bench: &Bench<'_>) -> Result<(ModelReport, Remains), Error> {
-    let peak_before = (bench.environment.peak_memory)();
+    let peak_before = (bench.context.peak_memory)();
     let loaded = load(reference, bench.context)?;
     let mut panels = Panels::default();
 
@@ -214,7 +212,6 @@ struct Bench<'a> {
     /// Its name in the progress.
     name: String,
     spec: &'a ReportSpec,
-    environment: &'a Environment<'a>,
     context: &'a Context<'a>,
 }
 

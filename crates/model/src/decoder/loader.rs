@@ -23,7 +23,7 @@ impl Decoder {
     /// The source lacks a parameter or cannot be read.
     pub fn load(spec: DecoderSpec, source: Arc<dyn ParameterSource + Send>, weights: Weights) -> Result<Self, Error> {
         let parameters = spec.parameters().into_iter().map(|p| (p.name.clone(), p)).collect();
-        let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new() };
+        let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new(), bytes: 0 };
         let embedding = match weights {
             Weights::Frozen | Weights::Streamed => {
                 Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?)
@@ -38,8 +38,19 @@ impl Decoder {
             spec.layers.iter().enumerate().map(|(l, layer)| loader.layer(l, layer)).collect::<Result<_, _>>()?;
         let final_norm = spec.final_norm.map(|norm| loader.norm("final_norm", norm, spec.hidden_size)).transpose()?;
         let head = loader.head(&spec, &embedding)?;
-        let trainable = loader.trainable;
-        Ok(Self { spec, embedding, positions, embedding_in, layers, final_norm, embedding_out, head, trainable })
+        let (trainable, weight_bytes) = (loader.trainable, loader.bytes);
+        Ok(Self {
+            spec,
+            embedding,
+            positions,
+            embedding_in,
+            layers,
+            final_norm,
+            embedding_out,
+            head,
+            trainable,
+            weight_bytes,
+        })
     }
 }
 
@@ -48,6 +59,8 @@ struct Loader {
     parameters: BTreeMap<String, Parameter>,
     weights: Weights,
     trainable: BTreeMap<String, Var>,
+    /// Bytes in memory so far.
+    bytes: usize,
 }
 
 impl Loader {
@@ -138,11 +151,12 @@ impl Loader {
             .ok_or_else(|| candle_core::Error::Msg(format!("no parameter `{name}` in this architecture")).into())
     }
 
-    fn values(&self, name: &str) -> Result<(Vec<f32>, Parameter), Error> {
+    fn values(&mut self, name: &str) -> Result<(Vec<f32>, Parameter), Error> {
         let parameter = self.parameter(name)?;
         let mut values = vec![0.0; parameter.elements()];
         let rows = if parameter.shape.len() < 2 { 1 } else { parameter.shape[0] };
         self.source.rows(&parameter, 0..rows, &mut values)?;
+        self.bytes += size_of_val(&values[..]);
         Ok((values, parameter))
     }
 
@@ -191,6 +205,7 @@ impl Loader {
         }
         let mut packed = Packed::zeros(parameter.shape[1], parameter.shape[0]);
         packed.fill_columns(|first, count, rows| self.source.rows(&parameter, first..first + count, rows))?;
+        self.bytes += packed.bytes();
         Ok(Linear::Frozen(Arc::new(packed), bias))
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn speed(
         prefill_tokens: prefill as u64,
         decode_tokens: decode as u64,
         runs: RUNS as u64,
-        peak_memory: peak(peak_before, (bench.environment.peak_memory)()),
+        peak_memory: peak(peak_before, (bench.context.peak_memory)()),
     })
 }
 

@@ -83,9 +83,9 @@ fn run(spec: &ReportSpec, progress: &dyn Progress) -> Result<Report, Error> {
         lathe_version: "0.0.0".to_owned(),
         machine: Machine::default(),
         threads: 2,
-        peak_memory: &|| None,
     };
-    collect(spec, &environment, &Context { home: &home, progress, seconds: &seconds })
+    let context = Context { home: &home, progress, seconds: &seconds, peak_memory: &|| None, weights: Weights::Frozen };
+    collect(spec, &environment, &context)
 }
 
 #[test]

@@ -1,0 +1,383 @@
+//! Right-hand matrices of less than 32 bits a value: 16-bit floats, and small integers with a scale for every group.
+//!
+//! Weights keep the precision in which a file stores them and become `f32` where they are multiplied: by the few rows
+//! of a decoding step in registers, by many rows through a block of 256 x 32 floats in the first-level cache. A weight
+//! is decoded by the file format's own arithmetic, so a product has the bits that it would have with the whole matrix
+//! decoded beforehand; it only reads less memory.
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::{DEPTH, PANEL, Packed};
+use crate::isa::dispatch;
+use crate::{Buffer, Isa};
+
+/// How the values of a matrix are coded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Coding {
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an `f32`.
+    Bf16,
+    /// Small integers `q`; neighbours in `k` share a scale.
+    Groups(Groups),
+}
+
+/// Small integers with a scale, and perhaps an offset, for each group of neighbours in `k`:
+/// `value = scale · v(q) + offset`, the product rounded before the sum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Groups {
+    /// Neighbours that share a scale; divides 256 and is a multiple of 16.
+    pub len: usize,
+    /// What a code stands for.
+    pub code: Code,
+    /// How scales and offsets are kept.
+    pub scale: Scale,
+    /// Whether groups have offsets.
+    pub offset: Offset,
+}
+
+/// What a code stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Code {
+    /// `v(q) = table[q]`, `q` below 16.
+    Nibble([f32; 16]),
+    /// `v(q) = table[q mod 16] + 16 (q div 16)`, `q` below 32.
+    NibbleAndBit([f32; 16]),
+    /// `v(q) = q`, a signed byte.
+    Byte,
+}
+
+/// How scales are kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// As half precision: the file stores them so, and nothing is lost.
+    F16,
+    /// As single precision.
+    F32,
+}
+
+/// Whether groups have offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offset {
+    /// `scale · v(q)`
+    Without,
+    /// `scale · v(q) + offset`
+    With,
+}
+
+/// Some consecutive columns, to be filled by [`Coded::fill_groups`].
+pub struct GroupRows<'a> {
+    /// `[columns, k]`
+    pub codes: &'a mut [u8],
+    /// `[columns, k / len]`
+    pub scales: &'a mut [f32],
+    /// `[columns, k / len]`; of no use without offsets.
+    pub offsets: &'a mut [f32],
+}
+
+/// A right-hand matrix `B[k, n]` of coded values, in panels of 32 columns.
+#[derive(Clone)]
+pub struct Coded {
+    k: usize,
+    n: usize,
+    coding: Coding,
+    /// Panel after panel. 16-bit floats: `[k][32]`. Groups: records of scales `[32]`, offsets `[32]`, low nibbles
+    /// `[len][16]` (columns 0 to 15 in the low, 16 to 31 in the high half of a byte) or bytes `[len][32]`, fifth bits
+    /// `[len]` of u32.
+    data: Buffer,
+}
+
+impl Coding {
+    /// Bytes of a panel of depth `k`.
+    fn panel_bytes(&self, k: usize) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => k * PANEL * 2,
+            Self::Groups(groups) => k / groups.len * groups.record(),
+        }
+    }
+}
+
+impl Groups {
+    fn scale_bytes(&self) -> usize {
+        PANEL * if self.scale == Scale::F16 { 2 } else { 4 }
+    }
+
+    /// Where the codes of a record begin.
+    fn codes_at(&self) -> usize {
+        self.scale_bytes() * if self.offset == Offset::With { 2 } else { 1 }
+    }
+
+    /// Bytes of the codes of one `k`, fifth bits aside.
+    fn code_bytes(&self) -> usize {
+        if matches!(self.code, Code::Byte) { PANEL } else { PANEL / 2 }
+    }
+
+    /// Where the fifth bits of a record begin.
+    fn bits_at(&self) -> usize {
+        self.codes_at() + self.len * self.code_bytes()
+    }
+
+    /// Bytes of a record: one group of 32 columns.
+    fn record(&self) -> usize {
+        self.bits_at() + if matches!(self.code, Code::NibbleAndBit(_)) { self.len * 4 } else { 0 }
+    }
+}
+
+impl Coded {
+    /// A matrix of `k` rows and `n` columns that all decode to zero scales, to be filled.
+    ///
+    /// # Panics
+    /// When `k` is no whole number of groups.
+    #[must_use]
+    pub fn zeros(coding: Coding, k: usize, n: usize) -> Self {
+        if let Coding::Groups(groups) = &coding {
+            assert!(groups.len > 0 && groups.len.is_multiple_of(16) && DEPTH.is_multiple_of(groups.len), "{groups:?}");
+            assert!(k.is_multiple_of(groups.len), "{k} rows in groups of {}", groups.len);
+        }
+        let bytes = n.div_ceil(PANEL) * coding.panel_bytes(k);
+        Self { k, n, coding, data: Buffer::zeros(bytes / size_of::<f32>()) }
+    }
+
+    /// Fills a matrix of 16-bit floats panel by panel in parallel: `fill(first_column, columns, rows)` writes
+    /// consecutive columns of `B`, `[columns, k]`, whose values the coding must be able to hold.
+    ///
+    /// # Errors
+    /// The first error of `fill`.
+    pub fn fill_halves<E: Send>(
+        &mut self,
+        fill: impl Fn(usize, usize, &mut [f32]) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let (k, n, coding) = (self.k, self.n, self.coding);
+        let panels = self.data.bytes_mut().par_chunks_mut((PANEL * 2 * k).max(1)).enumerate();
+        panels.try_for_each_init(
+            || vec![0.0; PANEL * k],
+            |rows, (panel, bytes)| {
+                let first = panel * PANEL;
+                let columns = PANEL.min(n - first);
+                let rows = &mut rows[..columns * k];
+                fill(first, columns, rows)?;
+                for (column, row) in rows.chunks_exact(k).enumerate() {
+                    for (depth, x) in row.iter().enumerate() {
+                        let half = match coding {
+                            Coding::Bf16 => (x.to_bits() >> 16) as u16,
+                            _ => f16::from_f32(*x).to_bits(),
+                        };
+                        bytes[(depth * PANEL + column) * 2..][..2].copy_from_slice(&half.to_le_bytes());
+                    }
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Fills a matrix of groups panel by panel in parallel: `fill(first_column, columns, rows)` writes codes, scales
+    /// and offsets of consecutive columns of `B`.
+    ///
+    /// # Errors
+    /// The first error of `fill`.
+    ///
+    /// # Panics
+    /// When the coding is not one of groups.
+    pub fn fill_groups<E: Send>(
+        &mut self,
+        fill: impl Fn(usize, usize, GroupRows<'_>) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
+        let (k, n) = (self.k, self.n);
+        let Coding::Groups(groups) = self.coding else { panic!("{:?} has no groups", self.coding) };
+        let of_column = k / groups.len;
+        let panel_bytes = self.coding.panel_bytes(k).max(1);
+        self.data.bytes_mut().par_chunks_mut(panel_bytes).enumerate().try_for_each_init(
+            || (vec![0; PANEL * k], vec![0.0; PANEL * of_column], vec![0.0; PANEL * of_column]),
+            |(codes, scales, offsets), (panel, bytes)| {
+                let first = panel * PANEL;
+                let columns = PANEL.min(n - first);
+                let codes = &mut codes[..columns * k];
+                let (scales, offsets) = (&mut scales[..columns * of_column], &mut offsets[..columns * of_column]);
+                fill(first, columns, GroupRows { codes: &mut *codes, scales: &mut *scales, offsets: &mut *offsets })?;
+                for (g, record) in bytes.chunks_exact_mut(groups.record()).enumerate() {
+                    for column in 0..columns {
+                        let at = column * of_column + g;
+                        groups.put(record, column, &codes[column * k + g * groups.len..], scales[at], offsets[at]);
+                    }
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Rows of `B`: the depth of the sum.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns of `B`.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.data.bytes()
+    }
+
+    /// Decodes `len` rows of a panel from `depth` on (both whole groups) into `out`, `[len][32]`.
+    pub(super) fn unpack(&self, isa: Isa, panel: usize, depth: usize, len: usize, out: &mut [f32; DEPTH * PANEL]) {
+        let panel = &self.data.as_bytes()[panel * self.coding.panel_bytes(self.k)..];
+        let out = &mut out[..len * PANEL];
+        match &self.coding {
+            Coding::F16 => halves_f16(&panel[depth * PANEL * 2..][..len * PANEL * 2], out),
+            Coding::Bf16 => halves_bf16(&panel[depth * PANEL * 2..][..len * PANEL * 2], out),
+            Coding::Groups(groups) => {
+                let record = groups.record();
+                let records = &panel[depth / groups.len * record..][..len / groups.len * record];
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => super::coded_avx512::unpack(groups, records, out),
+                    _ => {
+                        let records = records.chunks_exact(record);
+                        records.zip(out.chunks_exact_mut(groups.len * PANEL)).for_each(|(r, o)| group(groups, r, o));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole matrix as `f32`.
+    #[must_use]
+    pub fn to_packed(&self) -> Packed {
+        let mut packed = Packed::zeros(self.k, self.n);
+        packed.panels_mut().par_chunks_mut((PANEL * self.k).max(1)).enumerate().for_each(|(panel, out)| {
+            let mut block = [0.0; DEPTH * PANEL];
+            for (depth, out) in (0..self.k).step_by(DEPTH).zip(out.chunks_mut(DEPTH * PANEL)) {
+                self.unpack(Isa::best(), panel, depth, out.len() / PANEL, &mut block);
+                out.copy_from_slice(&block[..out.len()]);
+            }
+        });
+        packed
+    }
+
+    /// Most rows of `A` for which decoding in registers beats decoding into a block, on this instruction set.
+    pub(super) fn few_rows(&self, isa: Isa) -> usize {
+        if isa == Isa::Avx512 { 4 } else { 0 }
+    }
+
+    /// The coding, and the records or rows of a panel.
+    pub(super) fn panel(&self, panel: usize) -> (&Coding, &[u8]) {
+        let bytes = self.coding.panel_bytes(self.k);
+        (&self.coding, &self.data.as_bytes()[panel * bytes..][..bytes])
+    }
+}
+
+impl Groups {
+    /// Writes one group of one column into its record.
+    fn put(&self, record: &mut [u8], column: usize, codes: &[u8], scale: f32, offset: f32) {
+        let mut put_scale = |at: usize, x: f32| match self.scale {
+            Scale::F16 => record[at + column * 2..][..2].copy_from_slice(&f16::from_f32(x).to_bits().to_le_bytes()),
+            Scale::F32 => record[at + column * 4..][..4].copy_from_slice(&x.to_le_bytes()),
+        };
+        put_scale(0, scale);
+        if self.offset == Offset::With {
+            put_scale(self.scale_bytes(), offset);
+        }
+        let (codes_at, bits_at) = (self.codes_at(), self.bits_at());
+        for (i, code) in codes[..self.len].iter().enumerate() {
+            match self.code {
+                Code::Byte => record[codes_at + i * PANEL + column] = *code,
+                Code::Nibble(_) | Code::NibbleAndBit(_) => {
+                    let byte = &mut record[codes_at + i * PANEL / 2 + column % 16];
+                    *byte |= (code & 15) << (column / 16 * 4);
+                }
+            }
+            if matches!(self.code, Code::NibbleAndBit(_)) {
+                record[bits_at + i * 4 + column / 8] |= (code >> 4 & 1) << (column % 8);
+            }
+        }
+    }
+
+    /// The scales (or what lies at `at`) of a record.
+    pub(super) fn scales(&self, record: &[u8], at: usize) -> [f32; PANEL] {
+        let bytes = &record[at..][..self.scale_bytes()];
+        let mut scales = [0.0; PANEL];
+        match self.scale {
+            Scale::F16 => {
+                for (s, b) in scales.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *s = f16::from_le_bytes(*b).to_f32();
+                }
+            }
+            Scale::F32 => {
+                for (s, b) in scales.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *s = f32::from_le_bytes(*b);
+                }
+            }
+        }
+        scales
+    }
+
+    /// Where the offsets of a record are, its codes, and its fifth bits.
+    pub(super) fn places(&self) -> (usize, usize, usize) {
+        (self.scale_bytes(), self.codes_at(), self.bits_at())
+    }
+}
+
+dispatch! {
+    fn group(groups: &Groups, record: &[u8], out: &mut [f32]) {
+        let scales = groups.scales(record, 0);
+        let offsets = match groups.offset {
+            Offset::With => groups.scales(record, groups.scale_bytes()),
+            Offset::Without => [0.0; PANEL],
+        };
+        let (codes, bits) = record[groups.codes_at()..].split_at(groups.len * groups.code_bytes());
+        for (i, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+            match &groups.code {
+                Code::Byte => {
+                    for (x, code) in out.iter_mut().zip(&codes[i * PANEL..][..PANEL]) {
+                        *x = f32::from(*code as i8);
+                    }
+                }
+                Code::Nibble(table) | Code::NibbleAndBit(table) => {
+                    let (low, high) = out.split_at_mut(PANEL / 2);
+                    for ((l, h), code) in low.iter_mut().zip(high).zip(&codes[i * PANEL / 2..][..PANEL / 2]) {
+                        *l = table[usize::from(code & 15)];
+                        *h = table[usize::from(code >> 4)];
+                    }
+                }
+            }
+            if matches!(groups.code, Code::NibbleAndBit(_)) {
+                for (column, x) in out.iter_mut().enumerate() {
+                    *x += f32::from(bits[i * 4 + column / 8] >> (column % 8) & 1) * 16.0;
+                }
+            }
+            for (x, scale) in out.iter_mut().zip(&scales) {
+                *x *= scale;
+            }
+            if groups.offset == Offset::With {
+                for (x, offset) in out.iter_mut().zip(&offsets) {
+                    *x += offset;
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    fn halves_bf16(bytes: &[u8], out: &mut [f32]) {
+        for (x, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *x = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+        }
+    }
+}
+
+fn halves_f16(bytes: &[u8], out: &mut [f32]) {
+    use half::slice::HalfFloatSliceExt;
+    let mut row = [f16::ZERO; PANEL];
+    for (out, bytes) in out.chunks_exact_mut(PANEL).zip(bytes.chunks_exact(PANEL * 2)) {
+        for (h, b) in row.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *h = f16::from_le_bytes(*b);
+        }
+        row.convert_to_f32_slice(out);
+    }
+}

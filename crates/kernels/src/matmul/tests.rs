@@ -1,0 +1,183 @@
+//! Products against their definition.
+
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
+
+use super::*;
+use crate::noise;
+use proptest::prelude::*;
+
+/// The definition: one chain of fused multiply-adds per value.
+fn reference(a: &[f32], b: &[f32], start: Option<&[f32]>, m: usize, k: usize, n: usize) -> Vec<f32> {
+    let mut c = vec![0.0; m * n];
+    for i in 0..m {
+        for j in 0..n {
+            let mut sum = start.map_or(0.0, |row| row[j]);
+            for d in 0..k {
+                sum = a[i * k + d].mul_add(b[d * n + j], sum);
+            }
+            c[i * n + j] = sum;
+        }
+    }
+    c
+}
+
+proptest! {
+    #[test]
+    fn every_instruction_set_gives_the_reference_bits(
+        m in 0usize..40, k in 0usize..600, n in 0usize..100, seed in 1u32..1000, bias in any::<bool>(),
+    ) {
+        let (a, b, row) = (noise(m * k, seed), noise(k * n, seed + 7), noise(n, seed + 11));
+        let expected = reference(&a, &b, bias.then_some(&row[..]), m, k, n);
+        let packed = Packed::from_rows(&b, k, n);
+        let left = Left { data: &a, m, row_stride: k };
+        let start = if bias { Start::Row(&row) } else { Start::Zero };
+        for isa in Isa::available() {
+            for threads in [Threads::One, Threads::Pool] {
+                let mut c = vec![f32::NAN; m * n];
+                matmul_on(isa, left, packed.view().into(), start, &mut c, n, threads);
+                prop_assert_eq!(&c, &expected, "{:?}", isa);
+            }
+        }
+    }
+
+    #[test]
+    fn both_packings_agree_and_columns_come_back(k in 1usize..70, n in 1usize..70, seed in 1u32..1000) {
+        let w = noise(n * k, seed);
+        let mut b = vec![0.0; k * n];
+        transpose_into(&w, n, k, &mut b, n);
+        let (by_rows, by_weight) = (Packed::from_rows(&b, k, n), Packed::from_transposed(&w, n, k));
+        prop_assert_eq!(by_rows.view().data, by_weight.view().data);
+        let mut column = vec![0.0; k];
+        by_weight.column(n - 1, &mut column);
+        prop_assert_eq!(&column[..], &w[(n - 1) * k..]);
+    }
+}
+
+/// A coding of every kind: bytes, nibbles, nibbles with a fifth bit, 16-bit floats; scales of both widths.
+fn codings() -> Vec<Coding> {
+    let from = |first: i8| std::array::from_fn(|q| f32::from(q as i8 + first));
+    let groups = |len, code, scale, offset| Coding::Groups(Groups { len, code, scale, offset });
+    vec![
+        Coding::F16,
+        Coding::Bf16,
+        groups(32, Code::Nibble(from(-8)), Scale::F16, Offset::Without),
+        groups(32, Code::Nibble(from(0)), Scale::F32, Offset::With),
+        groups(32, Code::NibbleAndBit(from(-16)), Scale::F16, Offset::Without),
+        groups(32, Code::NibbleAndBit(from(0)), Scale::F32, Offset::With),
+        groups(32, Code::Byte, Scale::F16, Offset::Without),
+        groups(16, Code::Byte, Scale::F32, Offset::Without),
+    ]
+}
+
+/// A coded matrix, and the same values as rows of `B`, `[k, n]`.
+fn coded(coding: Coding, k: usize, n: usize, seed: u32) -> (Coded, Vec<f32>) {
+    let mut coded = Coded::zeros(coding, k, n);
+    let mut b = vec![0.0; k * n];
+    let noise = noise(k * n, seed);
+    match coding {
+        Coding::F16 | Coding::Bf16 => {
+            // Six bits of fraction: both kinds hold them.
+            let value = |column: usize, depth: usize| (noise[column * k + depth] * 64.0).round() / 64.0;
+            let filled = coded.fill_halves(|first, columns, rows| {
+                for (at, x) in rows.iter_mut().enumerate() {
+                    *x = value(first + at / k, at % k);
+                }
+                assert_eq!(rows.len(), columns * k);
+                Ok::<(), ()>(())
+            });
+            filled.unwrap();
+            for (at, x) in b.iter_mut().enumerate() {
+                *x = value(at % n, at / n);
+            }
+        }
+        Coding::Groups(groups) => {
+            let codes = match groups.code {
+                Code::Nibble(_) => 16,
+                Code::NibbleAndBit(_) => 32,
+                Code::Byte => 256,
+            };
+            let code = |column: usize, depth: usize| ((noise[column * k + depth] + 1.0) * 1000.0) as usize % codes;
+            let scale = |column: usize, g: usize| ((column * 7 + g * 3) % 11) as f32 / 16.0 - 0.25;
+            let offset = |column: usize, g: usize| ((column + g * 5) % 13) as f32 / 8.0 - 0.7;
+            let of_column = k / groups.len;
+            let filled = coded.fill_groups(|first, columns, rows| {
+                for column in 0..columns {
+                    for depth in 0..k {
+                        rows.codes[column * k + depth] = code(first + column, depth) as u8;
+                    }
+                    for g in 0..of_column {
+                        rows.scales[column * of_column + g] = scale(first + column, g);
+                        rows.offsets[column * of_column + g] = offset(first + column, g);
+                    }
+                }
+                Ok::<(), ()>(())
+            });
+            filled.unwrap();
+            for (at, x) in b.iter_mut().enumerate() {
+                let (depth, column) = (at / n, at % n);
+                let q = code(column, depth);
+                let v = match groups.code {
+                    Code::Byte => f32::from(q as u8 as i8),
+                    Code::Nibble(table) | Code::NibbleAndBit(table) => table[q % 16] + (q / 16 * 16) as f32,
+                };
+                *x = v * scale(column, depth / groups.len);
+                if groups.offset == Offset::With {
+                    *x += offset(column, depth / groups.len);
+                }
+            }
+        }
+    }
+    (coded, b)
+}
+
+proptest! {
+    #[test]
+    fn coded_weights_give_the_bits_of_decoded_ones(
+        m in 1usize..20, groups in 1usize..24, n in 1usize..100, seed in 1u32..1000, bias in any::<bool>(),
+    ) {
+        let k = groups * 32;
+        let (a, row) = (noise(m * k, seed), noise(n, seed + 11));
+        for coding in codings() {
+            let (coded, b) = coded(coding, k, n, seed + 3);
+            let expected = reference(&a, &b, bias.then_some(&row[..]), m, k, n);
+            let (decoded, packed) = (coded.to_packed(), Packed::from_rows(&b, k, n));
+            prop_assert_eq!(decoded.view().data, packed.view().data);
+            let left = Left { data: &a, m, row_stride: k };
+            let start = if bias { Start::Row(&row) } else { Start::Zero };
+            for isa in Isa::available() {
+                let mut c = vec![f32::NAN; m * n];
+                matmul_on(isa, left, (&coded).into(), start, &mut c, n, Threads::Pool);
+                prop_assert_eq!(&c, &expected, "{:?}, {:?}", coding, isa);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_alone_equals_the_row_in_a_batch() {
+    let (m, k, n) = (37, 515, 97);
+    let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+    let packed = Packed::from_rows(&b, k, n);
+    let mut all = vec![0.0; m * n];
+    matmul(Left { data: &a, m, row_stride: k }, packed.view(), Start::Zero, &mut all, n, Threads::Pool);
+    for row in 0..m {
+        let mut one = vec![0.0; n];
+        let left = Left { data: &a[row * k..][..k], m: 1, row_stride: k };
+        matmul(left, packed.view(), Start::Zero, &mut one, n, Threads::One);
+        assert_eq!(one, all[row * n..][..n], "row {row}");
+    }
+}
+
+#[test]
+fn kept_values_continue_the_sum() {
+    let (m, k, n) = (5, 40, 33);
+    let (a, b) = (noise(m * k, 3), noise(k * n, 4));
+    let whole = reference(&a, &b, None, m, k, n);
+    let mut c = vec![0.0; m * n];
+    for half in 0..2 {
+        let part = Packed::from_rows(&b[half * 20 * n..][..20 * n], 20, n);
+        let left = Left { data: &a[half * 20..], m, row_stride: k };
+        matmul(left, part.view(), Start::Kept, &mut c, n, Threads::One);
+    }
+    assert_eq!(c, whole);
+}

@@ -16,7 +16,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `config.json`. A multimodal configuration gives its language model (`text_config`).
+    /// Reads `config.json`.
     ///
     /// # Errors
     /// The file cannot be read, or is not a JSON object.
@@ -31,13 +31,22 @@ impl Config {
                 expected: "an object".into(),
             });
         };
-        let config = Self::new(file, fields);
-        Ok(match config.fields.get("text_config") {
-            Some(Value::Object(text)) => {
-                Self { file: config.file, prefix: "text_config.".into(), fields: text.clone() }
-            }
-            _ => config,
-        })
+        Ok(Self::new(file, fields))
+    }
+
+    /// The language model of a multimodal configuration (`text_config`), else the configuration itself.
+    #[must_use]
+    pub fn language_model(self) -> Self {
+        match self.fields.get("text_config") {
+            Some(Value::Object(text)) => Self { file: self.file, prefix: "text_config.".into(), fields: text.clone() },
+            _ => self,
+        }
+    }
+
+    /// Other fields of the same file.
+    #[must_use]
+    pub(crate) fn map(self, change: impl FnOnce(Map<String, Value>) -> Map<String, Value>) -> Self {
+        Self { fields: change(self.fields), ..self }
     }
 
     /// Fields from another source; `file` is named in errors.
@@ -167,6 +176,13 @@ impl Config {
     #[must_use]
     pub fn missing(&self, field: &str) -> Error {
         Error::MissingField { file: self.file.clone(), field: format!("{}{field}", self.prefix) }
+    }
+
+    /// The error of an activation that lathe does not compute.
+    #[must_use]
+    pub(crate) fn unknown_activation(&self, field: &str, found: &str) -> Error {
+        let field = format!("{}{field}", self.prefix);
+        Error::UnknownActivation { file: self.file.clone(), field, found: found.into() }
     }
 
     /// The error of a field that cannot be used.

@@ -87,7 +87,7 @@ struct Norm {
     kind: Kind,
     eps: f32,
     width: usize,
-    /// The full factor: the stored weight plus its offset.
+    /// The full factor: the stored weight plus its offset. `[width]`, or `[heads · width]` where every head has one.
     weight: Tensor,
     bias: Option<Tensor>,
 }
@@ -319,7 +319,11 @@ impl Mlp {
 
 impl Norm {
     fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(ops::norm(x, &self.weight, self.bias.as_ref(), self.kind, self.eps, self.width)?)
+        if self.weight.elem_count() == self.width {
+            return Ok(ops::norm(x, &self.weight, self.bias.as_ref(), self.kind, self.eps, self.width)?);
+        }
+        let ones = Tensor::ones(self.width, x.dtype(), x.device())?;
+        Ok(ops::norm(x, &ones, None, self.kind, self.eps, self.width)?.broadcast_mul(&self.weight)?)
     }
 }
 

@@ -61,6 +61,37 @@ pub enum Error {
         /// The most similar names of the table.
         nearest: Vec<String>,
     },
+    /// The architecture is not in the table, and the checkpoint brings code for it.
+    #[error(
+        "{}: architecture `{found}` is code beside the weights (field `auto_map`), which lathe does not run",
+        file.display()
+    )]
+    RemoteCode {
+        /// The configuration.
+        file: PathBuf,
+        /// The architecture as written.
+        found: String,
+        /// The most similar names of the table.
+        nearest: Vec<String>,
+    },
+    /// The weights are quantised in a way that is not read.
+    #[error("{}: field `quantization_config`: weights quantised by `{method}` are not read", file.display())]
+    Quantised {
+        /// The configuration.
+        file: PathBuf,
+        /// `quant_method`.
+        method: String,
+    },
+    /// An activation that lathe does not compute.
+    #[error("{}: field `{field}`: activation `{found}` is not known", file.display())]
+    UnknownActivation {
+        /// The configuration.
+        file: PathBuf,
+        /// The field.
+        field: String,
+        /// The activation as written.
+        found: String,
+    },
     /// Tensors that the architecture needs are not in the checkpoint.
     #[error("{}: {} tensor(s) missing: {}", file.display(), names.len(), list(names))]
     MissingTensors {
@@ -183,6 +214,16 @@ impl Error {
             Self::Reference(error) => error.hint(),
             Self::UnknownFamily { nearest, .. } if !nearest.is_empty() => {
                 Some(format!("the nearest supported architectures are {}", nearest.join(", ")))
+            }
+            Self::RemoteCode { nearest, .. } if !nearest.is_empty() => Some(format!(
+                "if it has the shape of a supported architecture, set `model_type` to its name; the nearest names are {}",
+                nearest.join(", ")
+            )),
+            Self::Quantised { .. } => {
+                Some("take the unquantised checkpoint of the model, or a GGUF file of it: both open".into())
+            }
+            Self::UnknownActivation { .. } => {
+                Some("the activations are silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu".into())
             }
             Self::MissingTensors { .. } => {
                 Some("the file may be a shard of a larger checkpoint; give the folder instead".into())

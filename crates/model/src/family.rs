@@ -5,6 +5,7 @@
 
 mod bias;
 mod deepseek;
+mod defaults;
 mod experts;
 mod gemma;
 mod gguf;
@@ -87,7 +88,13 @@ pub const FAMILIES: &[Family] = &[
     family("olmo2", "Olmo2ForCausalLM", llama::olmo2, &[llama::OLMO2_NAMES, llama::NAMES], Some(gguf::OLMO2)),
     family("smollm3", "SmolLM3ForCausalLM", llama::smollm3, &[llama::NAMES], Some(gguf::SMOLLM3)),
     family("granite", "GraniteForCausalLM", llama::granite, &[llama::NAMES], Some(gguf::GRANITE)),
-    family("stablelm", "StableLmForCausalLM", llama::stablelm, &[llama::NAMES], Some(gguf::STABLELM)),
+    family(
+        "stablelm",
+        "StableLmForCausalLM",
+        llama::stablelm,
+        &[llama::STABLELM_NAMES, llama::NAMES],
+        Some(gguf::STABLELM),
+    ),
     family("gemma", "GemmaForCausalLM", gemma::gemma, &[llama::NAMES], Some(gguf::GEMMA)),
     family("gemma2", "Gemma2ForCausalLM", gemma::gemma2, &[gemma::NAMES, llama::NAMES], Some(gguf::GEMMA2)),
     family("gemma3_text", "Gemma3ForCausalLM", gemma::gemma3, &[gemma::NAMES, llama::NAMES], Some(gguf::GEMMA3)),
@@ -144,15 +151,24 @@ pub const FAMILIES: &[Family] = &[
 /// Finds the family of a configuration.
 ///
 /// # Errors
-/// `model_type` is missing or not in the table.
+/// `model_type` is missing or not in the table; code of its own beside the weights is never run.
 pub fn of(config: &Config) -> Result<&'static Family, Error> {
     let model_type = config.str("model_type")?;
     // The multimodal wrapper and its language model have names of their own.
     let model_type = if model_type == "gemma3" { "gemma3_text" } else { model_type };
-    FAMILIES
-        .iter()
-        .find(|family| family.model_type == model_type)
-        .ok_or_else(|| unknown(config.file(), model_type, FAMILIES.iter().map(|family| family.model_type)))
+    FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
+        let known = FAMILIES.iter().map(|family| family.model_type);
+        match (config.get("auto_map"), unknown(config.file(), model_type, known)) {
+            (Some(_), Error::UnknownFamily { file, found, nearest }) => Error::RemoteCode { file, found, nearest },
+            (_, error) => error,
+        }
+    })
+}
+
+/// A `config.json` completed with what its architecture assumes of fields that it leaves out.
+#[must_use]
+pub fn with_defaults(config: Config, family: &Family) -> Config {
+    config.map(|fields| defaults::fill(family.model_type, fields))
 }
 
 /// The error of an architecture that is not in the table, with the most similar names.
@@ -171,16 +187,15 @@ pub(crate) fn unknown(file: &std::path::Path, found: &str, known: impl Iterator<
 /// The activation of a configuration's name for it.
 fn activation(config: &Config, field: &str) -> Result<Activation, Error> {
     let name = config.opt_str(field)?.unwrap_or("silu");
-    activation_of(name)
-        .ok_or_else(|| config.bad(field, &name.into(), "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu or relu"))
+    activation_of(name).ok_or_else(|| config.unknown_activation(field, name))
 }
 
 /// The activation of a name.
 pub(crate) fn activation_of(name: &str) -> Option<Activation> {
     Some(match name {
         "silu" | "swish" => Activation::Silu,
-        "gelu" => Activation::GeluErf,
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
+        "gelu" | "gelu_python" => Activation::GeluErf,
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => Activation::GeluTanh,
         "quick_gelu" => Activation::GeluSigmoid,
         "relu" => Activation::Relu,
         _ => return None,
@@ -221,13 +236,14 @@ impl Common {
         final_norm: NormSpec,
         head: HeadSpec,
     ) -> Result<DecoderSpec, Error> {
+        let rotary = Rotary::read(config, self.heads.2, None, "rope_theta")?;
         Ok(DecoderSpec {
             family: config.str("model_type")?.into(),
             vocab_size: config.size("vocab_size")?,
             hidden_size: self.hidden_size,
-            context_length: config.size("max_position_embeddings")?,
+            context_length: rotary.context(config.size("max_position_embeddings")?),
             embedding: EmbeddingSpec::PLAIN,
-            rotary: vec![Rotary::read(config, self.heads.2, None, "rope_theta")?],
+            rotary: vec![rotary],
             layers,
             final_norm: Some(final_norm),
             head,

@@ -220,7 +220,8 @@ fn read_sizes(reading: &mut Reading<'_>, gguf: &Gguf) -> Result<(), Error> {
         if (head_dim as f64 * factor) < rotated as f64 {
             factor = factor.next_up();
         }
-        if factor != usual {
+        // Where a class rotates a part by default, all of it has to be said too.
+        if factor != 1.0 || usual != 1.0 {
             reading.set(partial, factor);
         }
     }

@@ -4,7 +4,7 @@ use crate::family::GgufLayout;
 use crate::spec::{DecoderSpec, Parameter};
 
 /// A tensor of a checkpoint: lathe's name, the checkpoint's, and where in it the parameter lies. `{l}` stands for the
-/// layer, `{e}` for the expert. Several rows may name one parameter; the first whose tensor exists is taken.
+/// layer, `{e}` for the expert, `{h}` for the head. Several rows may name one parameter; the first whose tensor exists is taken.
 pub struct Name {
     /// lathe's name ([`DecoderSpec::parameters`]).
     pub ours: &'static str,
@@ -45,6 +45,8 @@ pub enum Layout {
     StackedGateUp(usize),
     /// One row that the file stores as a vector.
     Vector,
+    /// A vector of head `h` in a stack `[heads, width]`; of query (0) or key heads (1).
+    StackedHead(usize),
 }
 
 /// Where the values of one parameter are in its tensor, and what was done to them.
@@ -85,6 +87,10 @@ impl Layout {
         match self {
             Self::Whole => whole,
             Self::Vector => Placement { shape: vec![shape.iter().product()], ..whole },
+            Self::StackedHead(which) => {
+                let heads = attention.map_or(0, |a| [a.heads, a.kv_heads][which]);
+                Placement { shape: [&[heads], &shape[..]].concat(), first: place.head, ..whole }
+            }
             Self::Transposed => {
                 Placement { shape: shape.iter().rev().copied().collect(), transposed: shape.len() > 1, ..whole }
             }
@@ -168,12 +174,14 @@ pub(crate) struct Place {
     pub(crate) layer: usize,
     /// Expert; 0 where there is none.
     pub(crate) expert: usize,
+    /// Head; 0 where there is none.
+    pub(crate) head: usize,
 }
 
 impl Place {
     /// Takes a name apart.
     pub(crate) fn of(name: &str) -> Self {
-        let mut place = Self { pattern: String::new(), layer: 0, expert: 0 };
+        let mut place = Self { pattern: String::new(), layer: 0, expert: 0, head: 0 };
         let mut before = "";
         let parts: Vec<&str> = name
             .split('.')
@@ -188,6 +196,10 @@ impl Place {
                         place.expert = expert;
                         "{e}"
                     }
+                    ("query_norm" | "key_norm", Ok(head)) => {
+                        place.head = head;
+                        "{h}"
+                    }
                     _ => part,
                 };
                 before = part;
@@ -200,7 +212,10 @@ impl Place {
 
     /// A name of a table with this place's numbers.
     pub(crate) fn fill(&self, theirs: &str) -> String {
-        theirs.replace("{l}", &self.layer.to_string()).replace("{e}", &self.expert.to_string())
+        theirs
+            .replace("{l}", &self.layer.to_string())
+            .replace("{e}", &self.expert.to_string())
+            .replace("{h}", &self.head.to_string())
     }
 }
 

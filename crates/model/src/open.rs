@@ -26,7 +26,10 @@ pub struct Opened {
     pub spec: DecoderSpec,
     /// The architecture's row of the table.
     pub family: &'static Family,
+    /// The configuration, with what its class assumes where it says nothing.
     config: Config,
+    /// The same as it was read.
+    fields: Map<String, Value>,
     source: CheckpointSource,
 }
 
@@ -36,12 +39,19 @@ pub struct Opened {
 /// Files are missing or malformed, the architecture is unknown, or tensors and configuration disagree.
 pub fn open(path: &Path) -> Result<Opened, Error> {
     let checkpoint = Arc::new(Checkpoint::open(path)?);
-    let (config, family) = match checkpoint.gguf() {
-        Some(header) => gguf::config(&checkpoint, header)?,
+    let (config, family, mut fields) = match checkpoint.gguf() {
+        Some(header) => {
+            let (config, family) = gguf::config(&checkpoint, header)?;
+            let fields = config.fields().clone();
+            (config, family, fields)
+        }
         None => {
-            let config = Config::read(&folder_of(path).join("config.json"))?;
+            let whole = Config::read(&folder_of(path).join("config.json"))?;
+            refuse_quantised(&whole)?;
+            let config = whole.language_model();
             let family = family::of(&config)?;
-            (config, family)
+            let fields = config.fields().clone();
+            (family::with_defaults(config, family), family, fields)
         }
     };
     // A specification holds something for every layer; each layer has a tensor at least.
@@ -54,7 +64,16 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
     }
     let spec = (family.translate)(&config)?;
     let source = CheckpointSource::new(checkpoint.clone(), &spec, family)?;
-    Ok(Opened { path: path.into(), checkpoint, spec, family, config, source })
+    // The language model of a multimodal folder has no class of its own.
+    fields.entry("architectures").or_insert_with(|| vec![family.class].into());
+    Ok(Opened { path: path.into(), checkpoint, spec, family, config, fields, source })
+}
+
+/// Packed integers of GPTQ, AWQ and their like would be read as weights.
+fn refuse_quantised(config: &Config) -> Result<(), Error> {
+    let Some(quantisation) = config.object("quantization_config")? else { return Ok(()) };
+    let method = quantisation.opt_str("quant_method")?.unwrap_or("an unnamed method");
+    Err(Error::Quantised { file: config.file().into(), method: method.into() })
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -117,7 +136,7 @@ impl Opened {
     /// The configuration: a folder's own, or a GGUF header in its words.
     #[must_use]
     pub fn config_json(&self) -> &Map<String, Value> {
-        self.config.fields()
+        &self.fields
     }
 
     /// The numbers of the parameters.

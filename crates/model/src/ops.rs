@@ -144,7 +144,8 @@ pub(crate) fn norm(
     let x = x.contiguous()?;
     let tracked = x.track_op() || weight.track_op();
     let y = if tracked { x.apply_op2(weight, op)? } else { x.apply_op2_no_bwd(weight, &op)? };
-    bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+    let Some(bias) = bias else { return Ok(y) };
+    y.reshape((y.elem_count() / width, width))?.broadcast_add(bias)?.reshape(y.shape())
 }
 
 struct Norm {

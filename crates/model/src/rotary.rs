@@ -49,6 +49,8 @@ pub enum Scaling {
     Yarn {
         /// Divisor of low frequencies.
         factor: f64,
+        /// Context of the original training.
+        original: f64,
         /// First and last dimension of the ramp.
         ramp: (f64, f64),
         /// Factor of cosine and sine.
@@ -67,30 +69,34 @@ pub enum Scaling {
     },
 }
 
+/// Positions beyond which f32 no longer counts in ones: no context is longer, whatever a file says.
+const MOST_POSITIONS: f64 = 16_777_216.0;
+
 impl Rotary {
     /// Reads the rotary settings of a configuration.
     ///
     /// The newer dialect has `rope_parameters`, either one object or one per layer type; the older has `rope_theta`
-    /// and `rope_scaling`. `layer_type` picks the object of the newer dialect, `old_base` the field of the older.
+    /// and `rope_scaling`, which wins where somebody added it to a newer file. `layer_type` picks the object of the
+    /// newer dialect, `old_base` the field of the older.
     ///
     /// # Errors
     /// A field is missing, malformed, or names a scaling that is not known.
     pub fn read(config: &Config, head_dim: usize, layer_type: Option<&str>, old_base: &str) -> Result<Self, Error> {
-        let parameters = config.object("rope_parameters")?;
+        let parameters = match config.object("rope_scaling")? {
+            Some(scaling) => Some(scaling),
+            None => config.object("rope_parameters")?,
+        };
         let parameters = match (&parameters, layer_type) {
             (Some(all), Some(layer_type)) => all.object(layer_type)?.or_else(|| parameters.clone()),
             _ => parameters,
         };
-        let (base, partial, scaling) = match &parameters {
-            Some(p) => (p.opt_f64("rope_theta")?, p.opt_f64("partial_rotary_factor")?, Some(p.clone())),
-            None => (None, None, config.object("rope_scaling")?),
+        let (base, partial) = match &parameters {
+            Some(p) => (p.opt_f64("rope_theta")?, p.opt_f64("partial_rotary_factor")?),
+            None => (None, None),
         };
         let base = match base {
             Some(base) => base,
-            None => match config.opt_f64(old_base)? {
-                Some(base) => base,
-                None => config.opt_f64("rotary_emb_base")?.unwrap_or(10_000.0),
-            },
+            None => config.opt_f64(old_base)?.unwrap_or(10_000.0),
         };
         if base <= 0.0 {
             return Err(config.bad(old_base, &Value::from(base), "a positive base"));
@@ -107,11 +113,24 @@ impl Rotary {
         if dim == 0 || dim > head_dim {
             return Err(config.bad("partial_rotary_factor", &Value::from(partial), "between 0 and 1"));
         }
-        let scaling = match &scaling {
-            Some(scaling) => Scaling::read(scaling, config, dim, base)?,
+        let scaling = match &parameters {
+            Some(parameters) => Scaling::read(parameters, config, dim, base)?,
             None => Scaling::None,
         };
         Ok(Self { dim, base, scaling })
+    }
+
+    /// Positions that are reached, where a configuration that speaks of `trained` positions may mean those before
+    /// stretching.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded below, a number of tokens")]
+    pub fn context(&self, trained: usize) -> usize {
+        match &self.scaling {
+            Scaling::Dynamic { factor, original } | Scaling::Yarn { factor, original, .. } => {
+                trained.max((factor * original).min(MOST_POSITIONS) as usize)
+            }
+            _ => trained,
+        }
     }
 
     /// Frequencies in radians per position of a sequence of `len` tokens, `[dim / 2]`, rounded to f32 as the
@@ -143,7 +162,7 @@ impl Rotary {
                 let base = self.base * (factor * stretch - (factor - 1.0)).powf(dim / (dim - 2.0));
                 (with_base(base).collect(), 1.0)
             }
-            Scaling::Yarn { factor, ramp: (first, last), magnitude } => {
+            Scaling::Yarn { factor, ramp: (first, last), magnitude, .. } => {
                 let scaled = plain.enumerate().map(|(i, f)| {
                     let ramp = ((i as f64 - first) / (last - first)).clamp(0.0, 1.0);
                     (f64::from(f) / factor * ramp + f64::from(f) * (1.0 - ramp)) as f32
@@ -180,29 +199,27 @@ impl Scaling {
                 factor: factor()?,
                 low: scaling.f64("low_freq_factor")?,
                 high: scaling.f64("high_freq_factor")?,
-                original: match scaling.opt_f64("original_max_position_embeddings")? {
-                    Some(original) => original,
-                    None => config.f64("max_position_embeddings")?,
-                },
+                original: Self::original(scaling, config)?,
             }),
             Some("dynamic") => {
                 Ok(Self::Dynamic { factor: factor()?, original: config.f64("max_position_embeddings")? })
             }
-            Some("yarn") => Self::yarn(scaling, config, dim, base),
-            // The name that early Phi-3 files use.
+            // Names that early Phi-3 files use.
             Some("longrope" | "su") => Self::long_rope(scaling, config, dim),
+            Some("yarn") if scaling.get("long_factor").is_some() => Self::long_rope(scaling, config, dim),
+            Some("yarn") => Self::yarn(scaling, config, dim, base),
             Some(other) => {
                 Err(scaling.bad("rope_type", &Value::from(other), "default, linear, dynamic, llama3, yarn or longrope"))
             }
         }
     }
 
-    /// The context before stretching: of the scaling, of the configuration, or the whole context.
+    /// The context before stretching: of the configuration (Phi-3), of the scaling, or the whole context.
     fn original(scaling: &Config, config: &Config) -> Result<f64, Error> {
         const FIELD: &str = "original_max_position_embeddings";
-        let original = match scaling.opt_f64(FIELD)? {
+        let original = match config.opt_f64(FIELD)? {
             Some(original) => original,
-            None => match config.opt_f64(FIELD)? {
+            None => match scaling.opt_f64(FIELD)? {
                 Some(original) => original,
                 None => config.f64("max_position_embeddings")?,
             },
@@ -236,7 +253,7 @@ impl Scaling {
         if first == last {
             last += 0.001;
         }
-        Ok(Self::Yarn { factor, ramp: (first, last), magnitude })
+        Ok(Self::Yarn { factor, original, ramp: (first, last), magnitude })
     }
 
     fn long_rope(scaling: &Config, config: &Config, dim: usize) -> Result<Self, Error> {
@@ -248,8 +265,10 @@ impl Scaling {
             }
             Err(scaling.bad(field, &Value::from(list.len()), &format!("{} positive numbers", dim / 2)))
         };
-        let ratio = config.f64("max_position_embeddings")? / original;
-        let factor = if ratio == 1.0 { scaling.opt_f64("factor")?.unwrap_or(1.0) } else { ratio };
+        let factor = match scaling.opt_f64("factor")? {
+            Some(factor) => factor,
+            None => config.f64("max_position_embeddings")? / original,
+        };
         let magnitude = match scaling.opt_f64("attention_factor")? {
             Some(given) => given,
             None if factor <= 1.0 => 1.0,

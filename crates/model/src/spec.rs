@@ -211,6 +211,8 @@ pub enum QkNorm {
     None,
     /// Of every head by itself, with one weight for all heads.
     PerHead(NormSpec),
+    /// Of every head by itself, each with a weight of its own (StableLM 2 12B).
+    EachHead(NormSpec),
     /// Of the whole projection (OLMo 2, OLMoE).
     Whole(NormSpec),
 }
@@ -497,13 +499,24 @@ impl List {
         let (a, norms) = (&layer.attention, &layer.norms);
         let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
         self.norm(&format!("{name}.before_attention"), norms.before_attention, h, Part::Norm);
-        let (norm, q_width, k_width) = match a.qk_norm {
-            QkNorm::None => (None, 0, 0),
-            QkNorm::PerHead(norm) => (Some(norm), a.head_dim, a.head_dim),
-            QkNorm::Whole(norm) => (Some(norm), q, kv),
-        };
-        self.norm(&format!("{name}.attention.query_norm"), norm, q_width, Part::Attention);
-        self.norm(&format!("{name}.attention.key_norm"), norm, k_width, Part::Attention);
+        let (query_norm, key_norm) = (format!("{name}.attention.query_norm"), format!("{name}.attention.key_norm"));
+        match a.qk_norm {
+            QkNorm::None => {}
+            QkNorm::PerHead(norm) => {
+                self.norm(&query_norm, Some(norm), a.head_dim, Part::Attention);
+                self.norm(&key_norm, Some(norm), a.head_dim, Part::Attention);
+            }
+            QkNorm::EachHead(norm) => {
+                for (norms, heads) in [(query_norm, a.heads), (key_norm, a.kv_heads)] {
+                    (0..heads)
+                        .for_each(|h| self.norm(&format!("{norms}.{h}"), Some(norm), a.head_dim, Part::Attention));
+                }
+            }
+            QkNorm::Whole(norm) => {
+                self.norm(&query_norm, Some(norm), q, Part::Attention);
+                self.norm(&key_norm, Some(norm), kv, Part::Attention);
+            }
+        }
         self.linear(&format!("{name}.attention.query"), q, h, a.qkv_bias, Part::Attention);
         self.linear(&format!("{name}.attention.key"), kv, h, a.qkv_bias, Part::Attention);
         self.linear(&format!("{name}.attention.value"), kv, h, a.qkv_bias, Part::Attention);

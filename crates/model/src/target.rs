@@ -146,7 +146,8 @@ fn some_rows(
     width: usize,
     out: &mut [f32],
 ) -> Result<(), Error> {
-    let count = parameter.shape[0];
+    // A vector in a stack is one row.
+    let count = if parameter.shape.len() < 2 { 1 } else { parameter.shape[0] };
     let slice = |from: usize, to: usize| (from - rows.start) * width..(to - rows.start) * width;
     if place.is_contiguous() {
         let (from, to) = (rows.start.max(place.first), rows.end.min(place.first + count));

@@ -11,8 +11,8 @@ use super::linear::{Linear, Streamed};
 use super::{Decoder, Embedding, FeedForward, Layer, Mlp, Norm, Weights};
 use crate::parameters::ParameterSource;
 use crate::spec::{
-    Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters, NormSpec, Parameter,
-    QkNorm, SharedGate,
+    AttentionSpec, Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters,
+    NormSpec, Parameter, QkNorm, SharedGate,
 };
 use crate::{Error, ops};
 
@@ -68,17 +68,12 @@ impl Loader {
         let (a, norms) = (&spec.attention, &spec.norms);
         let name = |part: &str| format!("layers.{l}.{part}");
         let hidden = self.parameter(&name("attention.query.weight"))?.shape[1];
+        let query_norm = self.qk_norm(&name("attention.query_norm"), a, a.heads)?;
+        let key_norm = self.qk_norm(&name("attention.key_norm"), a, a.kv_heads)?;
         let mut norm = |part: &str, spec: Option<NormSpec>, width| {
             spec.map(|spec| self.norm(&name(part), spec, width)).transpose()
         };
         let before_attention = norm("before_attention", norms.before_attention, hidden)?;
-        let (qk_norm, q_width, k_width) = match a.qk_norm {
-            QkNorm::None => (None, 0, 0),
-            QkNorm::PerHead(norm) => (Some(norm), a.head_dim, a.head_dim),
-            QkNorm::Whole(norm) => (Some(norm), a.heads * a.head_dim, a.kv_heads * a.head_dim),
-        };
-        let query_norm = norm("attention.query_norm", qk_norm, q_width)?;
-        let key_norm = norm("attention.key_norm", qk_norm, k_width)?;
         let after_attention = norm("after_attention", norms.after_attention, hidden)?;
         let before_feed_forward = norm("before_feed_forward", norms.before_feed_forward, hidden)?;
         let after_feed_forward = norm("after_feed_forward", norms.after_feed_forward, hidden)?;
@@ -186,6 +181,21 @@ impl Loader {
             NormParameters::None | NormParameters::Weight => None,
         };
         Ok(Norm { kind: spec.kind, eps: spec.eps, width, weight, bias })
+    }
+
+    /// The norm of queries or of keys.
+    fn qk_norm(&mut self, name: &str, spec: &AttentionSpec, heads: usize) -> Result<Option<Norm>, Error> {
+        Ok(match spec.qk_norm {
+            QkNorm::None => None,
+            QkNorm::PerHead(norm) => Some(self.norm(name, norm, spec.head_dim)?),
+            QkNorm::Whole(norm) => Some(self.norm(name, norm, heads * spec.head_dim)?),
+            QkNorm::EachHead(norm) => {
+                let weights: Vec<Tensor> =
+                    (0..heads).map(|h| self.tensor(&format!("{name}.{h}.weight"))).collect::<Result<_, _>>()?;
+                let weight = Tensor::cat(&weights, 0)?;
+                Some(Norm { kind: norm.kind, eps: norm.eps, width: spec.head_dim, weight, bias: None })
+            }
+        })
     }
 
     fn linear(&mut self, name: &str, bias: Bias) -> Result<Linear, Error> {

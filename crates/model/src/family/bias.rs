@@ -7,6 +7,7 @@ use super::{Common, activation, head_sizes};
 use crate::Error;
 use crate::config::Config;
 use crate::layout::{Layout, Name, name, part};
+use crate::rotary::Rotary;
 use crate::spec::{
     AttentionSpec, Bias, DecoderSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, HeadWeight, LayerNorms, LayerSpec,
     LearnedPositions, MlpSpec, NormSpec, QkNorm, Residual,
@@ -113,9 +114,14 @@ pub(super) fn gpt2(config: &Config) -> Result<DecoderSpec, Error> {
     if config.bool_or("add_cross_attention", false)? {
         return Err(config.bad("add_cross_attention", &Value::from(true), "false (a decoder by itself)"));
     }
-    let (hidden_size, heads) = (config.size("n_embd")?, config.size("n_head")?);
+    // Each size goes by two names.
+    let either = |own: &'static str, general: &'static str| {
+        if config.get(own).is_none() && config.get(general).is_some() { general } else { own }
+    };
+    let heads_field = either("n_head", "num_attention_heads");
+    let (hidden_size, heads) = (config.size(either("n_embd", "hidden_size"))?, config.size(heads_field)?);
     if !hidden_size.is_multiple_of(heads) {
-        return Err(config.bad("n_head", &heads.into(), &format!("a divisor of {hidden_size}")));
+        return Err(config.bad(heads_field, &heads.into(), &format!("a divisor of {hidden_size}")));
     }
     let norm = NormSpec::layer(config.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5));
     let width = config.opt_usize("n_inner")?.unwrap_or(4 * hidden_size);
@@ -123,7 +129,7 @@ pub(super) fn gpt2(config: &Config) -> Result<DecoderSpec, Error> {
         Some(_) => activation(config, "activation_function")?,
         None => Activation::GeluTanh,
     };
-    let context_length = config.size("n_positions")?;
+    let context_length = config.size(either("n_positions", "max_position_embeddings"))?;
     let scaled = config.bool_or("scale_attn_weights", true)?;
     let by_layer = config.bool_or("scale_attn_by_inverse_layer_idx", false)?;
     let layer = |l: usize| {
@@ -153,7 +159,7 @@ pub(super) fn gpt2(config: &Config) -> Result<DecoderSpec, Error> {
             ..EmbeddingSpec::PLAIN
         },
         rotary: Vec::new(),
-        layers: (0..config.size("n_layer")?).map(layer).collect(),
+        layers: (0..config.size(either("n_layer", "num_hidden_layers"))?).map(layer).collect(),
         final_norm: Some(norm),
         head: HeadSpec::plain(HeadWeight::tied_when(config.bool_or("tie_word_embeddings", true)?)),
         initializer_range: config.opt_f64("initializer_range")?.unwrap_or(0.02) as f32,
@@ -181,9 +187,8 @@ pub(super) fn gpt_neox(config: &Config) -> Result<DecoderSpec, Error> {
     };
     let head = HeadSpec::plain(HeadWeight::tied_when(config.bool_or("tie_word_embeddings", false)?));
     let mut spec = common.decoder(config, vec![layer; common.layers], norm, head)?;
-    if config.get("rope_parameters").is_none() && config.get("rotary_pct").is_none() {
-        // The class's default.
-        spec.rotary[0].dim = head_dim / 4 / 2 * 2;
+    if config.get("rotary_emb_base").is_some() {
+        spec.rotary = vec![Rotary::read(config, head_dim, None, "rotary_emb_base")?];
     }
     Ok(spec)
 }
@@ -258,10 +263,5 @@ pub(super) fn phi(config: &Config) -> Result<DecoderSpec, Error> {
     };
     let weight = HeadWeight::tied_when(config.bool_or("tie_word_embeddings", false)?);
     let head = HeadSpec { bias: Bias::With, ..HeadSpec::plain(weight) };
-    let mut spec = common.decoder(config, vec![layer; common.layers], norm, head)?;
-    if config.get("rope_parameters").is_none() && config.get("partial_rotary_factor").is_none() {
-        // The class's default.
-        spec.rotary[0].dim = head_dim / 2 / 2 * 2;
-    }
-    Ok(spec)
+    common.decoder(config, vec![layer; common.layers], norm, head)
 }

@@ -8,7 +8,7 @@ use super::llama::build;
 use crate::Error;
 use crate::config::Config;
 use crate::layout::{Name, name};
-use crate::spec::{Bias, DecoderSpec, ExpertsSpec, FeedForwardSpec, MlpSpec, SharedExpert, SharedGate};
+use crate::spec::{Bias, DecoderSpec, ExpertWeights, ExpertsSpec, FeedForwardSpec, MlpSpec, SharedExpert, SharedGate};
 
 /// The shared experts are one network; the rest is named as elsewhere.
 pub(super) const NAMES: &[Name] = &[
@@ -36,7 +36,11 @@ fn experts(config: &Config) -> Result<ExpertsSpec, Error> {
     if let Some(other) = config.opt_str("scoring_func")?.filter(|scoring| *scoring != "softmax") {
         return Err(config.bad("scoring_func", &Value::from(other), "softmax"));
     }
-    let routed = routed(config, "moe_intermediate_size", weights(config)?)?;
+    let mut routed = routed(config, "moe_intermediate_size", weights(config)?)?;
+    if routed.top_k == 1 {
+        // The published code leaves a single expert's weight as it is, whatever `norm_topk_prob` says.
+        routed.weights = ExpertWeights::AsTheyAre;
+    }
     let shared = config.opt_usize("n_shared_experts")?.filter(|count| *count > 0);
     let activation = activation(config, "hidden_act")?;
     let shared = shared.map(|count| SharedExpert {

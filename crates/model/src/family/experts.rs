@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::activation;
-use super::llama::{build, granite_multipliers, qwen_windows, rms};
+use super::llama::{build, granite_multipliers, qwen_windows, rms, window};
 use crate::Error;
 use crate::config::Config;
 use crate::layout::{Layout, Name, name, part};
@@ -35,6 +35,8 @@ pub(super) const MIXTRAL_NAMES: &[Name] = &[
 ];
 
 const GRANITE_IN: &str = "model.layers.{l}.block_sparse_moe.input_linear.weight";
+/// The name that transformers gives the same tensor in memory.
+const GRANITE_STACK: &str = "model.layers.{l}.block_sparse_moe.experts.gate_up_proj";
 const GRANITE_SHARED_IN: &str = "model.layers.{l}.shared_mlp.input_linear.weight";
 
 /// Granite stacks its experts.
@@ -48,6 +50,9 @@ pub(super) const GRANITE_NAMES: &[Name] = &[
         "model.layers.{l}.block_sparse_moe.output_linear.weight",
         Layout::Stacked,
     ),
+    part("layers.{l}.experts.{e}.gate.weight", GRANITE_STACK, Layout::StackedGateUp(0)),
+    part("layers.{l}.experts.{e}.up.weight", GRANITE_STACK, Layout::StackedGateUp(1)),
+    part("layers.{l}.experts.{e}.down.weight", "model.layers.{l}.block_sparse_moe.experts.down_proj", Layout::Stacked),
     part("layers.{l}.experts.shared.gate.weight", GRANITE_SHARED_IN, Layout::GateUp(0)),
     part("layers.{l}.experts.shared.up.weight", GRANITE_SHARED_IN, Layout::GateUp(1)),
     name("layers.{l}.experts.shared.down.weight", "model.layers.{l}.shared_mlp.output_linear.weight"),
@@ -55,7 +60,7 @@ pub(super) const GRANITE_NAMES: &[Name] = &[
 
 /// Mixtral: weights of the chosen experts sum to 1.
 pub(super) fn mixtral(config: &Config) -> Result<DecoderSpec, Error> {
-    let window = config.opt_usize("sliding_window")?;
+    let window = window(config)?;
     let experts = routed(config, "intermediate_size", ExpertWeights::Renormalised)?;
     build(config, |_, layer| {
         layer.attention.window = window;
@@ -80,7 +85,9 @@ pub(super) fn olmoe(config: &Config) -> Result<DecoderSpec, Error> {
 
 /// Qwen 1.5 and 2 MoE: a shared expert behind a sigmoid gate.
 pub(super) fn qwen2_moe(config: &Config) -> Result<DecoderSpec, Error> {
-    let window = qwen_windows(config)?;
+    // Not the rule of the dense models: every second layer up to this one.
+    let last = config.opt_usize("max_window_layers")?.unwrap_or(28);
+    let window = qwen_windows(config, |l| l.is_multiple_of(2) && l < last)?;
     let width = config.size("shared_expert_intermediate_size")?;
     let mlp = MlpSpec::gated(width, activation(config, "hidden_act")?);
     let experts = ExpertsSpec {
@@ -98,9 +105,9 @@ pub(super) fn qwen2_moe(config: &Config) -> Result<DecoderSpec, Error> {
     })
 }
 
-/// Qwen 3 MoE: norms of heads, no shared expert.
+/// Qwen 3 MoE: norms of heads, no shared expert; a window is on all layers.
 pub(super) fn qwen3_moe(config: &Config) -> Result<DecoderSpec, Error> {
-    let window = qwen_windows(config)?;
+    let window = if config.bool_or("use_sliding_window", false)? { window(config)? } else { None };
     let norm = rms(config)?;
     let experts = routed(config, "moe_intermediate_size", weights(config)?)?;
     let sparse = qwen_sparse_layers(config)?;
@@ -109,7 +116,7 @@ pub(super) fn qwen3_moe(config: &Config) -> Result<DecoderSpec, Error> {
         layer.attention.qk_norm = QkNorm::PerHead(norm);
         layer.attention.qkv_bias = bias;
         layer.attention.output_bias = bias;
-        layer.attention.window = window(l);
+        layer.attention.window = window;
         if sparse(l) {
             layer.feed_forward = FeedForwardSpec::Experts(experts.clone());
         }

@@ -1,12 +1,14 @@
 //! Gemma 1 to 3 (text): norms that store `g - 1`, an embedding scaled by `sqrt(hidden_size)`, a tied head.
 
+use lathe_kernels::activation::Activation;
+
 use super::llama::{self, build};
 use super::{activation, layer_types};
 use crate::Error;
 use crate::config::Config;
 use crate::layout::{Name, name};
 use crate::rotary::{Rotary, Scaling};
-use crate::spec::{Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerNorms, NormSpec, QkNorm};
+use crate::spec::{Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerNorms, LayerSpec, NormSpec, QkNorm};
 
 /// Gemma 2 and 3 normalise both the input and the output of each part.
 pub(super) const NAMES: &[Name] = &[
@@ -21,9 +23,13 @@ const GEMMA3_PATTERN: usize = 6;
 /// Every second layer does in Gemma 2.
 const GEMMA2_PATTERN: usize = 2;
 
-/// Gemma 1.
+/// Gemma 1. Its first files said `gelu` for the tanh approximation that the checkpoints were trained with.
 pub(super) fn gemma(config: &Config) -> Result<DecoderSpec, Error> {
-    common(config, |_, _| {})
+    let activation = match config.opt_str("hidden_act")? {
+        None | Some("gelu") => Activation::GeluTanh,
+        Some(_) => activation(config, "hidden_act")?,
+    };
+    common(config, activation, |_, _| {})
 }
 
 /// Gemma 2: windows on every second layer, soft caps.
@@ -41,7 +47,7 @@ pub(super) fn gemma3(config: &Config) -> Result<DecoderSpec, Error> {
     let head_dim = spec.layers[0].attention.head_dim;
     let global = Rotary::read(config, head_dim, Some("full_attention"), "rope_theta")?;
     let mut local = Rotary::read(config, head_dim, Some("sliding_attention"), "rope_local_base_freq")?;
-    if config.object("rope_parameters")?.is_none() {
+    if config.get("rope_scaling").is_some() || config.get("rope_parameters").is_none() {
         // In the older dialect `rope_scaling` speaks of the global layers only.
         local.scaling = Scaling::None;
     }
@@ -54,18 +60,18 @@ fn norm(config: &Config) -> Result<NormSpec, Error> {
 }
 
 /// Gemma 2 and 3: four norms, and layers with a window among layers without; `adapt` is told which a layer is.
-fn alternating(
-    config: &Config,
-    pattern: usize,
-    adapt: impl Fn(bool, &mut crate::spec::LayerSpec),
-) -> Result<DecoderSpec, Error> {
+fn alternating(config: &Config, pattern: usize, adapt: impl Fn(bool, &mut LayerSpec)) -> Result<DecoderSpec, Error> {
     let norm = norm(config)?;
-    let window = config.opt_usize("sliding_window")?;
+    let window = llama::window(config)?;
+    let activation = match config.get("hidden_activation") {
+        Some(_) => activation(config, "hidden_activation")?,
+        None => Activation::GeluTanh,
+    };
     let types = layer_types(config)?;
     let pattern = config.opt_usize("sliding_window_pattern")?.unwrap_or(pattern).max(1);
     let soft_cap = config.opt_f64("attn_logit_softcapping")?.map(|cap| cap as f32);
     let scalar = config.opt_f64("query_pre_attn_scalar")?;
-    let mut spec = common(config, |l, layer| {
+    let mut spec = common(config, activation, |l, layer| {
         let local = match &types {
             Some(types) => types[l] == "sliding_attention",
             None => !(l + 1).is_multiple_of(pattern),
@@ -87,13 +93,15 @@ fn alternating(
     Ok(spec)
 }
 
-fn common(config: &Config, adapt: impl Fn(usize, &mut crate::spec::LayerSpec)) -> Result<DecoderSpec, Error> {
+fn common(
+    config: &Config,
+    activation: Activation,
+    adapt: impl Fn(usize, &mut LayerSpec),
+) -> Result<DecoderSpec, Error> {
+    if config.bool_or("use_bidirectional_attention", false)? {
+        return Err(config.bad("use_bidirectional_attention", &true.into(), "false (a decoder sees no later tokens)"));
+    }
     let norm = norm(config)?;
-    // The older field of Gemma 1 said `gelu` for the tanh approximation that its checkpoints were trained with.
-    let activation = match config.get("hidden_activation") {
-        Some(_) => activation(config, "hidden_activation")?,
-        None => lathe_kernels::activation::Activation::GeluTanh,
-    };
     let bias = Bias::when(config.bool_or("attention_bias", false)?);
     let mut spec = build(config, |l, layer| {
         layer.norms = LayerNorms::before(norm);

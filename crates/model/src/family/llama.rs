@@ -52,6 +52,12 @@ pub(super) const PHI3_NAMES: &[Name] = &[
     part("layers.{l}.feed_forward.up.weight", "model.layers.{l}.mlp.gate_up_proj.weight", Layout::GateUp(1)),
 ];
 
+/// StableLM may have a norm for each head.
+pub(super) const STABLELM_NAMES: &[Name] = &[
+    name("layers.{l}.attention.query_norm.{h}.weight", "model.layers.{l}.self_attn.q_layernorm.norms.{h}.weight"),
+    name("layers.{l}.attention.key_norm.{h}.weight", "model.layers.{l}.self_attn.k_layernorm.norms.{h}.weight"),
+];
+
 /// OLMo 2 normalises after its parts.
 pub(super) const OLMO2_NAMES: &[Name] = &[
     name("layers.{l}.after_attention.weight", "model.layers.{l}.post_attention_layernorm.weight"),
@@ -71,13 +77,19 @@ pub(super) fn llama(config: &Config) -> Result<DecoderSpec, Error> {
 
 /// Mistral: every layer sees `sliding_window` keys, where the field is set.
 pub(super) fn mistral(config: &Config) -> Result<DecoderSpec, Error> {
-    let window = config.opt_usize("sliding_window")?;
+    let window = window(config)?;
     build(config, |_, layer| layer.attention.window = window)
+}
+
+/// Keys that a query sees; 0 stands for all of them.
+pub(super) fn window(config: &Config) -> Result<Option<usize>, Error> {
+    Ok(config.opt_usize("sliding_window")?.filter(|window| *window > 0))
 }
 
 /// Qwen 2 and 2.5: biases of query, key and value.
 pub(super) fn qwen2(config: &Config) -> Result<DecoderSpec, Error> {
-    let window = qwen_windows(config)?;
+    let full_layers = config.opt_usize("max_window_layers")?.unwrap_or(28);
+    let window = qwen_windows(config, |l| l >= full_layers)?;
     build(config, |l, layer| {
         layer.attention.qkv_bias = Bias::With;
         layer.attention.window = window(l);
@@ -86,7 +98,8 @@ pub(super) fn qwen2(config: &Config) -> Result<DecoderSpec, Error> {
 
 /// Qwen 3: no biases, norms of query and key heads.
 pub(super) fn qwen3(config: &Config) -> Result<DecoderSpec, Error> {
-    let window = qwen_windows(config)?;
+    let full_layers = config.opt_usize("max_window_layers")?.unwrap_or(28);
+    let window = qwen_windows(config, |l| l >= full_layers)?;
     let norm = rms(config)?;
     let bias = Bias::when(config.bool_or("attention_bias", false)?);
     build(config, |l, layer| {
@@ -97,24 +110,23 @@ pub(super) fn qwen3(config: &Config) -> Result<DecoderSpec, Error> {
     })
 }
 
-/// A window on the layers that `layer_types` names, else on those from `max_window_layers` on, when
-/// `use_sliding_window` is set.
-pub(super) fn qwen_windows(config: &Config) -> Result<impl Fn(usize) -> Option<usize> + '_, Error> {
-    let window = match config.bool_or("use_sliding_window", false)? {
-        true => config.opt_usize("sliding_window")?,
-        false => None,
-    };
-    let full_layers = config.opt_usize("max_window_layers")?.unwrap_or(28);
+/// A window on the layers that `layer_types` names, else on those that `otherwise` picks, when `use_sliding_window` is
+/// set.
+pub(super) fn qwen_windows(
+    config: &Config,
+    otherwise: impl Fn(usize) -> bool,
+) -> Result<impl Fn(usize) -> Option<usize>, Error> {
+    let window = if config.bool_or("use_sliding_window", false)? { window(config)? } else { None };
     let types = layer_types(config)?;
     Ok(move |l: usize| match &types {
         Some(types) => window.filter(|_| types.get(l).is_some_and(|t| *t == "sliding_attention")),
-        None => window.filter(|_| l >= full_layers),
+        None => window.filter(|_| otherwise(l)),
     })
 }
 
 /// Phi-3: Llama with fused tensors and often LongRoPE.
 pub(super) fn phi3(config: &Config) -> Result<DecoderSpec, Error> {
-    let window = config.opt_usize("sliding_window")?;
+    let window = window(config)?;
     build(config, |_, layer| layer.attention.window = window)
 }
 
@@ -145,20 +157,20 @@ pub(super) fn olmo2(config: &Config) -> Result<DecoderSpec, Error> {
     })
 }
 
-/// SmolLM3: Llama, where some layers have no rotary positions.
+/// SmolLM3: Llama, where some layers have no rotary positions; those may have a window instead.
 pub(super) fn smollm3(config: &Config) -> Result<DecoderSpec, Error> {
     let interval = config.opt_usize("no_rope_layer_interval")?.unwrap_or(4).max(1);
     let listed = config.opt_f64s("no_rope_layers")?;
-    let window = qwen_windows(config)?;
+    // The list says 1 where a layer has rotary positions.
+    let is_rotary = |l: usize| match &listed {
+        Some(list) => list.get(l).is_none_or(|flag| *flag != 0.0),
+        None => !(l + 1).is_multiple_of(interval),
+    };
+    let window = qwen_windows(config, |l| !is_rotary(l))?;
     let attention = Bias::when(config.bool_or("attention_bias", false)?);
     let mlp = Bias::when(config.bool_or("mlp_bias", false)?);
     build(config, |l, layer| {
-        // The list says 1 where a layer has rotary positions.
-        let rotary = match &listed {
-            Some(list) => list.get(l).is_none_or(|flag| *flag != 0.0),
-            None => !(l + 1).is_multiple_of(interval),
-        };
-        layer.attention.rotary = rotary.then_some(0);
+        layer.attention.rotary = is_rotary(l).then_some(0);
         layer.attention.window = window(l);
         layer.attention.qkv_bias = attention;
         layer.attention.output_bias = attention;
@@ -190,16 +202,25 @@ pub(super) fn granite_multipliers(config: &Config, spec: &mut DecoderSpec) -> Re
     Ok(())
 }
 
-/// StableLM: layer norms, partly rotated heads, optionally parallel parts.
+/// More heads in a layer than any model has: bounds what a hostile configuration can make lathe prepare.
+const MOST_HEADS: usize = 4096;
+
+/// StableLM: layer norms, partly rotated heads, optionally parallel parts and norms of heads.
 pub(super) fn stablelm(config: &Config) -> Result<DecoderSpec, Error> {
-    if config.bool_or("qk_layernorm", false)? {
-        return Err(config.bad("qk_layernorm", &Value::from(true), "false (one norm per head is not read)"));
+    let heads = config.size("num_attention_heads")?;
+    if heads > MOST_HEADS {
+        return Err(config.bad("num_attention_heads", &heads.into(), &format!("at most {MOST_HEADS}")));
     }
     let norm = NormSpec::layer(config.opt_f64("layer_norm_eps")?.unwrap_or(1e-5));
     let bias = Bias::when(config.bool_or("use_qkv_bias", false)?);
     let parallel = config.bool_or("use_parallel_residual", false)?;
+    let qk_norm = match config.bool_or("qk_layernorm", false)? {
+        true => QkNorm::EachHead(NormSpec { parameters: NormParameters::Weight, ..norm }),
+        false => QkNorm::None,
+    };
     let mut spec = build(config, |_, layer| {
         layer.norms = LayerNorms::before(norm);
+        layer.attention.qk_norm = qk_norm;
         layer.attention.qkv_bias = bias;
         if parallel {
             layer.residual = Residual::Parallel;
@@ -207,10 +228,6 @@ pub(super) fn stablelm(config: &Config) -> Result<DecoderSpec, Error> {
         }
     })?;
     spec.final_norm = Some(norm);
-    if config.get("rope_parameters").is_none() && config.get("partial_rotary_factor").is_none() {
-        // The class's default.
-        spec.rotary[0].dim = spec.layers[0].attention.head_dim / 4 / 2 * 2;
-    }
     Ok(spec)
 }
 

@@ -26,6 +26,8 @@ pub(crate) const NAMES: &[Name] = &[
     name("layers.{l}.attention.query_norm.bias", "blk.{l}.attn_q_norm.bias"),
     name("layers.{l}.attention.key_norm.weight", "blk.{l}.attn_k_norm.weight"),
     name("layers.{l}.attention.key_norm.bias", "blk.{l}.attn_k_norm.bias"),
+    part("layers.{l}.attention.query_norm.{h}.weight", "blk.{l}.attn_q_norm.weight", Layout::StackedHead(0)),
+    part("layers.{l}.attention.key_norm.{h}.weight", "blk.{l}.attn_k_norm.weight", Layout::StackedHead(1)),
     name("layers.{l}.after_attention.weight", "blk.{l}.post_attention_norm.weight"),
     name("layers.{l}.before_feed_forward.weight", "blk.{l}.ffn_norm.weight"),
     name("layers.{l}.before_feed_forward.bias", "blk.{l}.ffn_norm.bias"),

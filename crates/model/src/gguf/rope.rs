@@ -128,7 +128,7 @@ pub(crate) fn write(writing: &mut Writing<'_>) -> Result<Vec<(String, Vec<f32>)>
             return Ok(vec![(DIVISORS.into(), llama3(rotary, *factor, (*low, *high), *original))]);
         }
         Scaling::Yarn { factor, magnitude, .. } => write_yarn(writing, *factor, *magnitude)?,
-        Scaling::LongRope { short, long, original, magnitude } => {
+        Scaling::LongRope { short, long, original, magnitude, .. } => {
             let narrow = |list: &[f64]| list.iter().map(|x| *x as f32).collect::<Vec<f32>>();
             // One list and no magnitude: divisors of another kind.
             if short == long && *magnitude == 1.0 {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use lathe_formats::write::{self, TensorSpec, TensorWriter};
 use lathe_formats::{Checkpoint, ElementType, Format, GgufArray, GgufValue};
+use proptest::prelude::*;
+
 use lathe_model::{Batch, DecoderSpec, Error, NoTap, Opened, Parameter, ParameterSource, TargetTensor, Weights, open};
 
 fn fixtures() -> Vec<(String, PathBuf)> {
@@ -281,4 +283,45 @@ fn divisors_of_another_kind_are_kept() {
     parts.take("rope_freqs.weight");
     parts.tensors.push(("rope_freqs.weight".into(), vec![3], vec![1.0, 1.5, 2.0]));
     assert!(parts.open().err().unwrap().to_string().contains("rope_scaling.short_factor"));
+}
+
+/// Values that a header has no business to hold.
+fn odd_value() -> impl Strategy<Value = GgufValue> {
+    prop_oneof![
+        any::<u32>().prop_map(GgufValue::U32),
+        (0u32..5).prop_map(GgufValue::U32),
+        any::<i64>().prop_map(GgufValue::I64),
+        any::<f32>().prop_map(GgufValue::F32),
+        any::<bool>().prop_map(GgufValue::Bool),
+        Just(GgufValue::Str("yarn".into())),
+        prop::collection::vec(any::<bool>(), 0..5).prop_map(|list| GgufValue::Array(GgufArray::Bool(list))),
+        prop::collection::vec(any::<i32>(), 0..5).prop_map(|list| GgufValue::Array(GgufArray::I32(list))),
+    ]
+}
+
+#[test]
+fn no_header_panics() {
+    let originals: Vec<Parts> = fixtures()
+        .iter()
+        .filter(|(_, path)| open(path).unwrap().target(Format::Gguf).is_ok())
+        .map(|(name, _)| Parts::of(name))
+        .collect();
+    let added = ["rope.scaling.factor", "rope.scaling.type", "expert_weights_scale", "attention.scale"];
+    let cases = (0..originals.len(), any::<prop::sample::Index>(), odd_value());
+    proptest!(ProptestConfig::with_cases(400), |((file, entry, value) in cases)| {
+        let Parts { metadata, tensors } = &originals[file];
+        let architecture = metadata.iter().find_map(|(key, value)| match value {
+            GgufValue::Str(name) if key == "general.architecture" => Some(name.clone()),
+            _ => None,
+        });
+        let index = entry.index(metadata.len() + added.len());
+        let key = match metadata.get(index) {
+            Some((key, _)) => key.clone(),
+            None => format!("{}.{}", architecture.unwrap(), added[index - metadata.len()]),
+        };
+        let parts = Parts { metadata: metadata.clone(), tensors: tensors.clone() }.set(&key, value);
+        if let Err(error) = parts.open() {
+            prop_assert!(!error.to_string().is_empty());
+        }
+    });
 }

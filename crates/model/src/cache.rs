@@ -16,6 +16,10 @@ pub struct KvCache {
 #[derive(Clone)]
 struct Slot {
     len: usize,
+    /// The tokens, to run them again when their rotary frequencies change.
+    ids: Vec<u32>,
+    /// Length of the text that the keys were rotated for; more than `len` after a rollback.
+    rotated_for: usize,
     /// `[layer][kv head]`
     layers: Vec<Vec<KeyValues>>,
 }
@@ -29,7 +33,7 @@ impl KvCache {
             .iter()
             .map(|layer| vec![KeyValues::new(layer.attention.head_dim); layer.attention.kv_heads])
             .collect();
-        Self { slots: vec![Slot { len: 0, layers }; slots] }
+        Self { slots: vec![Slot { len: 0, ids: Vec::new(), rotated_for: 0, layers }; slots] }
     }
 
     /// Number of sequences.
@@ -59,7 +63,8 @@ impl KvCache {
     pub fn clear(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.layers.iter_mut().flatten().for_each(KeyValues::clear);
-        slot.len = 0;
+        slot.ids.clear();
+        (slot.len, slot.rotated_for) = (0, 0);
     }
 
     /// Forgets the positions of a sequence from `len` on.
@@ -78,6 +83,7 @@ impl KvCache {
             }
         }
         slot.layers.iter_mut().flatten().for_each(|kv| kv.truncate(len));
+        slot.ids.truncate(len);
         slot.len = len;
         Ok(())
     }
@@ -103,11 +109,23 @@ impl KvCache {
         &self.slots[slot].layers[layer]
     }
 
-    /// Notes that `rows` more positions are stored, and lets layers with a window forget what lies two windows back:
+    /// The tokens of a sequence.
+    pub(crate) fn ids(&self, slot: usize) -> &[u32] {
+        &self.slots[slot].ids
+    }
+
+    /// Length of the text that the keys of a sequence were rotated for.
+    pub(crate) fn rotated_for(&self, slot: usize) -> usize {
+        self.slots[slot].rotated_for
+    }
+
+    /// Notes that the positions of `ids` are stored, and lets layers with a window forget what lies two windows back:
     /// the next token sees one of them, and the other can be rolled back.
-    pub(crate) fn advance(&mut self, slot: usize, rows: usize, spec: &DecoderSpec) {
+    pub(crate) fn advance(&mut self, slot: usize, ids: &[u32], spec: &DecoderSpec) {
         let slot = &mut self.slots[slot];
-        slot.len += rows;
+        slot.len += ids.len();
+        slot.rotated_for = slot.len;
+        slot.ids.extend_from_slice(ids);
         for (layer, heads) in spec.layers.iter().zip(&mut slot.layers) {
             if let Some(window) = layer.attention.window {
                 heads.iter_mut().for_each(|kv| kv.drop_before((slot.len + 1).saturating_sub(2 * window)));

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
+use lathe_kernels::attention::Rows;
 use lathe_kernels::norm::Kind;
 use lathe_kernels::rotary::Angles;
 
@@ -21,6 +22,7 @@ use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::ops;
 use crate::parameters::ParameterSource;
+use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, LearnedPositions, MlpSpec, Parameter, QkNorm, Residual};
 use crate::tap::{Site, Tap};
 use linear::Linear;
@@ -95,7 +97,7 @@ struct Norm {
 /// What every layer of one forward pass sees.
 struct Pass<'a> {
     batch: &'a Batch,
-    sequences: Arc<Vec<lathe_kernels::attention::Rows>>,
+    sequences: Arc<Vec<Rows>>,
     /// One for each rotary table.
     angles: Vec<Arc<Angles>>,
     cache: Option<&'a mut KvCache>,
@@ -107,13 +109,54 @@ impl Decoder {
     ///
     /// With a cache, sequence `i` of the batch continues slot `batch.slots()[i]`, whose length must be the position of
     /// its first token; without one, every sequence must start at position 0. Results do not depend on what else is in
-    /// the batch, on the number of threads, or on whether earlier tokens came through the cache.
+    /// the batch, on the number of threads, or on whether earlier tokens came through the cache. (Two rotary scalings
+    /// whose frequencies depend on the length of the text keep cached keys as they were, as the reference implementation
+    /// does: dynamic NTK, and LongRoPE outside Phi-3. Where Phi-3 changes its frequencies the cached tokens are run
+    /// once more, and the tap sees them again.)
     ///
     /// # Errors
     /// No tokens, an id outside the vocabulary, a text longer than the context, a cache that does not fit.
-    pub fn forward(&self, batch: &Batch, cache: Option<&mut KvCache>, tap: &mut dyn Tap) -> Result<Tensor, Error> {
+    pub fn forward(&self, batch: &Batch, mut cache: Option<&mut KvCache>, tap: &mut dyn Tap) -> Result<Tensor, Error> {
         batch.check(self.spec.vocab_size, self.spec.context_length)?;
         self.check_cache(batch, cache.as_deref())?;
+        match cache.as_deref_mut().and_then(|cache| self.outgrown(batch, cache)) {
+            None => self.run(batch, cache, tap),
+            Some((longer, rows)) => {
+                let x = self.run(&longer, cache, tap)?;
+                Ok(x.index_select(&Tensor::new(&rows[..], x.device())?, 0)?)
+            }
+        }
+    }
+
+    /// The batch with the whole text of sequences whose cached keys have other rotary frequencies than their next
+    /// tokens, which leave the cache; and the rows of the batch's own tokens in it. None if there is no such sequence.
+    fn outgrown(&self, batch: &Batch, cache: &mut KvCache) -> Option<(Batch, Vec<u32>)> {
+        let limit = self.spec.rotary.iter().find_map(Rotary::runs_again_beyond)?;
+        let sequences = || batch.sequences().iter().zip(batch.slots());
+        let is_outgrown =
+            |rows: &Rows, cached: usize| rows.position > 0 && (cached > limit) != (rows.position + rows.len > limit);
+        if !sequences().any(|(rows, slot)| is_outgrown(rows, cache.rotated_for(*slot))) {
+            return None;
+        }
+        let (mut longer, mut own_rows) = (Batch::default(), Vec::new());
+        for (rows, slot) in sequences() {
+            let ids = &batch.ids()[rows.start..rows.start + rows.len];
+            if is_outgrown(rows, cache.rotated_for(*slot)) {
+                let text = [cache.ids(*slot), ids].concat();
+                cache.clear(*slot);
+                longer.push(&text, *slot, 0);
+            } else {
+                longer.push(ids, *slot, rows.position);
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "rows of a batch")]
+            let end = longer.ids().len() as u32;
+            #[expect(clippy::cast_possible_truncation, reason = "rows of a batch")]
+            own_rows.extend(end - rows.len as u32..end);
+        }
+        Some((longer, own_rows))
+    }
+
+    fn run(&self, batch: &Batch, cache: Option<&mut KvCache>, tap: &mut dyn Tap) -> Result<Tensor, Error> {
         let mut pass =
             Pass { batch, sequences: Arc::new(batch.sequences().to_vec()), angles: self.angles(batch), cache, tap };
         let mut x = self.embed(batch)?;
@@ -123,11 +166,9 @@ impl Decoder {
             pass.see(Site::ResidualPost(l), &x)?;
         }
         if let Some(cache) = pass.cache.as_deref_mut() {
-            batch
-                .sequences()
-                .iter()
-                .zip(batch.slots())
-                .for_each(|(rows, slot)| cache.advance(*slot, rows.len, &self.spec));
+            for (rows, slot) in batch.sequences().iter().zip(batch.slots()) {
+                cache.advance(*slot, &batch.ids()[rows.start..rows.start + rows.len], &self.spec);
+            }
         }
         let x = self.final_norm.apply(&x)?;
         let x = self.embedding_out.as_ref().map_or(Ok(x.clone()), |out| out.apply(&x))?;

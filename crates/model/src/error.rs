@@ -75,11 +75,11 @@ pub enum Error {
         nearest: Vec<String>,
     },
     /// The weights are quantised in a way that is not read.
-    #[error("{}: field `quantization_config`: weights quantised by `{method}` are not read", file.display())]
+    #[error("{}: field `quantization_config`: weights quantised by {method} are not read", file.display())]
     Quantised {
         /// The configuration.
         file: PathBuf,
-        /// `quant_method`.
+        /// `quant_method`, in quotes, or words for the lack of one.
         method: String,
     },
     /// An activation that lathe does not compute.

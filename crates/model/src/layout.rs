@@ -4,7 +4,8 @@ use crate::family::GgufLayout;
 use crate::spec::{DecoderSpec, Parameter};
 
 /// A tensor of a checkpoint: lathe's name, the checkpoint's, and where in it the parameter lies. `{l}` stands for the
-/// layer, `{e}` for the expert, `{h}` for the head. Several rows may name one parameter; the first whose tensor exists is taken.
+/// layer, `{e}` for the expert, `{h}` for the head. Several rows may name one parameter; the first whose tensor exists
+/// is taken.
 pub struct Name {
     /// lathe's name ([`DecoderSpec::parameters`]).
     pub ours: &'static str,

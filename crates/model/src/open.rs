@@ -72,8 +72,11 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
 /// Packed integers of GPTQ, AWQ and their like would be read as weights.
 fn refuse_quantised(config: &Config) -> Result<(), Error> {
     let Some(quantisation) = config.object("quantization_config")? else { return Ok(()) };
-    let method = quantisation.opt_str("quant_method")?.unwrap_or("an unnamed method");
-    Err(Error::Quantised { file: config.file().into(), method: method.into() })
+    let method = match quantisation.opt_str("quant_method")? {
+        Some(method) => format!("`{method}`"),
+        None => "a method without name".into(),
+    };
+    Err(Error::Quantised { file: config.file().into(), method })
 }
 
 fn folder_of(path: &Path) -> &Path {

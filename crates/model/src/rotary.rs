@@ -66,11 +66,22 @@ pub enum Scaling {
         original: usize,
         /// Factor of cosine and sine.
         magnitude: f64,
+        /// What becomes of a cached text that grows beyond `original`.
+        outgrown: Outgrown,
     },
 }
 
 /// Positions beyond which f32 no longer counts in ones: no context is longer, whatever a file says.
 const MOST_POSITIONS: f64 = 16_777_216.0;
+
+/// What becomes of cached keys when a text grows beyond the context of the original training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outgrown {
+    /// They stay rotated by the frequencies of the shorter text.
+    Kept,
+    /// The text is run once more (Phi-3): through the cache it is the same as at once.
+    RunAgain,
+}
 
 impl Rotary {
     /// Reads the rotary settings of a configuration.
@@ -133,6 +144,15 @@ impl Rotary {
         }
     }
 
+    /// Length beyond which a cached text is run once more, if there is one.
+    #[must_use]
+    pub fn runs_again_beyond(&self) -> Option<usize> {
+        match &self.scaling {
+            Scaling::LongRope { original, outgrown: Outgrown::RunAgain, .. } => Some(*original),
+            _ => None,
+        }
+    }
+
     /// Frequencies in radians per position of a sequence of `len` tokens, `[dim / 2]`, rounded to f32 as the
     /// reference implementation does, and the factor of cosine and sine.
     #[must_use]
@@ -169,7 +189,7 @@ impl Rotary {
                 });
                 (scaled.collect(), *magnitude as f32)
             }
-            Scaling::LongRope { short, long, original, magnitude } => {
+            Scaling::LongRope { short, long, original, magnitude, .. } => {
                 let divisors = if len > *original { long } else { short };
                 let scaled = plain.zip(divisors).map(|(f, divisor)| (f64::from(f) / divisor) as f32);
                 (scaled.collect(), *magnitude as f32)
@@ -276,7 +296,7 @@ impl Scaling {
         };
         let (short, long) = (divisors("short_factor")?, divisors("long_factor")?);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of tokens")]
-        Ok(Self::LongRope { short, long, original: original as usize, magnitude })
+        Ok(Self::LongRope { short, long, original: original as usize, magnitude, outgrown: Outgrown::Kept })
     }
 }
 
@@ -307,6 +327,56 @@ mod tests {
         let plain = Rotary { dim: 8, base: 5e5, scaling: Scaling::None }.frequencies(1).0;
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[3], plain[3] / 8.0);
+    }
+
+    #[test]
+    fn the_configuration_says_first_what_the_original_context_was() {
+        let scaling = serde_json::json!({
+            "type": "su", "short_factor": [1.0, 1.0], "long_factor": [2.0, 4.0], "original_max_position_embeddings": 99
+        });
+        let c = config(serde_json::json!({
+            "rope_scaling": scaling, "original_max_position_embeddings": 16, "max_position_embeddings": 256
+        }));
+        let rotary = Rotary::read(&c, 4, None, "rope_theta").expect("valid");
+        let (short, magnitude) = rotary.frequencies(16);
+        let (long, _) = rotary.frequencies(17);
+        assert_eq!((short[0], long[0]), (1.0, 0.5));
+        // sqrt(1 + ln(256 / 16) / ln 16)
+        assert_eq!(magnitude, std::f32::consts::SQRT_2);
+    }
+
+    #[test]
+    fn a_factor_that_is_given_decides_the_magnitude() {
+        let scaling = serde_json::json!({
+            "rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0], "factor": 1.0,
+            "original_max_position_embeddings": 16
+        });
+        let c = config(serde_json::json!({"rope_parameters": scaling, "max_position_embeddings": 256}));
+        assert_eq!(Rotary::read(&c, 2, None, "rope_theta").expect("valid").frequencies(1).1, 1.0);
+    }
+
+    #[test]
+    fn a_scaling_added_to_a_newer_file_wins() {
+        let c = config(serde_json::json!({
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_theta": 1e4,
+            "rope_scaling": {"type": "linear", "factor": 2.0}
+        }));
+        let rotary = Rotary::read(&c, 4, None, "rope_theta").expect("valid");
+        assert_eq!((rotary.base, rotary.scaling), (1e4, Scaling::Linear { factor: 2.0 }));
+    }
+
+    #[test]
+    fn stretched_contexts_are_as_long_as_they_say() {
+        let context = |scaling: Value| {
+            let c = config(serde_json::json!({"rope_scaling": scaling, "max_position_embeddings": 32}));
+            Rotary::read(&c, 8, None, "rope_theta").expect("valid").context(32)
+        };
+        assert_eq!(context(serde_json::json!({"type": "dynamic", "factor": 2.0})), 64);
+        assert_eq!(context(serde_json::json!({"type": "yarn", "factor": 4.0})), 128);
+        let yarn = serde_json::json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8});
+        assert_eq!(context(yarn), 32);
+        assert_eq!(context(serde_json::json!({"type": "linear", "factor": 4.0})), 32);
+        assert_eq!(context(serde_json::json!({"type": "dynamic", "factor": 1e300})), 16_777_216);
     }
 
     #[test]

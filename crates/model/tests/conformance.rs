@@ -56,7 +56,7 @@ const FIXTURES: &[&str] = &[
     "deepseek_freq",
 ];
 
-/// Fixtures whose rotary frequencies depend on the length of the text so far: the cache holds keys of earlier ones.
+/// Fixtures whose rotary frequencies depend on the length of the text so far.
 const LENGTH_DEPENDENT: &[&str] = &["llama_dynamic", "phi3_longrope"];
 
 /// Largest deviation of a tensor, as a share of its largest absolute value.
@@ -336,7 +336,8 @@ fn a_sequence_gives_the_same_bits_alone_in_a_batch_and_through_the_cache() {
         let (a, b) = (fixture.ids("seq0.input_ids"), fixture.ids("seq1.input_ids"));
         let alone = flat(&decoder.forward(&Batch::single(&a), None, &mut NoTap).unwrap());
         let both = flat(&decoder.forward(&Batch::of([&b[..], &a[..]]), None, &mut NoTap).unwrap());
-        let width = decoder.spec().hidden_size;
+        // OPT 350M projects its last hidden state to the width of the embedding.
+        let width = alone.len() / a.len();
         assert_eq!(alone, both[b.len() * width..], "{name}: in a batch");
         if LENGTH_DEPENDENT.contains(name) {
             continue;
@@ -361,6 +362,36 @@ fn a_sequence_gives_the_same_bits_alone_in_a_batch_and_through_the_cache() {
         let again = flat(&decoder.forward(&batch, Some(&mut cache), &mut NoTap).unwrap());
         assert_eq!(again, alone[18 * width..], "{name}: after a rollback");
     }
+}
+
+#[test]
+fn a_text_that_outgrows_its_frequencies_is_run_again() {
+    // 16 positions of the original training; a window of 15, which has dropped keys by then.
+    let fixture = Fixture::open("phi3_longrope");
+    let decoder = fixture.opened.decoder(Weights::Frozen).unwrap();
+    let ids = fixture.ids("seq0.input_ids");
+    let alone = |ids: &[u32]| flat(&decoder.forward(&Batch::single(ids), None, &mut NoTap).unwrap());
+    let width = decoder.spec().hidden_size;
+    let mut cache = KvCache::new(decoder.spec(), 2);
+    let continue_to = |slot: usize, from: usize, to: usize, cache: &mut KvCache| {
+        let mut batch = Batch::default();
+        // The other sequence stays within the original context.
+        batch.push(&ids[..3], 1 - slot, 0);
+        batch.push(&ids[from..to], slot, from);
+        cache.clear(1 - slot);
+        let hidden = flat(&decoder.forward(&batch, Some(cache), &mut NoTap).unwrap());
+        assert_eq!(hidden[..3 * width], alone(&ids[..3]), "the other sequence");
+        assert_eq!(hidden[3 * width..], alone(&ids[..to])[from * width..], "{from} to {to}");
+        assert_eq!(cache.len(slot), to);
+    };
+    continue_to(0, 0, 14, &mut cache);
+    continue_to(0, 14, 15, &mut cache);
+    continue_to(0, 15, 18, &mut cache);
+    continue_to(0, 18, 19, &mut cache);
+    // Back among the short texts, with keys of a long one.
+    cache.rollback(0, 13, decoder.spec()).unwrap();
+    continue_to(0, 13, 15, &mut cache);
+    continue_to(0, 15, 23, &mut cache);
 }
 
 #[test]

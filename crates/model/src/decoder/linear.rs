@@ -14,7 +14,7 @@ pub(crate) enum Linear {
     /// Packed once, when the model is loaded.
     Frozen(Arc<Packed>, Option<Arc<Vec<f32>>>),
     /// Read from the checkpoint each time it is used.
-    Streamed(Streamed),
+    Streamed(Box<Streamed>),
     /// Variables on the tape.
     Trainable(Tensor, Option<Tensor>),
 }

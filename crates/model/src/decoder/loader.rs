@@ -211,7 +211,7 @@ impl Loader {
         let parameter = self.parameter(weight)?;
         let bias = bias.map(|bias| self.values(bias)).transpose()?.map(|(values, _)| Arc::new(values));
         if self.weights == Weights::Streamed {
-            return Ok(Linear::Streamed(Streamed { source: self.source.clone(), weight: parameter, bias }));
+            return Ok(Linear::Streamed(Box::new(Streamed { source: self.source.clone(), weight: parameter, bias })));
         }
         let mut packed = Packed::zeros(parameter.shape[1], parameter.shape[0]);
         packed.fill_columns(|first, count, rows| self.source.rows(&parameter, first..first + count, rows))?;

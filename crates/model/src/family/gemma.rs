@@ -42,6 +42,8 @@ pub(super) fn gemma3(config: &Config) -> Result<DecoderSpec, Error> {
     let norm = norm(config)?;
     let mut spec = alternating(config, GEMMA3_PATTERN, |local, layer| {
         layer.attention.rotary = Some(usize::from(local));
+        // The field is inherited from Gemma 2, and the reference implementation does not read it.
+        layer.attention.soft_cap = None;
         layer.attention.qk_norm = QkNorm::PerHead(norm);
     })?;
     let head_dim = spec.layers[0].attention.head_dim;

@@ -10,6 +10,7 @@ use super::{Common, activation, layer_types};
 use crate::Error;
 use crate::config::Config;
 use crate::layout::{Layout, Name, name, part};
+use crate::rotary::{Outgrown, Scaling};
 use crate::spec::{
     AttentionSpec, Bias, DecoderSpec, FeedForwardSpec, HeadSpec, HeadWeight, LayerNorms, LayerSpec, MlpSpec,
     NormParameters, NormSpec, QkNorm, Residual,
@@ -127,7 +128,11 @@ pub(super) fn qwen_windows(
 /// Phi-3: Llama with fused tensors and often LongRoPE.
 pub(super) fn phi3(config: &Config) -> Result<DecoderSpec, Error> {
     let window = window(config)?;
-    build(config, |_, layer| layer.attention.window = window)
+    let mut spec = build(config, |_, layer| layer.attention.window = window)?;
+    if let Scaling::LongRope { outgrown, .. } = &mut spec.rotary[0].scaling {
+        *outgrown = Outgrown::RunAgain;
+    }
+    Ok(spec)
 }
 
 /// OLMo 1: layer norms without parameters, optionally clamped queries, keys and values.

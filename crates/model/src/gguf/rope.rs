@@ -127,7 +127,7 @@ pub(crate) fn write(writing: &mut Writing<'_>) -> Result<Vec<(String, Vec<f32>)>
         Scaling::Llama3 { factor, low, high, original } => {
             return Ok(vec![(DIVISORS.into(), llama3(rotary, *factor, (*low, *high), *original))]);
         }
-        Scaling::Yarn { factor, magnitude, .. } => write_yarn(writing, *factor, *magnitude)?,
+        Scaling::Yarn { factor, original, magnitude, .. } => write_yarn(writing, *factor, *original, *magnitude)?,
         Scaling::LongRope { short, long, original, magnitude, .. } => {
             let narrow = |list: &[f64]| list.iter().map(|x| *x as f32).collect::<Vec<f32>>();
             // One list and no magnitude: divisors of another kind.
@@ -143,24 +143,18 @@ pub(crate) fn write(writing: &mut Writing<'_>) -> Result<Vec<(String, Vec<f32>)>
     Ok(Vec::new())
 }
 
-/// The ramp of a specification does not say what it was made of: that is in the configuration.
-fn write_yarn(writing: &mut Writing<'_>, factor: f64, magnitude: f64) -> Result<(), Error> {
-    const ORIGINAL: &str = "original_max_position_embeddings";
+/// The ramp of a specification does not say which betas it was made of: they are in the configuration.
+fn write_yarn(writing: &mut Writing<'_>, factor: f64, original: f64, magnitude: f64) -> Result<(), Error> {
     let config = writing.config;
     let scaling = match config.object("rope_parameters")? {
         Some(parameters) => parameters.object("full_attention")?.or(Some(parameters)),
         None => config.object("rope_scaling")?,
     };
     let of = |field: &str| scaling.as_ref().map_or(Ok(None), |scaling: &Config| scaling.opt_f64(field));
-    let original = match of(ORIGINAL)? {
-        Some(original) => Some(original),
-        None => config.opt_f64(ORIGINAL)?,
-    };
     writing.text("rope.scaling.type", "yarn");
     writing.real("rope.scaling.factor", factor);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of tokens")]
-    let original = original.map_or(writing.spec.context_length, |original| original as usize);
-    writing.whole("rope.scaling.original_context_length", original);
+    writing.whole("rope.scaling.original_context_length", original as usize);
     for (key, field) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
         if let Some(beta) = of(field)?.filter(|beta| *beta != 0.0) {
             writing.real(&format!("rope.scaling.{key}"), beta);

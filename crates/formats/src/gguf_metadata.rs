@@ -79,6 +79,14 @@ impl GgufMetadata {
         Ok(GgufMetadata { file: file.into(), version, entries, index })
     }
 
+    /// Metadata that is about to be written; `file` is named in errors.
+    ///
+    /// # Errors
+    /// A key that appears twice.
+    pub fn from_entries(file: &Path, entries: Vec<(String, GgufValue)>) -> Result<GgufMetadata, Error> {
+        GgufMetadata::new(file, 3, entries)
+    }
+
     /// The file that holds it (of a split set, the first).
     pub fn file(&self) -> &Path {
         &self.file

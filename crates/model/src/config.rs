@@ -61,6 +61,12 @@ impl Config {
         &self.file
     }
 
+    /// All fields, as they were read.
+    #[must_use]
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
     /// The value of a field that is there and not null.
     #[must_use]
     pub fn get(&self, field: &str) -> Option<&Value> {

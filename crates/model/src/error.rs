@@ -122,6 +122,22 @@ pub enum Error {
         /// The shape that the configuration gives.
         expected: Vec<usize>,
     },
+    /// A model that a GGUF file has no words for.
+    #[error("`{family}` cannot be written as GGUF: the format cannot say its {}", missing.join(", "))]
+    NotInGguf {
+        /// The architecture.
+        family: String,
+        /// What the header cannot say.
+        missing: Vec<&'static str>,
+    },
+    /// Parameters that have no tensor in a format.
+    #[error("`{family}`: no tensor is named for {} parameter(s): {}", names.len(), list(names))]
+    UnnamedParameters {
+        /// The architecture.
+        family: String,
+        /// The parameters.
+        names: Vec<String>,
+    },
     /// A token id outside the vocabulary.
     #[error("token id {id} at position {position} is outside the vocabulary of {vocab_size}")]
     TokenOutOfRange {
@@ -212,6 +228,7 @@ impl Error {
             Self::MissingTensors { .. } => {
                 Some("the file may be a shard of a larger checkpoint; give the folder instead".into())
             }
+            Self::NotInGguf { .. } => Some("export it as safetensors".into()),
             Self::ContextExceeded { .. } => Some("shorten the text".into()),
             Self::NoTokenizer { .. } => {
                 Some("put `tokenizer.json` in the folder; `lathe trace` also takes token ids, with `--ids`".into())

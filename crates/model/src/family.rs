@@ -8,9 +8,11 @@ mod deepseek;
 mod defaults;
 mod experts;
 mod gemma;
+mod gguf;
 mod llama;
 mod openelm;
 
+use lathe_kernels::activation::Activation;
 use serde_json::Value;
 
 use crate::Error;
@@ -20,18 +22,20 @@ use crate::layout::Name;
 use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, EmbeddingSpec, HeadSpec, LayerSpec, NormSpec};
 
+pub use gguf::Gguf;
+
 /// An architecture.
 pub struct Family {
     /// `model_type` of `config.json`.
     pub model_type: &'static str,
-    /// `general.architecture` of GGUF files that lathe reads.
-    pub gguf: Option<&'static str>,
+    /// Its class in transformers, as `architectures` of `config.json` names it.
+    pub class: &'static str,
     /// From configuration to specification.
     pub translate: fn(&Config) -> Result<DecoderSpec, Error>,
-    /// Names of its tensors in safetensors files.
+    /// Names of its tensors in safetensors files. The first row of a parameter is written.
     pub names: &'static [&'static [Name]],
-    /// How its GGUF files differ from its safetensors files.
-    pub gguf_layout: GgufLayout,
+    /// Its GGUF files, where llama.cpp knows it.
+    pub gguf: Option<Gguf>,
 }
 
 /// What llama.cpp's converter does to an architecture's tensors.
@@ -45,45 +49,103 @@ pub enum GgufLayout {
     NormsPlusOne,
 }
 
-const fn family(
-    model_type: &'static str,
-    translate: fn(&Config) -> Result<DecoderSpec, Error>,
-    names: &'static [&'static [Name]],
-) -> Family {
-    Family { model_type, gguf: None, translate, names, gguf_layout: GgufLayout::Plain }
+/// How GGUF files of an architecture say which layers have a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Windows {
+    /// There are none.
+    None,
+    /// All have one.
+    Everywhere,
+    /// Those in a list.
+    Listed,
+    /// All but every `every`-th, where there is no list; `usual` is the window where no key names one.
+    Alternating {
+        /// Period.
+        every: usize,
+        /// Window.
+        usual: Option<u64>,
+    },
 }
 
-const fn with_gguf(family: Family, gguf: &'static str, gguf_layout: GgufLayout) -> Family {
-    Family { gguf: Some(gguf), gguf_layout, ..family }
+const fn family(
+    model_type: &'static str,
+    class: &'static str,
+    translate: fn(&Config) -> Result<DecoderSpec, Error>,
+    names: &'static [&'static [Name]],
+    gguf: Option<Gguf>,
+) -> Family {
+    Family { model_type, class, translate, names, gguf }
 }
 
 /// Every architecture, by `model_type`.
 pub const FAMILIES: &[Family] = &[
-    with_gguf(family("llama", llama::llama, &[llama::NAMES]), "llama", GgufLayout::PairedRotary),
-    family("mistral", llama::mistral, &[llama::NAMES]),
-    with_gguf(family("qwen2", llama::qwen2, &[llama::NAMES]), "qwen2", GgufLayout::Plain),
-    with_gguf(family("qwen3", llama::qwen3, &[llama::NAMES]), "qwen3", GgufLayout::Plain),
-    family("phi3", llama::phi3, &[llama::PHI3_NAMES, llama::NAMES]),
-    family("olmo", llama::olmo, &[llama::NAMES]),
-    family("olmo2", llama::olmo2, &[llama::OLMO2_NAMES, llama::NAMES]),
-    family("smollm3", llama::smollm3, &[llama::NAMES]),
-    family("granite", llama::granite, &[llama::NAMES]),
-    family("stablelm", llama::stablelm, &[llama::STABLELM_NAMES, llama::NAMES]),
-    family("gemma", gemma::gemma, &[llama::NAMES]),
-    family("gemma2", gemma::gemma2, &[gemma::NAMES, llama::NAMES]),
-    with_gguf(family("gemma3_text", gemma::gemma3, &[gemma::NAMES, llama::NAMES]), "gemma3", GgufLayout::NormsPlusOne),
-    family("gpt2", bias::gpt2, &[bias::GPT2_NAMES]),
-    family("gpt_neox", bias::gpt_neox, &[bias::GPT_NEOX_NAMES]),
-    family("opt", bias::opt, &[bias::OPT_NAMES]),
-    family("phi", bias::phi, &[bias::PHI_NAMES, llama::NAMES]),
-    family("openelm", openelm::openelm, &[openelm::NAMES]),
-    family("mixtral", experts::mixtral, &[experts::MIXTRAL_NAMES, experts::NAMES, llama::NAMES]),
-    family("olmoe", experts::olmoe, &[experts::NAMES, llama::NAMES]),
-    family("qwen2_moe", experts::qwen2_moe, &[experts::NAMES, llama::NAMES]),
-    family("qwen3_moe", experts::qwen3_moe, &[experts::NAMES, llama::NAMES]),
-    family("granitemoe", experts::granitemoe, &[experts::GRANITE_NAMES, llama::NAMES]),
-    family("granitemoeshared", experts::granitemoe, &[experts::GRANITE_NAMES, llama::NAMES]),
-    family("deepseek", deepseek::deepseek, &[deepseek::NAMES, experts::NAMES, llama::NAMES]),
+    family("llama", "LlamaForCausalLM", llama::llama, &[llama::NAMES], Some(gguf::LLAMA)),
+    family("mistral", "MistralForCausalLM", llama::mistral, &[llama::NAMES], Some(gguf::MISTRAL)),
+    family("qwen2", "Qwen2ForCausalLM", llama::qwen2, &[llama::NAMES], Some(gguf::QWEN2)),
+    family("qwen3", "Qwen3ForCausalLM", llama::qwen3, &[llama::NAMES], Some(gguf::QWEN3)),
+    family("phi3", "Phi3ForCausalLM", llama::phi3, &[llama::PHI3_NAMES, llama::NAMES], Some(gguf::PHI3)),
+    family("olmo", "OlmoForCausalLM", llama::olmo, &[llama::NAMES], Some(gguf::OLMO)),
+    family("olmo2", "Olmo2ForCausalLM", llama::olmo2, &[llama::OLMO2_NAMES, llama::NAMES], Some(gguf::OLMO2)),
+    family("smollm3", "SmolLM3ForCausalLM", llama::smollm3, &[llama::NAMES], Some(gguf::SMOLLM3)),
+    family("granite", "GraniteForCausalLM", llama::granite, &[llama::NAMES], Some(gguf::GRANITE)),
+    family(
+        "stablelm",
+        "StableLmForCausalLM",
+        llama::stablelm,
+        &[llama::STABLELM_NAMES, llama::NAMES],
+        Some(gguf::STABLELM),
+    ),
+    family("gemma", "GemmaForCausalLM", gemma::gemma, &[llama::NAMES], Some(gguf::GEMMA)),
+    family("gemma2", "Gemma2ForCausalLM", gemma::gemma2, &[gemma::NAMES, llama::NAMES], Some(gguf::GEMMA2)),
+    family("gemma3_text", "Gemma3ForCausalLM", gemma::gemma3, &[gemma::NAMES, llama::NAMES], Some(gguf::GEMMA3)),
+    family("gpt2", "GPT2LMHeadModel", bias::gpt2, &[bias::GPT2_NAMES], Some(gguf::GPT2)),
+    family("gpt_neox", "GPTNeoXForCausalLM", bias::gpt_neox, &[bias::GPT_NEOX_NAMES], Some(gguf::GPT_NEOX)),
+    family("opt", "OPTForCausalLM", bias::opt, &[bias::OPT_NAMES], None),
+    family("phi", "PhiForCausalLM", bias::phi, &[bias::PHI_NAMES, llama::NAMES], Some(gguf::PHI)),
+    family("openelm", "OpenELMForCausalLM", openelm::openelm, &[openelm::NAMES], Some(gguf::OPENELM)),
+    family(
+        "mixtral",
+        "MixtralForCausalLM",
+        experts::mixtral,
+        &[experts::MIXTRAL_NAMES, experts::NAMES, llama::NAMES],
+        Some(gguf::MIXTRAL),
+    ),
+    family("olmoe", "OlmoeForCausalLM", experts::olmoe, &[experts::NAMES, llama::NAMES], Some(gguf::OLMOE)),
+    family(
+        "qwen2_moe",
+        "Qwen2MoeForCausalLM",
+        experts::qwen2_moe,
+        &[experts::NAMES, llama::NAMES],
+        Some(gguf::QWEN2_MOE),
+    ),
+    family(
+        "qwen3_moe",
+        "Qwen3MoeForCausalLM",
+        experts::qwen3_moe,
+        &[experts::NAMES, llama::NAMES],
+        Some(gguf::QWEN3_MOE),
+    ),
+    family(
+        "granitemoe",
+        "GraniteMoeForCausalLM",
+        experts::granitemoe,
+        &[experts::GRANITE_NAMES, llama::NAMES],
+        Some(gguf::GRANITE_MOE),
+    ),
+    family(
+        "granitemoeshared",
+        "GraniteMoeSharedForCausalLM",
+        experts::granitemoe,
+        &[experts::GRANITE_NAMES, llama::NAMES],
+        Some(gguf::GRANITE_MOE_SHARED),
+    ),
+    family(
+        "deepseek",
+        "DeepseekForCausalLM",
+        deepseek::deepseek,
+        &[deepseek::NAMES, experts::NAMES, llama::NAMES],
+        Some(gguf::DEEPSEEK),
+    ),
 ];
 
 /// Finds the family of a configuration.
@@ -123,18 +185,32 @@ pub(crate) fn unknown(file: &std::path::Path, found: &str, known: impl Iterator<
 }
 
 /// The activation of a configuration's name for it.
-fn activation(config: &Config, field: &str) -> Result<lathe_kernels::activation::Activation, Error> {
-    use lathe_kernels::activation::Activation;
-    Ok(match config.opt_str(field)?.unwrap_or("silu") {
+fn activation(config: &Config, field: &str) -> Result<Activation, Error> {
+    let name = config.opt_str(field)?.unwrap_or("silu");
+    activation_of(name).ok_or_else(|| config.unknown_activation(field, name))
+}
+
+/// The activation of a name.
+pub(crate) fn activation_of(name: &str) -> Option<Activation> {
+    Some(match name {
         "silu" | "swish" => Activation::Silu,
         "gelu" | "gelu_python" => Activation::GeluErf,
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => Activation::GeluTanh,
         "quick_gelu" => Activation::GeluSigmoid,
         "relu" => Activation::Relu,
-        other => {
-            return Err(config.unknown_activation(field, other));
-        }
+        _ => return None,
     })
+}
+
+/// A name of an activation.
+pub(crate) fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::GeluErf => "gelu",
+        Activation::GeluTanh => "gelu_pytorch_tanh",
+        Activation::GeluSigmoid => "quick_gelu",
+        Activation::Relu => "relu",
+    }
 }
 
 /// The parts that every architecture's configuration names alike.

@@ -22,6 +22,7 @@ pub mod rotary;
 mod score;
 pub mod spec;
 mod tap;
+mod target;
 
 pub use batch::Batch;
 pub use cache::KvCache;
@@ -34,5 +35,6 @@ pub use open::{Opened, open};
 pub use parameters::{CheckpointSource, ParameterSource, RandomSource};
 pub use prefix::{Continuation, PrefixCache};
 pub use score::TokenScore;
-pub use spec::DecoderSpec;
+pub use spec::{DecoderSpec, Parameter};
 pub use tap::{NoTap, Site, Tap};
+pub use target::{Target, TargetTensor};

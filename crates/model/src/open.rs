@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lathe_formats::{Checkpoint, ElementType};
+use lathe_formats::{Checkpoint, ElementType, Format};
 use lathe_tokenizer::{ChatTemplate, Tokenizer};
+use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::config::Config;
@@ -12,8 +13,8 @@ use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
 use crate::gguf;
 use crate::parameters::{CheckpointSource, RandomSource};
-use crate::rotary::Scaling;
 use crate::spec::DecoderSpec;
+use crate::target::{self, Target};
 
 /// A model whose header has been read: everything but the weights.
 pub struct Opened {
@@ -25,6 +26,10 @@ pub struct Opened {
     pub spec: DecoderSpec,
     /// The architecture's row of the table.
     pub family: &'static Family,
+    /// The configuration, with what its class assumes where it says nothing.
+    config: Config,
+    /// The same as it was read.
+    fields: Map<String, Value>,
     source: CheckpointSource,
 }
 
@@ -34,14 +39,19 @@ pub struct Opened {
 /// Files are missing or malformed, the architecture is unknown, or tensors and configuration disagree.
 pub fn open(path: &Path) -> Result<Opened, Error> {
     let checkpoint = Arc::new(Checkpoint::open(path)?);
-    let (config, family) = match checkpoint.gguf() {
-        Some(header) => gguf::config(&checkpoint, header)?,
+    let (config, family, mut fields) = match checkpoint.gguf() {
+        Some(header) => {
+            let (config, family) = gguf::config(&checkpoint, header)?;
+            let fields = config.fields().clone();
+            (config, family, fields)
+        }
         None => {
             let whole = Config::read(&folder_of(path).join("config.json"))?;
             refuse_quantised(&whole)?;
             let config = whole.language_model();
             let family = family::of(&config)?;
-            (family::with_defaults(config, family), family)
+            let fields = config.fields().clone();
+            (family::with_defaults(config, family), family, fields)
         }
     };
     // A specification holds something for every layer; each layer has a tensor at least.
@@ -52,13 +62,11 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
             return Err(config.bad(field, &layers.into(), &expected));
         }
     }
-    let mut spec = (family.translate)(&config)?;
-    if let Some(divisors) = checkpoint.tensor(gguf::ROTARY_DIVISORS) {
-        let divisors = divisors.to_f32()?;
-        spec.rotary.iter_mut().for_each(|rotary| rotary.scaling = Scaling::Divisors(divisors.clone()));
-    }
+    let spec = (family.translate)(&config)?;
     let source = CheckpointSource::new(checkpoint.clone(), &spec, family)?;
-    Ok(Opened { path: path.into(), checkpoint, spec, family, source })
+    // The language model of a multimodal folder has no class of its own.
+    fields.entry("architectures").or_insert_with(|| vec![family.class].into());
+    Ok(Opened { path: path.into(), checkpoint, spec, family, config, fields, source })
 }
 
 /// Packed integers of GPTQ, AWQ and their like would be read as weights.
@@ -126,6 +134,26 @@ impl Opened {
             None => ChatTemplate::from_folder(folder_of(&self.path))?,
         };
         Ok(templates.into_iter().next())
+    }
+
+    /// The configuration: a folder's own, or a GGUF header in its words.
+    #[must_use]
+    pub fn config_json(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
+    /// The numbers of the parameters.
+    #[must_use]
+    pub fn parameters(&self) -> &CheckpointSource {
+        &self.source
+    }
+
+    /// What a checkpoint of this model in `format` is made of.
+    ///
+    /// # Errors
+    /// The format has no names for the architecture or for some of its parameters.
+    pub fn target(&self, format: Format) -> Result<Target, Error> {
+        target::target(format, &self.config, &self.spec, self.family)
     }
 
     /// The tensor of the checkpoint that holds a parameter of [`DecoderSpec::parameters`].

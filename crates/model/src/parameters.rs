@@ -12,9 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use crate::Error;
-use crate::family::{Family, GgufLayout};
+use crate::family::Family;
 use crate::gguf;
-use crate::layout::{Layout, Name, Placement};
+use crate::layout::{Name, Place, Placement};
 use crate::spec::{DecoderSpec, Parameter};
 
 /// Numbers of parameters, by rows. Rows are independent: threads may ask for different ones at once.
@@ -54,17 +54,6 @@ pub struct CheckpointSource {
 struct Stored {
     tensor: String,
     placement: Placement,
-    /// Width of a head whose rotary pairs lie side by side.
-    paired: Option<usize>,
-    /// Added to every value.
-    add: f32,
-}
-
-impl Stored {
-    /// Row of the tensor that holds row `row` of the parameter.
-    fn row(&self, row: usize) -> usize {
-        self.placement.row(self.paired.map_or(row, |head_dim| gguf::paired_row(row, head_dim)))
-    }
 }
 
 impl Clone for CheckpointSource {
@@ -79,38 +68,45 @@ impl CheckpointSource {
     /// # Errors
     /// Tensors are missing, unknown, or have another shape than the configuration says.
     pub fn new(checkpoint: Arc<Checkpoint>, spec: &DecoderSpec, family: &Family) -> Result<Self, Error> {
-        let is_gguf = checkpoint.gguf().is_some();
-        let tables: &[&[Name]] = if is_gguf { &[gguf::NAMES] } else { family.names };
+        let gguf = checkpoint.gguf().and(family.gguf.as_ref());
+        let tables = gguf.map_or(family.names, |gguf| gguf.names);
         let mut names: HashMap<&str, Vec<&Name>> = HashMap::new();
         for row in tables.iter().flat_map(|table| table.iter()) {
             names.entry(row.ours).or_default().push(row);
         }
-        let prefix = if is_gguf { Prefix::AsNamed } else { Prefix::find(&checkpoint, &names) };
+        let prefix = if gguf.is_some() { Prefix::AsNamed } else { Prefix::find(&checkpoint, &names) };
         let file: PathBuf = checkpoint.path().into();
         let (mut tensors, mut missing, mut claimed) = (HashMap::new(), Vec::new(), HashSet::new());
         for parameter in spec.parameters() {
             let place = Place::of(&parameter.name);
             let rows = names.get(place.pattern.as_str()).map_or(&[][..], |rows| rows);
-            let candidates: Vec<(String, Layout)> =
-                rows.iter().map(|row| (prefix.apply(&place.fill(row.theirs)), row.layout)).collect();
-            let found = candidates.iter().find_map(|(name, layout)| Some((checkpoint.tensor(name)?, name, *layout)));
-            let Some((view, name, layout)) = found else {
-                missing.push(candidates.into_iter().next().map_or(parameter.name, |(name, _)| name));
+            let mut first = None;
+            let mut misshapen = None;
+            let found = rows.iter().find_map(|row| {
+                let tensor = prefix.apply(&place.fill(row.theirs));
+                let view = checkpoint.tensor(&tensor);
+                first.get_or_insert_with(|| tensor.clone());
+                let placement = row.layout.place(&parameter, spec, &place);
+                let shape = &view?.info().shape;
+                if *shape == placement.shape {
+                    return Some(Stored { tensor, placement });
+                }
+                misshapen.get_or_insert((tensor, shape.clone(), placement.shape));
+                None
+            });
+            let Some(Stored { tensor, placement }) = found else {
+                if let Some((tensor, found, expected)) = misshapen {
+                    return Err(Error::WrongShape { file, tensor, found, expected });
+                }
+                missing.push(first.unwrap_or(parameter.name));
                 continue;
             };
-            let placement = layout.place(&parameter, spec, place.layer, place.expert);
-            if view.info().shape != placement.shape {
-                return Err(Error::WrongShape {
-                    file,
-                    tensor: name.clone(),
-                    found: view.info().shape.clone(),
-                    expected: placement.shape,
-                });
-            }
-            claimed.insert(name.clone());
-            let stored = Stored { tensor: name.clone(), placement, paired: None, add: 0.0 };
-            let stored = if is_gguf { converted(stored, &parameter, &place, spec, family) } else { stored };
-            tensors.insert(parameter.name, stored);
+            claimed.insert(tensor.clone());
+            let placement = match gguf {
+                Some(gguf) => placement.converted(&place, spec, gguf.layout),
+                None => placement,
+            };
+            tensors.insert(parameter.name, Stored { tensor, placement });
         }
         if !missing.is_empty() {
             return Err(Error::MissingTensors { file, names: missing });
@@ -161,38 +157,37 @@ impl ParameterSource for CheckpointSource {
     fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let (view, stored) = self.view(parameter)?;
         let place = &stored.placement;
-        let row_of = |row: usize| stored.row(row);
         if place.transposed {
             let values = self.decoded(&view)?;
             let columns = view.info().row_len();
             for (row, out) in rows.zip(out.chunks_exact_mut(view.info().rows())) {
                 for (i, x) in out.iter_mut().enumerate() {
-                    *x = values[i * columns + row_of(row)];
+                    *x = values[i * columns + place.row(row)];
                 }
             }
         } else if view.info().shape.len() == 1 {
             // A vector is one row of the file; its values are what may be fused or reordered.
             let values = view.to_f32()?;
             for (i, x) in out.iter_mut().enumerate() {
-                *x = values[row_of(i)];
+                *x = values[place.row(i)];
             }
-        } else if stored.paired.is_none() && place.by_head.is_none() {
+        } else if place.is_contiguous() {
             view.decode_rows(place.first + rows.start..place.first + rows.end, out)?;
         } else {
             let width = view.info().row_len();
             for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-                view.decode_rows(row_of(row)..row_of(row) + 1, out)?;
+                view.decode_rows(place.row(row)..place.row(row) + 1, out)?;
             }
         }
-        if stored.add != 0.0 {
-            out.iter_mut().for_each(|x| *x += stored.add);
+        if place.add != 0.0 {
+            out.iter_mut().for_each(|x| *x += place.add);
         }
         Ok(())
     }
 
     fn coding(&self, parameter: &Parameter) -> Option<Coding> {
         let (view, stored) = self.view(parameter).ok()?;
-        if parameter.shape.len() != 2 || stored.placement.transposed || stored.add != 0.0 {
+        if parameter.shape.len() != 2 || stored.placement.transposed || stored.placement.add != 0.0 {
             return None;
         }
         coding_of(view.info().element)
@@ -205,7 +200,7 @@ impl ParameterSource for CheckpointSource {
         let groups = layout.map_or(1, |layout| width / layout.group_len);
         let mut levels = vec![0; out.codes.len()];
         for (i, row) in rows.enumerate() {
-            let row = stored.row(row);
+            let row = stored.placement.row(row);
             let of_row = i * groups..(i + 1) * groups;
             view.decode_integers(
                 row..row + 1,
@@ -250,73 +245,6 @@ fn coding_of(element: ElementType) -> Option<Coding> {
     }))
 }
 
-/// What the converter of GGUF files did to a parameter.
-fn converted(mut stored: Stored, parameter: &Parameter, place: &Place, spec: &DecoderSpec, family: &Family) -> Stored {
-    let name = parameter.name.as_str();
-    match family.gguf_layout {
-        GgufLayout::Plain => {}
-        GgufLayout::PairedRotary => {
-            if name.contains("attention.query.") || name.contains("attention.key.") {
-                stored.paired = spec.layers.get(place.layer).map(|layer| layer.attention.head_dim);
-            }
-        }
-        GgufLayout::NormsPlusOne => {
-            let norm = ["before_", "after_", "norm.weight"].iter().any(|part| name.contains(part));
-            if norm {
-                stored.add = -1.0;
-            }
-        }
-    }
-    stored
-}
-
-/// A parameter's name without its numbers: `layers.{l}.experts.{e}.up.weight`, 3 and 17.
-struct Place {
-    pattern: String,
-    layer: usize,
-    expert: usize,
-    head: usize,
-}
-
-impl Place {
-    fn of(name: &str) -> Self {
-        let mut place = Self { pattern: String::new(), layer: 0, expert: 0, head: 0 };
-        let mut before = "";
-        let parts: Vec<&str> = name
-            .split('.')
-            .map(|part| {
-                let number = part.parse::<usize>();
-                let shown = match (before, number) {
-                    ("layers", Ok(layer)) => {
-                        place.layer = layer;
-                        "{l}"
-                    }
-                    ("experts", Ok(expert)) => {
-                        place.expert = expert;
-                        "{e}"
-                    }
-                    ("query_norm" | "key_norm", Ok(head)) => {
-                        place.head = head;
-                        "{h}"
-                    }
-                    _ => part,
-                };
-                before = part;
-                shown
-            })
-            .collect();
-        place.pattern = parts.join(".");
-        place
-    }
-
-    fn fill(&self, theirs: &str) -> String {
-        theirs
-            .replace("{l}", &self.layer.to_string())
-            .replace("{e}", &self.expert.to_string())
-            .replace("{h}", &self.head.to_string())
-    }
-}
-
 /// Tensors that follow from the configuration and need no rule.
 fn is_derived(name: &str) -> bool {
     let ends = [
@@ -327,7 +255,7 @@ fn is_derived(name: &str) -> bool {
         ".attention.bias",
         ".attention.masked_bias",
     ];
-    name == gguf::ROTARY_DIVISORS || ends.iter().any(|end| name.ends_with(end))
+    gguf::ROTARY_TENSORS.contains(&name) || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// What stands before the names of a family's table.

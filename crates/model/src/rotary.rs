@@ -37,8 +37,6 @@ pub enum Scaling {
         /// Context of the original training.
         original: f64,
     },
-    /// One divisor per frequency (`rope_freqs.weight` of GGUF files).
-    Divisors(Vec<f32>),
     /// The base grows with the sequence once it exceeds the trained context (dynamic NTK).
     Dynamic {
         /// How fast.
@@ -165,9 +163,6 @@ impl Rotary {
         match &self.scaling {
             Scaling::None => (plain.collect(), 1.0),
             Scaling::Linear { factor } => (plain.map(|f| (f64::from(f) / factor) as f32).collect(), 1.0),
-            Scaling::Divisors(divisors) => {
-                (plain.enumerate().map(|(i, f)| f / divisors.get(i).copied().unwrap_or(1.0)).collect(), 1.0)
-            }
             Scaling::Llama3 { factor, low, high, original } => {
                 let scaled = plain.map(|f| {
                     let wavelength = std::f64::consts::TAU / f64::from(f);

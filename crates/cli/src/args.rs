@@ -54,6 +54,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe trace smollm2 --text \"The cat sat\" --take logits,hidden_states --out trace.safetensors\n  lathe trace ./my-model --ids 5,6,7 --take attentions --layers 0,3 --out trace.safetensors"
     )]
     Trace(TraceArgs),
+    /// Write a model as a complete safetensors folder or GGUF file
+    #[command(
+        after_help = "Examples:\n  lathe export smollm2 --to safetensors --dtype bf16 --out smollm2-bf16\n  lathe export ./my-model --to gguf --dtype q4_k --out my-model.gguf"
+    )]
+    Export(ExportArgs),
     /// Take one measurement of one model on given texts
     #[command(subcommand)]
     Measure(Measure),
@@ -165,6 +170,34 @@ pub(crate) enum Take {
     RouterProbabilities,
     /// router_weights.{j} [T, E]: what each expert's output is multiplied by, 0 where it is not used
     RouterWeights,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    /// The model
+    #[arg(value_name = "MODEL", value_parser = model)]
+    pub(crate) model: ModelReference,
+    /// What to write
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) to: Target,
+    /// Element type of matrices: f32, f16, bf16; for gguf also q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0 [default:
+    /// as they are stored; quantised ones become f32 in a safetensors folder]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<String>,
+    /// The folder or file to write; it must not exist
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Target {
+    /// A folder with model.safetensors, config.json and the tokenizer's files
+    Safetensors,
+    /// One file with everything
+    Gguf,
 }
 
 #[derive(Debug, Subcommand)]

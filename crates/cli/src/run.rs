@@ -10,7 +10,10 @@ use lathe_lab::measure::{
     AttentionSpec, SpanSource, SpectrumSpec, TokensSpec, Untrained, measure_attention, measure_spectrum, measure_tokens,
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
-use lathe_lab::{Context, Depth, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec, inspect, trace};
+use lathe_lab::{
+    Context, Depth, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec, export,
+    inspect, trace,
+};
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
 use lathe_model::Weights;
@@ -19,8 +22,8 @@ use lathe_model::reference::{Home, ModelReference};
 use serde::Serialize;
 
 use crate::args::{
-    Args, AttentionArgs, Command, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs, Take, TokensArgs,
-    TraceArgs,
+    Args, AttentionArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs, Take, Target,
+    TokensArgs, TraceArgs,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, fetch};
@@ -45,6 +48,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Fetch(args) => run_fetch(&args, &home, &progress),
         Command::Inspect(args) => run_inspect(&args, &context),
         Command::Trace(args) => run_trace(args, &context),
+        Command::Export(args) => run_export(args, &context),
         Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),
         Command::Measure(Measure::Tokens(args)) => run_tokens(args, &context),
         Command::Measure(Measure::Attention(args)) => run_attention(args, &context),
@@ -108,6 +112,15 @@ fn run_trace(args: TraceArgs, context: &Context<'_>) -> Result<()> {
     };
     let result = trace(&spec, context)?;
     if args.json { print_json(&result) } else { print(&show::trace(&result)) }
+}
+
+fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
+    let to = match args.to {
+        Target::Safetensors => ExportFormat::Safetensors,
+        Target::Gguf => ExportFormat::Gguf,
+    };
+    let result = export(&ExportSpec { model: args.model, to, dtype: args.dtype, out: args.out }, context)?;
+    if args.json { print_json(&result) } else { print(&show::export(&result)) }
 }
 
 fn read_ids(file: &Path) -> Result<Vec<u32>> {

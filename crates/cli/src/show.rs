@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
-use lathe_lab::{Inspection, TraceResult};
+use lathe_lab::{ExportResult, Inspection, TraceResult};
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 
@@ -97,6 +97,18 @@ pub(crate) fn trace(result: &TraceResult) -> String {
     let rows = result.tensors.iter().map(|(name, shape)| vec![name.clone(), format!("{shape:?}")]);
     let table = lines(&[("tensor", Align::Left), ("shape", Align::Left)], rows.collect());
     format!("{table}\n{} tokens; saved in {}\n", result.tokens, result.out.display())
+}
+
+/// `lathe export`
+pub(crate) fn export(result: &ExportResult) -> String {
+    let files = result.files.iter().map(|(name, size)| vec![name.clone(), bytes(*size)]).collect();
+    let files = lines(&[("file", Align::Left), ("size", Align::Right)], files);
+    let row =
+        |(element, tensors, size): &(String, usize, u64)| vec![element.clone(), count(*tensors as u64), bytes(*size)];
+    let elements = result.elements.iter().map(row).collect();
+    let columns = [("stored as", Align::Left), ("tensors", Align::Right), ("size", Align::Right)];
+    let notes: String = result.notes.iter().map(|note| format!("{note}\n")).collect();
+    format!("{files}\n{}\n{notes}Written: {}\n", lines(&columns, elements), result.out.display())
 }
 
 /// `lathe measure tokens`

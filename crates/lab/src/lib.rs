@@ -7,6 +7,7 @@
 mod context;
 mod documents;
 mod error;
+mod export;
 pub mod figure;
 mod inspect;
 mod load;
@@ -18,6 +19,7 @@ mod trace;
 pub use context::{Context, Progress, Silent};
 pub use documents::{DataReference, TextDocument, read_documents};
 pub use error::Error;
+pub use export::{ExportFormat, ExportResult, ExportSpec, export};
 pub use inspect::{Depth, InspectSpec, Inspection, LoadSummary, TensorRow, inspect};
 pub use load::{Loaded, load, open_model};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};

@@ -101,12 +101,18 @@ impl Opened {
         Decoder::load(self.spec.clone(), source, weights)
     }
 
+    /// The folder that holds the model's files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        folder_of(&self.path)
+    }
+
     /// Whether a tokenizer lies beside or inside the weights.
     #[must_use]
     pub fn has_tokenizer(&self) -> bool {
         match self.checkpoint.gguf() {
             Some(header) => header.get("tokenizer.ggml.model").is_some(),
-            None => folder_of(&self.path).join("tokenizer.json").exists(),
+            None => self.folder().join("tokenizer.json").exists(),
         }
     }
 
@@ -120,7 +126,7 @@ impl Opened {
         }
         Ok(match self.checkpoint.gguf() {
             Some(header) => Tokenizer::from_gguf(header)?,
-            None => Tokenizer::from_folder(folder_of(&self.path))?,
+            None => Tokenizer::from_folder(self.folder())?,
         })
     }
 
@@ -131,7 +137,7 @@ impl Opened {
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, Error> {
         let templates = match self.checkpoint.gguf() {
             Some(header) => ChatTemplate::from_gguf(header)?,
-            None => ChatTemplate::from_folder(folder_of(&self.path))?,
+            None => ChatTemplate::from_folder(self.folder())?,
         };
         Ok(templates.into_iter().next())
     }

@@ -452,7 +452,8 @@ mod tests {
     #[test]
     fn frozen_and_trainable_layers_agree() {
         let (x, w, g) = (ramp(5, 37, 0.1), ramp(35, 37, 0.07), ramp(5, 35, 0.2));
-        let packed = with_values(&w, |w| Ok(Arc::new(Weight::Floats(Packed::from_transposed(w, 35, 37))))).expect("packed");
+        let packed =
+            with_values(&w, |w| Ok(Arc::new(Weight::Floats(Packed::from_transposed(w, 35, 37))))).expect("packed");
         let x = Var::from_tensor(&x).expect("a variable");
         let gradient = |y: Tensor| {
             let loss = (y * &g).and_then(|y| y.sum_all()).expect("a loss");

@@ -107,6 +107,11 @@ impl TargetTensor {
         self.shape.last().copied().unwrap_or(1)
     }
 
+    /// The parameters in it.
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        self.pieces.iter().map(|(parameter, _)| parameter)
+    }
+
     /// Whether rows can be asked for a few at a time. The rows of a transposed tensor take a pass over all of its
     /// parameters, however few they are.
     #[must_use]

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use lathe_model::Weights;
 use lathe_model::reference::Home;
 use serde_json::{Map, Value, json};
 

@@ -59,6 +59,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe export smollm2 --to safetensors --dtype bf16 --out smollm2-bf16\n  lathe export ./my-model --to gguf --dtype q4_k --out my-model.gguf"
     )]
     Export(ExportArgs),
+    /// Time loading, reading and writing, beside what the machine can do at most
+    #[command(
+        after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --threads 1 --json"
+    )]
+    Bench(BenchArgs),
     /// Take one measurement of one model on given texts
     #[command(subcommand)]
     Measure(Measure),
@@ -188,6 +193,28 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
     /// Print what was written as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// The models, one after the other
+    #[arg(value_name = "MODEL", value_parser = model, required = true)]
+    pub(crate) models: Vec<ModelReference>,
+    /// Tokens of the prompt that is read
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) prompt: usize,
+    /// Tokens that are written
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) decode: usize,
+    /// Sequences that are written at once
+    #[arg(long, value_name = "N,M", value_delimiter = ',', default_value = "1,16")]
+    pub(crate) batch: Vec<usize>,
+    /// Runs that count; one more goes before them
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) runs: usize,
+    /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,
 }

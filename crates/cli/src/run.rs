@@ -11,8 +11,8 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    Context, Depth, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec, export,
-    inspect, trace,
+    BenchSpec, Context, Depth, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec,
+    bench, export, inspect, trace,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -22,8 +22,8 @@ use lathe_model::reference::{Home, ModelReference};
 use serde::Serialize;
 
 use crate::args::{
-    Args, AttentionArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs, Take, Target,
-    TokensArgs, TraceArgs,
+    Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs,
+    Take, Target, TokensArgs, TraceArgs,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, fetch};
@@ -37,7 +37,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
         clap_complete::generate(shell, &mut Args::command(), "lathe", &mut script);
         return print(&String::from_utf8_lossy(&script));
     }
-    let threads = threads(args.threads)?;
+    // The command itself runs on a thread of the pool: work that it hands to the others is not worth a change of threads.
+    pool(args.threads)?.install(|| run_on_pool(args))
+}
+
+fn run_on_pool(args: Args) -> Result<()> {
+    let threads = rayon::current_num_threads() as u64;
     let home = Home::from_environment()?;
     let progress = TerminalProgress::new(if args.quiet { Show::Never } else { Show::OnTerminal });
     let clock = machine::clock();
@@ -49,6 +54,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Inspect(args) => run_inspect(&args, &context),
         Command::Trace(args) => run_trace(args, &context),
         Command::Export(args) => run_export(args, &context),
+        Command::Bench(args) => run_bench(args, &context),
         Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),
         Command::Measure(Measure::Tokens(args)) => run_tokens(args, &context),
         Command::Measure(Measure::Attention(args)) => run_attention(args, &context),
@@ -57,13 +63,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Starts the one thread pool and says how many threads it has.
-fn threads(wanted: Option<usize>) -> Result<u64> {
+/// Starts the one thread pool.
+fn pool(wanted: Option<usize>) -> Result<rayon::ThreadPool> {
+    /// As much as a main thread usually has.
+    const STACK: usize = 8 << 20;
     if wanted == Some(0) {
         return Err(BadInput { message: "--threads: 0 threads compute nothing".into(), hint: None }.into());
     }
-    rayon::ThreadPoolBuilder::new().num_threads(wanted.unwrap_or(0)).build_global().context("cannot start threads")?;
-    Ok(rayon::current_num_threads() as u64)
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(wanted.unwrap_or(0)).stack_size(STACK);
+    pool.build().context("cannot start threads")
 }
 
 fn run_fetch(args: &FetchArgs, home: &Home, progress: &dyn Progress) -> Result<()> {
@@ -121,6 +129,12 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
     };
     let result = export(&ExportSpec { model: args.model, to, dtype: args.dtype, out: args.out }, context)?;
     if args.json { print_json(&result) } else { print(&show::export(&result)) }
+}
+
+fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
+    let BenchArgs { models, prompt, decode, batch, runs, json } = args;
+    let result = bench(&BenchSpec { models, prompt, decode, batches: batch, runs }, context)?;
+    if json { print_json(&result) } else { print(&show::bench(&result)) }
 }
 
 fn read_ids(file: &Path) -> Result<Vec<u32>> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
-use lathe_lab::{ExportResult, Inspection, TraceResult};
+use lathe_lab::{BenchResult, ExportResult, Inspection, TraceResult};
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 
@@ -109,6 +109,34 @@ pub(crate) fn export(result: &ExportResult) -> String {
     let columns = [("stored as", Align::Left), ("tensors", Align::Right), ("size", Align::Right)];
     let notes: String = result.notes.iter().map(|note| format!("{note}\n")).collect();
     format!("{files}\n{}\n{notes}Written: {}\n", lines(&columns, elements), result.out.display())
+}
+
+/// `lathe bench`
+pub(crate) fn bench(result: &BenchResult) -> String {
+    let columns = [
+        ("timed", Align::Left),
+        ("tokens/s", Align::Right),
+        ("slowest to fastest", Align::Left),
+        ("of ceiling", Align::Right),
+    ];
+    let mut out = format!(
+        "{} threads, {}; this machine multiplies and adds at {} GFLOP/s and reads memory at {} GB/s\n",
+        result.threads,
+        result.instructions,
+        number(result.ceiling.gflops),
+        number(result.ceiling.read_gbytes)
+    );
+    for model in &result.models {
+        let memory = model.peak_memory.map_or("not known".into(), bytes);
+        let (load, weights) = (number(model.load_seconds), bytes(model.weight_bytes));
+        let _ = write!(out, "\n{}: loaded in {load} s, {weights} of weights, peak memory {memory}\n\n", model.model);
+        let row = |row: &lathe_lab::BenchRow| {
+            let [low, high] = row.range.map(number);
+            vec![row.what.clone(), number(row.rate), format!("{low} to {high}"), percent(row.of_ceiling)]
+        };
+        out += &lines(&columns, model.rows.iter().map(row).collect());
+    }
+    out
 }
 
 /// `lathe measure tokens`

@@ -11,6 +11,7 @@
 pub mod activation;
 pub mod attention;
 mod buffer;
+pub mod ceiling;
 mod isa;
 pub mod logits;
 pub mod matmul;

@@ -4,6 +4,7 @@
 //! from outside comes in a [`Context`]. The command line builds the spec from flags; an experiment file or another
 //! program can write the same spec as data.
 
+mod bench;
 mod context;
 mod documents;
 mod error;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod sample;
 mod trace;
 
+pub use bench::{BenchResult, BenchRow, BenchSpec, Ceiling, ModelBench, bench};
 pub use context::{Context, Progress, Silent};
 pub use documents::{DataReference, TextDocument, read_documents};
 pub use error::Error;

@@ -3,10 +3,10 @@
 #![expect(unsafe_code, reason = "vector intrinsics on pointers")]
 
 use std::arch::x86_64::{
-    __m512, _mm_loadu_si128, _mm256_loadu_si256, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_add_ps, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_srli_epi32, _mm512_storeu_ps,
+    __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_add_ps, _mm512_castsi512_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_add_ps, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
 };
 
 use super::PANEL;
@@ -169,6 +169,7 @@ unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8],
         let record = panel.len() / (t.k / groups.len);
         let (mut at, mut a) = (panel.as_ptr(), t.a);
         for _ in 0..t.k / groups.len {
+            ahead(at, record);
             let scale = scales(groups, at);
             let codes = at.add(codes_at);
             if groups.offset == Offset::With {
@@ -225,11 +226,23 @@ unsafe fn few_halves<const ROWS: usize, H: Halves>(panel: &[u8], t: Tile) {
         let mut sum = load::<ROWS>(t);
         let mut at = panel.as_ptr();
         for i in 0..t.k {
+            ahead(at, 2 * PANEL);
             let w = [H::values(at), H::values(at.add(PANEL))];
             accumulate::<ROWS>(&mut sum, t.a.add(i), t.a_stride, w);
             at = at.add(2 * PANEL);
         }
         store::<ROWS>(t, sum);
+    }
+}
+
+/// Asks for the bytes that will be needed a few records later: one row of `A` leaves no time to wait for memory, and the
+/// processor's own prefetching stops at every page. An address past the end is ignored.
+#[inline(always)]
+fn ahead(at: *const u8, bytes: usize) {
+    const DISTANCE: usize = 4096;
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch reads nothing that the program can see, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(DISTANCE + line).cast()) };
     }
 }
 

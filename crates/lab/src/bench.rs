@@ -1,0 +1,298 @@
+//! `lathe bench`: how fast a model loads, reads and writes on this machine, and how far that is from what the machine
+//! can do at most.
+//!
+//! Every number is the median of several runs after one that is not counted; beside it stand the slowest and the fastest
+//! run. Two ceilings are measured in the same process: fused multiply-adds on operands in the first-level cache bound reading (2 for
+//! each parameter that a token uses), and reading memory in order bounds writing one token (every weight is read once).
+
+use lathe_kernels::ceiling::{Memory, multiply_adds};
+use lathe_model::reference::ModelReference;
+use lathe_model::spec::{FeedForwardSpec, HeadWeight, Part};
+use lathe_model::{Batch, Decoder, DecoderSpec, KvCache, NoTap};
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, Error, load};
+
+/// What to time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchSpec {
+    /// The models, one after the other.
+    pub models: Vec<ModelReference>,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens that are written.
+    pub decode: usize,
+    /// Sequences that are written at once; each entry is timed.
+    pub batches: Vec<usize>,
+    /// Runs that count.
+    pub runs: usize,
+}
+
+/// What was timed.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchResult {
+    /// What the machine can do.
+    pub ceiling: Ceiling,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Instruction set of the kernels.
+    pub instructions: &'static str,
+    /// The models.
+    pub models: Vec<ModelBench>,
+}
+
+/// What the machine can do at most, all threads together.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ceiling {
+    /// Fused multiply-adds of f32 in the first-level cache, each counted as two operations, in 10^9 a second.
+    pub gflops: f64,
+    /// Reading memory in order, 10^9 bytes a second.
+    pub read_gbytes: f64,
+}
+
+/// One model.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelBench {
+    /// As the user named it.
+    pub model: String,
+    /// Opening, mapping and packing, seconds.
+    pub load_seconds: f64,
+    /// Bytes of the weights as they are held.
+    pub weight_bytes: u64,
+    /// Largest resident memory of the process so far, bytes.
+    pub peak_memory: Option<u64>,
+    /// What was timed.
+    pub rows: Vec<BenchRow>,
+}
+
+/// One thing that was timed.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchRow {
+    /// What.
+    pub what: String,
+    /// Tokens of one run, all sequences together.
+    pub tokens: usize,
+    /// Tokens a second: the median run.
+    pub rate: f64,
+    /// The slowest and the fastest run.
+    pub range: [f64; 2],
+    /// Seconds of every run, in order.
+    pub seconds: Vec<f64>,
+    /// The median as a share of what the ceilings allow.
+    pub of_ceiling: f64,
+}
+
+/// Times models.
+///
+/// # Errors
+/// A model cannot be loaded, or its context is too short for the tokens asked for.
+pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Error> {
+    let zero = |field, problem: &str| Error::Spec { field, problem: problem.into(), hint: None };
+    if spec.runs == 0 {
+        return Err(zero("--runs", "0 runs say nothing"));
+    }
+    if spec.prompt == 0 || spec.decode == 0 || spec.batches.contains(&0) {
+        return Err(zero("--prompt, --decode, --batch", "0 tokens take no time"));
+    }
+    let ceiling = ceiling(context);
+    let models = spec.models.iter().map(|model| one(model, spec, ceiling, context)).collect::<Result<_, _>>()?;
+    Ok(BenchResult {
+        ceiling,
+        threads: rayon::current_num_threads(),
+        instructions: lathe_kernels::Isa::best().name(),
+        models,
+    })
+}
+
+/// Measures the machine: the best of several runs, as a ceiling should be.
+fn ceiling(context: &Context<'_>) -> Ceiling {
+    const RUNS: usize = 7;
+    context.stage("measuring the machine", 0, "", || {
+        let best = |work: &dyn Fn() -> (u64, f32)| {
+            let rate = |_| {
+                let ((count, sum), seconds) = context.timed(work);
+                assert!(sum.is_finite(), "the work was done");
+                count as f64 / seconds
+            };
+            (0..RUNS).map(rate).fold(0.0, f64::max)
+        };
+        let memory = Memory::touched(512 << 20);
+        Ceiling { gflops: 2.0 * best(&|| multiply_adds(20_000)) / 1e9, read_gbytes: best(&|| memory.read()) / 1e9 }
+    })
+}
+
+fn one(model: &ModelReference, spec: &BenchSpec, ceiling: Ceiling, context: &Context<'_>) -> Result<ModelBench, Error> {
+    let loaded = load(model, context)?;
+    let decoder = &loaded.decoder;
+    let longest = decoder.spec().context_length;
+    let needed = spec.prompt.max(DECODE_PROMPT + spec.decode);
+    if needed > longest {
+        let problem = format!("{needed} tokens do not fit the context of {longest} of {model}");
+        return Err(Error::Spec { field: "--prompt, --decode", problem, hint: None });
+    }
+    let stages = (2 + spec.batches.len()) * (spec.runs + 1);
+    let rows =
+        context.stage(&format!("{model}: timing"), stages as u64, "runs", || rows(decoder, spec, ceiling, context))?;
+    Ok(ModelBench {
+        model: model.to_string(),
+        load_seconds: loaded.seconds,
+        weight_bytes: decoder.weight_bytes() as u64,
+        peak_memory: (context.peak_memory)(),
+        rows,
+    })
+}
+
+/// Tokens before the first one that is written.
+const DECODE_PROMPT: usize = 16;
+
+fn rows(decoder: &Decoder, spec: &BenchSpec, ceiling: Ceiling, context: &Context<'_>) -> Result<Vec<BenchRow>, Error> {
+    let work = Work::of(decoder.spec());
+    let prompt = ids(spec.prompt, decoder.spec().vocab_size);
+    let timed = |what: String, tokens: usize, most: f64, run: &dyn Fn() -> Result<f64, Error>| {
+        let mut seconds = Vec::with_capacity(spec.runs);
+        for i in 0..=spec.runs {
+            let taken = run()?;
+            // The first run pays for pages that were never touched.
+            if i > 0 {
+                seconds.push(taken);
+            }
+            context.progress.advance(1);
+        }
+        Ok::<_, Error>(BenchRow::new(what, tokens, seconds, most))
+    };
+    let flops = |for_each: f64| ceiling.gflops * 1e9 / (2.0 * for_each);
+    let mut rows = vec![
+        timed(
+            format!("reading {} tokens, logits of all", spec.prompt),
+            spec.prompt,
+            flops(work.body + work.head),
+            &|| {
+                let (result, seconds) = context.timed(|| {
+                    let hidden = decoder.forward(&Batch::single(&prompt), None, &mut NoTap)?;
+                    decoder.score(&hidden, &prompt)
+                });
+                result?;
+                Ok(seconds)
+            },
+        )?,
+        timed(
+            format!("reading {} tokens, logits of the last", spec.prompt),
+            spec.prompt,
+            flops(work.body + work.head / spec.prompt as f64),
+            &|| {
+                let (result, seconds) = context.timed(|| {
+                    let hidden = decoder.forward(&Batch::single(&prompt), None, &mut NoTap)?;
+                    let last = prompt.len() - 1;
+                    decoder.score(&hidden.narrow(0, last, 1)?, &prompt[last..])
+                });
+                result?;
+                Ok(seconds)
+            },
+        )?,
+    ];
+    for batch in &spec.batches {
+        // Every weight is read once for all sequences, and each of them computes.
+        let step = (decoder.weight_bytes() as f64 / (ceiling.read_gbytes * 1e9))
+            .max(*batch as f64 / flops(work.body + work.head));
+        rows.push(timed(
+            format!("writing {} tokens, {batch} at once", spec.decode),
+            spec.decode * batch,
+            *batch as f64 / step,
+            &|| write(decoder, *batch, spec.decode, context),
+        )?);
+    }
+    Ok(rows)
+}
+
+/// Seconds of writing `tokens` tokens in each of `batch` sequences, each the most likely one, after a short prompt.
+pub(crate) fn write(decoder: &Decoder, batch: usize, tokens: usize, context: &Context<'_>) -> Result<f64, Error> {
+    let spec = decoder.spec();
+    let mut cache = KvCache::new(spec, batch);
+    let prompts: Vec<Vec<u32>> =
+        (0..batch).map(|slot| ids(DECODE_PROMPT + slot, spec.vocab_size)[slot..].to_vec()).collect();
+    let hidden = decoder.forward(&Batch::of(prompts.iter().map(Vec::as_slice)), Some(&mut cache), &mut NoTap)?;
+    let mut next: Vec<u32> = prompts.iter().map(|prompt| prompt[DECODE_PROMPT - 1]).collect();
+    drop(hidden);
+    let (result, seconds) = context.timed(|| {
+        for position in DECODE_PROMPT..DECODE_PROMPT + tokens {
+            let mut step = Batch::default();
+            next.iter().enumerate().for_each(|(slot, id)| step.push(&[*id], slot, position));
+            let hidden = decoder.forward(&step, Some(&mut cache), &mut NoTap)?;
+            next = decoder.score(&hidden, &next)?.into_iter().map(|score| score.argmax).collect();
+        }
+        Ok::<_, Error>(())
+    });
+    result?;
+    Ok(seconds)
+}
+
+/// Arbitrary tokens.
+fn ids(count: usize, vocab_size: usize) -> Vec<u32> {
+    #[expect(clippy::cast_possible_truncation, reason = "a token id below the size of the vocabulary")]
+    (0..count).map(|i| (i * 7919 % vocab_size) as u32).collect()
+}
+
+/// Parameters that a token is multiplied with.
+struct Work {
+    /// In the layers.
+    body: f64,
+    /// In the head.
+    head: f64,
+}
+
+impl Work {
+    fn of(spec: &DecoderSpec) -> Self {
+        let used = |parameter: &lathe_model::spec::Parameter| parameter.shape.len() > 1;
+        let mut work = Self { body: 0.0, head: 0.0 };
+        for parameter in spec.parameters().iter().filter(|parameter| used(parameter)) {
+            let elements = parameter.elements() as f64;
+            match parameter.part {
+                Part::Head => work.head += elements,
+                Part::Embedding if spec.head.weight == HeadWeight::Tied && parameter.name == "embedding.weight" => {
+                    work.head += elements;
+                }
+                Part::Embedding => {}
+                Part::Experts => work.body += elements * share_of_experts(spec, &parameter.name),
+                _ => work.body += elements,
+            }
+        }
+        work
+    }
+}
+
+/// Share of the routed experts that a token uses; router and shared experts are always used.
+fn share_of_experts(spec: &DecoderSpec, name: &str) -> f64 {
+    let parts: Vec<&str> = name.split('.').collect();
+    let layer = parts.get(1).and_then(|layer| layer.parse::<usize>().ok()).and_then(|layer| spec.layers.get(layer));
+    let is_routed = parts.get(3).is_some_and(|expert| expert.parse::<usize>().is_ok());
+    match layer.map(|layer| &layer.feed_forward) {
+        Some(FeedForwardSpec::Experts(experts)) if is_routed => experts.top_k as f64 / experts.count as f64,
+        _ => 1.0,
+    }
+}
+
+impl BenchRow {
+    fn new(what: String, tokens: usize, seconds: Vec<f64>, most: f64) -> Self {
+        let mut sorted = seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rate = |seconds: f64| tokens as f64 / seconds;
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        let median = rate(f64::midpoint(low, high));
+        let range = [rate(sorted[sorted.len() - 1]), rate(sorted[0])];
+        Self { what, tokens, rate: median, range, seconds, of_ceiling: median / most }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_and_the_ends_of_the_runs() {
+        let row = BenchRow::new("reading".into(), 100, vec![2.0, 1.0, 4.0], 200.0);
+        assert_eq!((row.rate, row.range, row.of_ceiling), (50.0, [25.0, 100.0], 0.25));
+        let row = BenchRow::new("reading".into(), 90, vec![2.0, 1.0], 120.0);
+        assert_eq!((row.rate, row.of_ceiling), (60.0, 0.5));
+    }
+}

@@ -11,17 +11,20 @@
 mod coded;
 #[cfg(target_arch = "x86_64")]
 mod coded_avx512;
+mod left;
 mod packed;
 mod tile;
 mod weight;
 
 pub use coded::{Code, Coded, Coding, GroupRows, Groups, Offset, Scale};
+pub use left::Left;
 pub use packed::{Packed, Panels, transpose_into};
 pub use weight::Weight;
 
 use rayon::prelude::*;
 
 use crate::Isa;
+use left::PackedLeft;
 use tile::{Tile, copy_tile, tile_kernel};
 
 /// Columns of one panel.
@@ -35,6 +38,9 @@ const DEPTH: usize = 256;
 
 /// Rows that one task takes: the block of `A` stays in the second-level cache while panels pass by.
 const TASK_ROWS: usize = 32 * TILE_ROWS;
+
+/// Fewer rows are not worth packing.
+const PACK_FROM: usize = 2 * TILE_ROWS;
 
 /// Products below this many multiply-adds are not worth waking another thread.
 const PARALLEL_FROM: usize = 1 << 17;
@@ -74,17 +80,6 @@ impl<'a> From<&'a Coded> for Right<'a> {
     fn from(coded: &'a Coded) -> Self {
         Self::Coded(coded)
     }
-}
-
-/// A left operand `A[m, k]`, row-major with a stride between rows.
-#[derive(Clone, Copy)]
-pub struct Left<'a> {
-    /// The values.
-    pub data: &'a [f32],
-    /// Rows.
-    pub m: usize,
-    /// Distance between two rows.
-    pub row_stride: usize,
 }
 
 /// What the sums start from.
@@ -145,12 +140,13 @@ fn matmul_on(
         assert_eq!(row.len(), n, "start row");
     }
 
-    let product = Product { isa, left, right, start, c_stride };
     let target = Target(c.as_mut_ptr());
     if threads == Threads::One || m * n * k < PARALLEL_FROM {
-        product.run(target, 0..m, 0..panels);
+        Product { isa, left, packed: None, right, start, c_stride }.run(target, 0..m, 0..panels);
         return;
     }
+    let packed = (m >= PACK_FROM).then(|| left.pack(k));
+    let product = Product { isa, left, packed, right, start, c_stride };
     let workers = rayon::current_num_threads();
     let row_tasks = m.div_ceil(TASK_ROWS);
     // About four tasks a worker even out uneven cores.
@@ -191,6 +187,8 @@ fn depths(k: usize) -> impl Iterator<Item = (usize, usize)> {
 struct Product<'a> {
     isa: Isa,
     left: Left<'a>,
+    /// The same, packed, for products of many rows.
+    packed: Option<PackedLeft>,
     right: Right<'a>,
     start: Start<'a>,
     c_stride: usize,
@@ -201,22 +199,22 @@ impl Product<'_> {
     fn run(&self, target: Target, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
         match self.right {
             Right::Panels(right) => {
-                for panel in panels {
-                    for (depth, len) in depths(right.k) {
+                for (depth, len) in depths(right.k) {
+                    for panel in panels.clone() {
                         let b = &right.data[panel * right.panel_stride + depth * right.row_stride..];
                         self.block(target, &rows, panel, depth, len, Block::Floats(b, right.row_stride));
                     }
                 }
             }
-            Right::Coded(right) if rows.len() <= right.few_rows(self.isa) => {
+            Right::Coded(right) if self.packed.is_none() && rows.len() <= right.few_rows(self.isa) => {
                 for panel in panels {
                     self.block(target, &rows, panel, 0, right.k(), Block::Coded(right));
                 }
             }
             Right::Coded(right) => {
                 let mut block = [0.0; DEPTH * PANEL];
-                for panel in panels {
-                    for (depth, len) in depths(right.k()) {
+                for (depth, len) in depths(right.k()) {
+                    for panel in panels.clone() {
                         right.unpack(self.isa, panel, depth, len, &mut block);
                         self.block(target, &rows, panel, depth, len, Block::Floats(&block, PANEL));
                     }
@@ -260,11 +258,15 @@ impl Product<'_> {
                     copy_tile(c, self.c_stride, tile, stride, tile_rows, columns);
                 }
                 if len > 0 {
-                    let a = self.left.data.as_ptr().add(row * self.left.row_stride + depth);
+                    let a = match &self.packed {
+                        Some(packed) => packed.tile(row, depth),
+                        None => self.left.tile(row, depth),
+                    };
                     let operands = |b, b_stride| Tile {
                         k: len,
-                        a,
-                        a_stride: self.left.row_stride,
+                        a: a.rows.as_ptr(),
+                        a_stride: a.row_stride,
+                        a_step: a.step,
                         b,
                         b_stride,
                         c: tile,

@@ -153,6 +153,25 @@ proptest! {
     }
 }
 
+/// More rows than a task takes, with a few left over, on packed rows and through the pool.
+#[test]
+fn many_rows_equal_the_definition() {
+    let (m, k, n) = (387, 288, 70);
+    let a = noise(m * k, 5);
+    for coding in codings() {
+        let (coded, b) = coded(coding, k, n, 9);
+        let expected = reference(&a, &b, None, m, k, n);
+        for isa in Isa::available() {
+            let packed = coded.to_packed();
+            for right in [Right::from(&coded), packed.view().into()] {
+                let mut c = vec![f32::NAN; m * n];
+                matmul_on(isa, Left { data: &a, m, row_stride: k }, right, Start::Zero, &mut c, n, Threads::Pool);
+                assert_eq!(c, expected, "{coding:?}, {isa:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_row_alone_equals_the_row_in_a_batch() {
     let (m, k, n) = (37, 515, 97);

@@ -1,6 +1,6 @@
 //! The innermost loops: one tile of up to 12 x 32 sums in registers.
 
-use super::PANEL;
+use super::{PANEL, TILE_ROWS};
 use crate::Isa;
 
 /// Operands of one register tile: `C[rows, 32] += A[rows, k] · B[k, 32]`.
@@ -9,6 +9,8 @@ pub(super) struct Tile {
     pub(super) k: usize,
     pub(super) a: *const f32,
     pub(super) a_stride: usize,
+    /// Distance between two values of a row of `A`.
+    pub(super) a_step: usize,
     pub(super) b: *const f32,
     pub(super) b_stride: usize,
     pub(super) c: *mut f32,
@@ -22,18 +24,18 @@ pub(super) unsafe fn tile_kernel(isa: Isa, rows: usize, tile: Tile) {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => match rows {
-                12 => x86::tile_avx512::<12>(tile),
-                11 => x86::tile_avx512::<11>(tile),
-                10 => x86::tile_avx512::<10>(tile),
-                9 => x86::tile_avx512::<9>(tile),
-                8 => x86::tile_avx512::<8>(tile),
-                7 => x86::tile_avx512::<7>(tile),
-                6 => x86::tile_avx512::<6>(tile),
-                5 => x86::tile_avx512::<5>(tile),
-                4 => x86::tile_avx512::<4>(tile),
-                3 => x86::tile_avx512::<3>(tile),
-                2 => x86::tile_avx512::<2>(tile),
-                _ => x86::tile_avx512::<1>(tile),
+                12 => tile_512::<12>(tile),
+                11 => tile_512::<11>(tile),
+                10 => tile_512::<10>(tile),
+                9 => tile_512::<9>(tile),
+                8 => tile_512::<8>(tile),
+                7 => tile_512::<7>(tile),
+                6 => tile_512::<6>(tile),
+                5 => tile_512::<5>(tile),
+                4 => tile_512::<4>(tile),
+                3 => tile_512::<3>(tile),
+                2 => tile_512::<2>(tile),
+                _ => tile_512::<1>(tile),
             },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
@@ -56,6 +58,19 @@ pub(super) unsafe fn tile_kernel(isa: Isa, rows: usize, tile: Tile) {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "run-time dispatch")]
+unsafe fn tile_512<const ROWS: usize>(tile: Tile) {
+    // SAFETY: the caller found AVX-512 and has the operands.
+    unsafe {
+        if tile.a_step == TILE_ROWS {
+            x86::tile_avx512::<ROWS, true>(tile);
+        } else {
+            x86::tile_avx512::<ROWS, false>(tile);
+        }
+    }
+}
+
 /// One row of a tile in plain Rust.
 #[expect(unsafe_code, reason = "the inner loop works on pointers")]
 unsafe fn tile_portable(row: usize, tile: Tile) {
@@ -63,7 +78,7 @@ unsafe fn tile_portable(row: usize, tile: Tile) {
     unsafe {
         let c = std::slice::from_raw_parts_mut(tile.c.add(row * tile.c_stride), PANEL);
         for depth in 0..tile.k {
-            let a = *tile.a.add(row * tile.a_stride + depth);
+            let a = *tile.a.add(row * tile.a_stride + depth * tile.a_step);
             let b = std::slice::from_raw_parts(tile.b.add(depth * tile.b_stride), PANEL);
             for (c, b) in c.iter_mut().zip(b) {
                 *c = a.mul_add(*b, *c);
@@ -75,14 +90,16 @@ unsafe fn tile_portable(row: usize, tile: Tile) {
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "vector intrinsics on pointers")]
 mod x86 {
-    use super::{PANEL, Tile};
+    use super::{PANEL, TILE_ROWS, Tile};
     use std::arch::x86_64::{
         _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
         _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn tile_avx512<const ROWS: usize>(t: Tile) {
+    pub(super) unsafe fn tile_avx512<const ROWS: usize, const PACKED: bool>(t: Tile) {
+        // Constants where `A` is packed, so that its addresses are offsets.
+        let (row_stride, step) = if PACKED { (1, TILE_ROWS) } else { (t.a_stride, t.a_step) };
         // SAFETY: the caller's operands hold ROWS x 32 and k x 32 values.
         unsafe {
             let mut sum = [[_mm512_setzero_ps(); 2]; ROWS];
@@ -95,11 +112,11 @@ mod x86 {
                 let b0 = _mm512_loadu_ps(b);
                 let b1 = _mm512_loadu_ps(b.add(16));
                 for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(*a.add(r * t.a_stride));
+                    let x = _mm512_set1_ps(*a.add(r * row_stride));
                     sum[0] = _mm512_fmadd_ps(x, b0, sum[0]);
                     sum[1] = _mm512_fmadd_ps(x, b1, sum[1]);
                 }
-                a = a.add(1);
+                a = a.add(step);
                 b = b.add(t.b_stride);
             }
             for (r, sum) in sum.iter().enumerate() {
@@ -130,7 +147,7 @@ mod x86 {
                         sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
                         sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
                     }
-                    a = a.add(1);
+                    a = a.add(t.a_step);
                     b = b.add(t.b_stride);
                 }
                 for (r, sum) in sum.iter().enumerate() {

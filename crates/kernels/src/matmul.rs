@@ -21,6 +21,8 @@ pub use left::Left;
 pub use packed::{Packed, Panels, transpose_into};
 pub use weight::Weight;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::Isa;
@@ -114,50 +116,99 @@ pub fn matmul<'a>(
     c_stride: usize,
     threads: Threads,
 ) {
-    matmul_on(Isa::best(), left, right.into(), start, c, c_stride, threads);
+    matmul_each(left, &mut [Output { right: right.into(), start, c, c_stride }], threads);
 }
 
-fn matmul_on(
-    isa: Isa,
-    left: Left<'_>,
-    right: Right<'_>,
-    start: Start<'_>,
-    c: &mut [f32],
-    c_stride: usize,
-    threads: Threads,
-) {
-    let (m, n, k) = (left.m, right.n(), right.k());
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!(c_stride >= n && c.len() >= (m - 1) * c_stride + n, "C of {m} x {n} in {} values", c.len());
-    assert!(left.row_stride >= k && (k == 0 || left.data.len() >= (m - 1) * left.row_stride + k), "A of {m} x {k}");
-    let panels = n.div_ceil(PANEL);
-    if let Right::Panels(panels) = right {
-        panels.check();
-    }
-    if let Start::Row(row) = start {
-        assert_eq!(row.len(), n, "start row");
-    }
+/// One of several products of the same `A`.
+pub struct Output<'a> {
+    /// `B[k, n]`
+    pub right: Right<'a>,
+    /// What the sums start from.
+    pub start: Start<'a>,
+    /// `C`, `[m, n]`
+    pub c: &'a mut [f32],
+    /// Distance between two rows of `C`.
+    pub c_stride: usize,
+}
 
-    let target = Target(c.as_mut_ptr());
-    if threads == Threads::One || m * n * k < PARALLEL_FROM {
-        Product { isa, left, packed: None, right, start, c_stride }.run(target, 0..m, 0..panels);
+/// Several products of one `A` as one piece of work: threads are woken once for all of them.
+///
+/// # Panics
+/// When an operand is too short for its shape.
+pub fn matmul_each(left: Left<'_>, outputs: &mut [Output<'_>], threads: Threads) {
+    matmul_on(Isa::best(), left, outputs, threads);
+}
+
+fn matmul_on(isa: Isa, left: Left<'_>, outputs: &mut [Output<'_>], threads: Threads) {
+    let m = left.m;
+    outputs.iter().for_each(|output| output.check(left));
+    let work: usize = outputs.iter().map(|output| m * output.right.n() * output.right.k()).sum();
+    let (parallel, k) = (threads == Threads::Pool && work >= PARALLEL_FROM, outputs.first().map_or(0, |o| o.right.k()));
+    let packed = (parallel && m >= PACK_FROM && outputs.iter().all(|o| o.right.k() == k)).then(|| left.pack(k));
+    let products: Vec<Product<'_>> = outputs
+        .iter_mut()
+        .filter(|output| m > 0 && output.right.n() > 0)
+        .map(|output| Product {
+            isa,
+            left,
+            packed: packed.as_ref(),
+            right: output.right,
+            start: output.start,
+            target: Target(output.c.as_mut_ptr()),
+            c_stride: output.c_stride,
+        })
+        .collect();
+    if !parallel {
+        products.iter().for_each(|product| product.run(0..m, 0..product.right.n().div_ceil(PANEL)));
         return;
     }
-    let packed = (m >= PACK_FROM).then(|| left.pack(k));
-    let product = Product { isa, left, packed, right, start, c_stride };
-    let workers = rayon::current_num_threads();
+    // About four tasks a worker even out uneven cores. A task's panels are a share of one product's.
     let row_tasks = m.div_ceil(TASK_ROWS);
-    // About four tasks a worker even out uneven cores.
-    let panel_tasks = (4 * workers).div_ceil(row_tasks).clamp(1, panels);
-    (0..row_tasks * panel_tasks).into_par_iter().for_each(|task| {
-        let (panel_task, row_task) = (task / row_tasks, task % row_tasks);
-        let rows = row_task * TASK_ROWS..m.min((row_task + 1) * TASK_ROWS);
-        let first = panel_task * panels / panel_tasks;
-        let last = (panel_task + 1) * panels / panel_tasks;
-        product.run(target, rows, first..last);
-    });
+    let all_panels: usize = products.iter().map(|product| product.right.n().div_ceil(PANEL)).sum();
+    let of_task = all_panels.div_ceil((4 * rayon::current_num_threads()).div_ceil(row_tasks)).max(1);
+    let tasks: Vec<Task<'_, '_>> = products
+        .iter()
+        .flat_map(|product| {
+            let panels = product.right.n().div_ceil(PANEL);
+            (0..panels.div_ceil(of_task)).flat_map(move |share| {
+                let panels = share * of_task..panels.min((share + 1) * of_task);
+                (0..row_tasks).map(move |task| Task {
+                    product,
+                    rows: task * TASK_ROWS..m.min((task + 1) * TASK_ROWS),
+                    panels: panels.clone(),
+                })
+            })
+        })
+        .collect();
+    tasks.into_par_iter().for_each(|task| task.product.run(task.rows, task.panels));
+}
+
+/// A rectangle of one product.
+struct Task<'a, 'b> {
+    product: &'a Product<'b>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl Output<'_> {
+    /// # Panics
+    /// When an operand is too short for its shape.
+    fn check(&self, left: Left<'_>) {
+        let (m, n, k) = (left.m, self.right.n(), self.right.k());
+        if m == 0 || n == 0 {
+            return;
+        }
+        let values = self.c.len();
+        assert!(self.c_stride >= n && values >= (m - 1) * self.c_stride + n, "C of {m} x {n} in {values} values");
+        let rows = left.data.len();
+        assert!(left.row_stride >= k && (k == 0 || rows >= (m - 1) * left.row_stride + k), "A of {m} x {k}");
+        if let Right::Panels(panels) = self.right {
+            panels.check();
+        }
+        if let Start::Row(row) = self.start {
+            assert_eq!(row.len(), n, "start row");
+        }
+    }
 }
 
 /// `C` shared by tasks that each write their own rectangle of it.
@@ -188,27 +239,28 @@ struct Product<'a> {
     isa: Isa,
     left: Left<'a>,
     /// The same, packed, for products of many rows.
-    packed: Option<PackedLeft>,
+    packed: Option<&'a PackedLeft>,
     right: Right<'a>,
     start: Start<'a>,
+    target: Target,
     c_stride: usize,
 }
 
 impl Product<'_> {
     /// Computes the rectangle `rows` x `panels` of `C`.
-    fn run(&self, target: Target, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
+    fn run(&self, rows: Range<usize>, panels: Range<usize>) {
         match self.right {
             Right::Panels(right) => {
                 for (depth, len) in depths(right.k) {
                     for panel in panels.clone() {
                         let b = &right.data[panel * right.panel_stride + depth * right.row_stride..];
-                        self.block(target, &rows, panel, depth, len, Block::Floats(b, right.row_stride));
+                        self.block(&rows, panel, depth, len, Block::Floats(b, right.row_stride));
                     }
                 }
             }
             Right::Coded(right) if self.packed.is_none() && rows.len() <= right.few_rows(self.isa) => {
                 for panel in panels {
-                    self.block(target, &rows, panel, 0, right.k(), Block::Coded(right));
+                    self.block(&rows, panel, 0, right.k(), Block::Coded(right));
                 }
             }
             Right::Coded(right) => {
@@ -216,7 +268,7 @@ impl Product<'_> {
                 for (depth, len) in depths(right.k()) {
                     for panel in panels.clone() {
                         right.unpack(self.isa, panel, depth, len, &mut block);
-                        self.block(target, &rows, panel, depth, len, Block::Floats(&block, PANEL));
+                        self.block(&rows, panel, depth, len, Block::Floats(&block, PANEL));
                     }
                 }
             }
@@ -225,15 +277,7 @@ impl Product<'_> {
 
     /// Adds the products of one block of `B`: rows `depth..depth + len` of a panel.
     #[expect(unsafe_code, reason = "the inner loop works on pointers")]
-    fn block(
-        &self,
-        target: Target,
-        rows: &std::ops::Range<usize>,
-        panel: usize,
-        depth: usize,
-        len: usize,
-        b: Block<'_>,
-    ) {
+    fn block(&self, rows: &Range<usize>, panel: usize, depth: usize, len: usize, b: Block<'_>) {
         let mut edge = [0.0f32; TILE_ROWS * PANEL];
         let first = panel * PANEL;
         let columns = PANEL.min(self.right.n() - first);
@@ -250,7 +294,7 @@ impl Product<'_> {
             // SAFETY: `matmul_on` checked that A and C hold the rectangle, and B is checked above; a tile of fewer than
             // 32 columns goes through `edge`, which is a whole tile; rectangles of different tasks are disjoint.
             unsafe {
-                let c = target.0.add(row * self.c_stride + first);
+                let c = self.target.0.add(row * self.c_stride + first);
                 let (tile, stride) = if columns == PANEL { (c, self.c_stride) } else { (edge.as_mut_ptr(), PANEL) };
                 if depth == 0 {
                     self.start_tile(c, tile, stride, tile_rows, first, columns);
@@ -258,7 +302,7 @@ impl Product<'_> {
                     copy_tile(c, self.c_stride, tile, stride, tile_rows, columns);
                 }
                 if len > 0 {
-                    let a = match &self.packed {
+                    let a = match self.packed {
                         Some(packed) => packed.tile(row, depth),
                         None => self.left.tile(row, depth),
                     };

@@ -214,11 +214,11 @@ impl Decoder {
             Some(clip) => x.clamp(-clip, clip),
             None => Ok(x),
         };
-        let (mut q, mut k) = (layer.query.apply(input)?, layer.key.apply(input)?);
+        let [mut q, mut k, v] = Linear::apply_each([&layer.query, &layer.key, &layer.value], input)?;
         if spec.qk_norm != QkNorm::None {
             (q, k) = (layer.query_norm.apply(&q)?, layer.key_norm.apply(&k)?);
         }
-        let (mut q, mut k, v) = (clip(q)?, clip(k)?, clip(layer.value.apply(input)?)?);
+        let (mut q, mut k, v) = (clip(q)?, clip(k)?, clip(v)?);
         if let Some(table) = spec.rotary {
             q = ops::rotate(&q, &pass.angles[table], spec.heads, spec.head_dim)?;
             k = ops::rotate(&k, &pass.angles[table], spec.kv_heads, spec.head_dim)?;
@@ -350,10 +350,12 @@ impl Mlp {
 
     /// The values between the two projections.
     fn inner(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let up = self.up.apply(x)?;
         Ok(match &self.gate {
-            Some(gate) => ops::gated(&gate.apply(x)?, &up, self.spec.activation)?,
-            None => ops::activate(&up, self.spec.activation)?,
+            Some(gate) => {
+                let [gate, up] = Linear::apply_each([gate, &self.up], x)?;
+                ops::gated(&gate, &up, self.spec.activation)?
+            }
+            None => ops::activate(&self.up.apply(x)?, self.spec.activation)?,
         })
     }
 }

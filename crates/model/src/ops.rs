@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, R
 use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::attention::{self, KeyValues, Rows};
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul, transpose_into};
+use lathe_kernels::matmul::{Left, Output, Packed, Start, Threads, Weight, matmul, matmul_each, transpose_into};
 use lathe_kernels::norm::{self, Kind};
 use lathe_kernels::rotary::{Angles, Direction};
 
@@ -48,6 +48,27 @@ fn done(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)
 pub(crate) fn linear_frozen(x: &Tensor, weight: &Arc<Weight>, bias: Option<&Arc<Vec<f32>>>) -> Result<Tensor> {
     let op = LinearFrozen { weight: weight.clone(), bias: bias.cloned() };
     if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+/// Several frozen layers of one `x`, without a tape: `[rows, out]` of each.
+pub(crate) fn linear_frozen_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Tensor>> {
+    let (rows, width) = x.dims2()?;
+    if let Some((weight, _)) = layers.iter().find(|(weight, _)| weight.k() != width) {
+        bail!("linear layer of {} inputs got rows of {width}", weight.k());
+    }
+    let mut outs: Vec<Vec<f32>> = layers.iter().map(|(weight, _)| vec![0.0; rows * weight.n()]).collect();
+    let products = layers.iter().zip(&mut outs).map(|((weight, bias), c)| Output {
+        right: weight.view(),
+        start: bias.map_or(Start::Zero, Start::Row),
+        c,
+        c_stride: weight.n(),
+    });
+    let mut products: Vec<Output<'_>> = products.collect();
+    with_values(x, |values| {
+        matmul_each(Left { data: values, m: rows, row_stride: width }, &mut products, Threads::Pool);
+        Ok(())
+    })?;
+    outs.into_iter().zip(layers).map(|(out, (weight, _))| tensor(out, (rows, weight.n()))).collect()
 }
 
 struct LinearFrozen {

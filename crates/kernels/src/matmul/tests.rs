@@ -34,7 +34,8 @@ proptest! {
         for isa in Isa::available() {
             for threads in [Threads::One, Threads::Pool] {
                 let mut c = vec![f32::NAN; m * n];
-                matmul_on(isa, left, packed.view().into(), start, &mut c, n, threads);
+                let output = Output { right: Right::from(packed.view()), start, c: &mut c, c_stride: n };
+ matmul_on(isa, left, &mut [output], threads);
                 prop_assert_eq!(&c, &expected, "{:?}", isa);
             }
         }
@@ -146,9 +147,33 @@ proptest! {
             let start = if bias { Start::Row(&row) } else { Start::Zero };
             for isa in Isa::available() {
                 let mut c = vec![f32::NAN; m * n];
-                matmul_on(isa, left, (&coded).into(), start, &mut c, n, Threads::Pool);
+                let output = Output { right: Right::from(&coded), start, c: &mut c, c_stride: n };
+ matmul_on(isa, left, &mut [output], Threads::Pool);
                 prop_assert_eq!(&c, &expected, "{:?}, {:?}", coding, isa);
             }
+        }
+    }
+}
+
+#[test]
+fn several_products_at_once_are_each_their_own() {
+    for m in [1, 5, 30] {
+        let k = 320;
+        let a = noise(m * k, 3);
+        let left = Left { data: &a, m, row_stride: k };
+        let widths = [96, 33, 0, 200];
+        let matrices: Vec<Packed> = widths.iter().map(|n| Packed::from_rows(&noise(k * n, 7), k, *n)).collect();
+        let mut together: Vec<Vec<f32>> = widths.iter().map(|n| vec![f32::NAN; m * n]).collect();
+        let mut outputs: Vec<Output<'_>> = matrices
+            .iter()
+            .zip(&mut together)
+            .map(|(b, c)| Output { right: b.view().into(), start: Start::Zero, c_stride: b.n(), c })
+            .collect();
+        matmul_each(left, &mut outputs, Threads::Pool);
+        for (b, together) in matrices.iter().zip(together) {
+            let mut alone = vec![f32::NAN; m * b.n()];
+            matmul(left, b.view(), Start::Zero, &mut alone, b.n(), Threads::One);
+            assert_eq!(together, alone, "{m} rows, {} columns", b.n());
         }
     }
 }
@@ -165,7 +190,8 @@ fn many_rows_equal_the_definition() {
             let packed = coded.to_packed();
             for right in [Right::from(&coded), packed.view().into()] {
                 let mut c = vec![f32::NAN; m * n];
-                matmul_on(isa, Left { data: &a, m, row_stride: k }, right, Start::Zero, &mut c, n, Threads::Pool);
+                let output = Output { right, start: Start::Zero, c: &mut c, c_stride: n };
+                matmul_on(isa, Left { data: &a, m, row_stride: k }, &mut [output], Threads::Pool);
                 assert_eq!(c, expected, "{coding:?}, {isa:?}");
             }
         }

@@ -41,6 +41,23 @@ impl Linear {
         })
     }
 
+    /// Several layers of one input. Without a tape their products are one piece of work for the threads.
+    pub(crate) fn apply_each<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N], Error> {
+        let frozen: Option<Vec<_>> = layers.iter().map(|layer| layer.frozen()).collect();
+        let outputs = match frozen.filter(|_| !x.track_op()) {
+            Some(frozen) => ops::linear_frozen_each(x, &frozen)?,
+            None => layers.iter().map(|layer| layer.apply(x)).collect::<Result<_, _>>()?,
+        };
+        outputs.try_into().map_err(|_| candle_core::Error::Msg(format!("not {N} results of {N} layers")).into())
+    }
+
+    fn frozen(&self) -> Option<(&Weight, Option<&[f32]>)> {
+        match self {
+            Self::Frozen(weight, bias) => Some((weight, bias.as_ref().map(|bias| bias.as_slice()))),
+            Self::Streamed(_) | Self::Trainable(..) => None,
+        }
+    }
+
     /// The same without a tape, into `out`, `[rows, out]`.
     pub(crate) fn multiply(&self, x: &Tensor, out: &mut [f32]) -> Result<(), Error> {
         match self {

@@ -2,8 +2,9 @@
 //! can do at most.
 //!
 //! Every number is the median of several runs after one that is not counted; beside it stand the slowest and the fastest
-//! run. Two ceilings are measured in the same process: fused multiply-adds on operands in the first-level cache bound reading (2 for
-//! each parameter that a token uses), and reading memory in order bounds writing one token (every weight is read once).
+//! run. Two ceilings are measured in the same process: fused multiply-adds on operands in the first-level cache (a token
+//! takes one for each parameter that it uses; attention is not counted), and reading memory in order (every weight is read
+//! once for all tokens of a step). The slower of the two bounds a row.
 
 use lathe_kernels::ceiling::{Memory, multiply_adds};
 use lathe_model::reference::ModelReference;
@@ -11,7 +12,7 @@ use lathe_model::spec::{FeedForwardSpec, HeadWeight, Part};
 use lathe_model::{Batch, Decoder, DecoderSpec, KvCache, NoTap};
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Error, load};
+use crate::{Context, Error, load, open_model};
 
 /// What to time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,6 +80,10 @@ pub struct BenchRow {
     pub range: [f64; 2],
     /// Seconds of every run, in order.
     pub seconds: Vec<f64>,
+    /// Fused multiply-adds that a token takes at least.
+    pub multiply_adds: f64,
+    /// Bytes of weights that are read for a token at least.
+    pub bytes: f64,
     /// The median as a share of what the ceilings allow.
     pub of_ceiling: f64,
 }
@@ -95,14 +100,36 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
     if spec.prompt == 0 || spec.decode == 0 || spec.batches.contains(&0) {
         return Err(zero("--prompt, --decode, --batch", "0 tokens take no time"));
     }
+    // Headers first: what cannot be timed is known before anything is loaded.
+    for model in &spec.models {
+        let longest = open_model(model, context)?.1.spec.context_length;
+        let needed = spec.prompt.max(DECODE_PROMPT + spec.decode);
+        if needed > longest {
+            let problem = format!("{needed} tokens do not fit the context of {longest} of {model}");
+            return Err(Error::Spec { field: "--prompt, --decode", problem, hint: None });
+        }
+    }
+    let models: Vec<ModelBench> =
+        spec.models.iter().map(|model| one(model, spec, context)).collect::<Result<_, _>>()?;
+    // Last, because its memory would count among the models'.
     let ceiling = ceiling(context);
-    let models = spec.models.iter().map(|model| one(model, spec, ceiling, context)).collect::<Result<_, _>>()?;
-    Ok(BenchResult {
+    let mut result = BenchResult {
         ceiling,
         threads: rayon::current_num_threads(),
         instructions: lathe_kernels::Isa::best().name(),
         models,
-    })
+    };
+    for row in result.models.iter_mut().flat_map(|model| &mut model.rows) {
+        row.of_ceiling = row.rate * ceiling.seconds(row.multiply_adds, row.bytes);
+    }
+    Ok(result)
+}
+
+impl Ceiling {
+    /// Seconds that a token takes at least.
+    fn seconds(&self, multiply_adds: f64, bytes: f64) -> f64 {
+        (2.0 * multiply_adds / (self.gflops * 1e9)).max(bytes / (self.read_gbytes * 1e9))
+    }
 }
 
 /// Measures the machine: the best of several runs, as a ceiling should be.
@@ -122,18 +149,11 @@ fn ceiling(context: &Context<'_>) -> Ceiling {
     })
 }
 
-fn one(model: &ModelReference, spec: &BenchSpec, ceiling: Ceiling, context: &Context<'_>) -> Result<ModelBench, Error> {
+fn one(model: &ModelReference, spec: &BenchSpec, context: &Context<'_>) -> Result<ModelBench, Error> {
     let loaded = load(model, context)?;
     let decoder = &loaded.decoder;
-    let longest = decoder.spec().context_length;
-    let needed = spec.prompt.max(DECODE_PROMPT + spec.decode);
-    if needed > longest {
-        let problem = format!("{needed} tokens do not fit the context of {longest} of {model}");
-        return Err(Error::Spec { field: "--prompt, --decode", problem, hint: None });
-    }
-    let stages = (2 + spec.batches.len()) * (spec.runs + 1);
-    let rows =
-        context.stage(&format!("{model}: timing"), stages as u64, "runs", || rows(decoder, spec, ceiling, context))?;
+    let total = (2 + spec.batches.len()) * (spec.runs + 1);
+    let rows = context.stage(&format!("{model}: timing"), total as u64, "runs", || rows(decoder, spec, context))?;
     Ok(ModelBench {
         model: model.to_string(),
         load_seconds: loaded.seconds,
@@ -146,10 +166,11 @@ fn one(model: &ModelReference, spec: &BenchSpec, ceiling: Ceiling, context: &Con
 /// Tokens before the first one that is written.
 const DECODE_PROMPT: usize = 16;
 
-fn rows(decoder: &Decoder, spec: &BenchSpec, ceiling: Ceiling, context: &Context<'_>) -> Result<Vec<BenchRow>, Error> {
+fn rows(decoder: &Decoder, spec: &BenchSpec, context: &Context<'_>) -> Result<Vec<BenchRow>, Error> {
     let work = Work::of(decoder.spec());
+    let bytes = decoder.weight_bytes() as f64;
     let prompt = ids(spec.prompt, decoder.spec().vocab_size);
-    let timed = |what: String, tokens: usize, most: f64, run: &dyn Fn() -> Result<f64, Error>| {
+    let timed = |what: String, tokens: usize, run: &dyn Fn() -> Result<f64, Error>| {
         let mut seconds = Vec::with_capacity(spec.runs);
         for i in 0..=spec.runs {
             let taken = run()?;
@@ -159,54 +180,33 @@ fn rows(decoder: &Decoder, spec: &BenchSpec, ceiling: Ceiling, context: &Context
             }
             context.progress.advance(1);
         }
-        Ok::<_, Error>(BenchRow::new(what, tokens, seconds, most))
+        Ok::<_, Error>(BenchRow::new(what, tokens, seconds))
     };
-    let flops = |for_each: f64| ceiling.gflops * 1e9 / (2.0 * for_each);
+    let read = |from: usize| {
+        let (result, seconds) = context.timed(|| {
+            let hidden = decoder.forward(&Batch::single(&prompt), None, &mut NoTap)?;
+            decoder.score(&hidden.narrow(0, from, prompt.len() - from)?, &prompt[from..])
+        });
+        result?;
+        Ok(seconds)
+    };
+    let (n, last) = (spec.prompt as f64, spec.prompt - 1);
+    let all = timed(format!("reading {n} tokens, logits of all"), spec.prompt, &|| read(0))?;
+    let one = timed(format!("reading {n} tokens, logits of the last"), spec.prompt, &|| read(last))?;
     let mut rows = vec![
-        timed(
-            format!("reading {} tokens, logits of all", spec.prompt),
-            spec.prompt,
-            flops(work.body + work.head),
-            &|| {
-                let (result, seconds) = context.timed(|| {
-                    let hidden = decoder.forward(&Batch::single(&prompt), None, &mut NoTap)?;
-                    decoder.score(&hidden, &prompt)
-                });
-                result?;
-                Ok(seconds)
-            },
-        )?,
-        timed(
-            format!("reading {} tokens, logits of the last", spec.prompt),
-            spec.prompt,
-            flops(work.body + work.head / spec.prompt as f64),
-            &|| {
-                let (result, seconds) = context.timed(|| {
-                    let hidden = decoder.forward(&Batch::single(&prompt), None, &mut NoTap)?;
-                    let last = prompt.len() - 1;
-                    decoder.score(&hidden.narrow(0, last, 1)?, &prompt[last..])
-                });
-                result?;
-                Ok(seconds)
-            },
-        )?,
+        BenchRow { multiply_adds: work.body + work.head, bytes: bytes / n, ..all },
+        BenchRow { multiply_adds: work.body + work.head / n, bytes: bytes / n, ..one },
     ];
     for batch in &spec.batches {
-        // Every weight is read once for all sequences, and each of them computes.
-        let step = (decoder.weight_bytes() as f64 / (ceiling.read_gbytes * 1e9))
-            .max(*batch as f64 / flops(work.body + work.head));
-        rows.push(timed(
-            format!("writing {} tokens, {batch} at once", spec.decode),
-            spec.decode * batch,
-            *batch as f64 / step,
-            &|| write(decoder, *batch, spec.decode, context),
-        )?);
+        let what = format!("writing {} tokens, {batch} at once", spec.decode);
+        let row = timed(what, spec.decode * batch, &|| write(decoder, *batch, spec.decode, context))?;
+        rows.push(BenchRow { multiply_adds: work.body + work.head, bytes: bytes / *batch as f64, ..row });
     }
     Ok(rows)
 }
 
 /// Seconds of writing `tokens` tokens in each of `batch` sequences, each the most likely one, after a short prompt.
-pub(crate) fn write(decoder: &Decoder, batch: usize, tokens: usize, context: &Context<'_>) -> Result<f64, Error> {
+fn write(decoder: &Decoder, batch: usize, tokens: usize, context: &Context<'_>) -> Result<f64, Error> {
     let spec = decoder.spec();
     let mut cache = KvCache::new(spec, batch);
     let prompts: Vec<Vec<u32>> =
@@ -273,14 +273,14 @@ fn share_of_experts(spec: &DecoderSpec, name: &str) -> f64 {
 }
 
 impl BenchRow {
-    fn new(what: String, tokens: usize, seconds: Vec<f64>, most: f64) -> Self {
+    fn new(what: String, tokens: usize, seconds: Vec<f64>) -> Self {
         let mut sorted = seconds.clone();
         sorted.sort_by(f64::total_cmp);
         let rate = |seconds: f64| tokens as f64 / seconds;
         let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
         let median = rate(f64::midpoint(low, high));
         let range = [rate(sorted[sorted.len() - 1]), rate(sorted[0])];
-        Self { what, tokens, rate: median, range, seconds, of_ceiling: median / most }
+        Self { what, tokens, rate: median, range, seconds, multiply_adds: 0.0, bytes: 0.0, of_ceiling: 0.0 }
     }
 }
 
@@ -290,9 +290,10 @@ mod tests {
 
     #[test]
     fn the_median_and_the_ends_of_the_runs() {
-        let row = BenchRow::new("reading".into(), 100, vec![2.0, 1.0, 4.0], 200.0);
-        assert_eq!((row.rate, row.range, row.of_ceiling), (50.0, [25.0, 100.0], 0.25));
-        let row = BenchRow::new("reading".into(), 90, vec![2.0, 1.0], 120.0);
-        assert_eq!((row.rate, row.of_ceiling), (60.0, 0.5));
+        let row = BenchRow::new("reading".into(), 100, vec![2.0, 1.0, 4.0]);
+        assert_eq!((row.rate, row.range), (50.0, [25.0, 100.0]));
+        assert_eq!(BenchRow::new("reading".into(), 90, vec![2.0, 1.0]).rate, 60.0);
+        let ceiling = Ceiling { gflops: 4.0, read_gbytes: 1.0 };
+        assert_eq!((ceiling.seconds(2e9, 0.5e9), ceiling.seconds(1e9, 3e9)), (1.0, 3.0));
     }
 }

@@ -3,12 +3,14 @@
 use crate::bench::{Bench, assert_same};
 
 /// Every subcommand, nested ones included.
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 12] = [
     &[],
     &["report"],
     &["fetch"],
     &["inspect"],
     &["trace"],
+    &["export"],
+    &["bench"],
     &["measure"],
     &["measure", "spectrum"],
     &["measure", "tokens"],

@@ -13,4 +13,5 @@ mod real_model;
 mod report;
 mod shape;
 mod tensors;
+mod timing;
 mod trace;

@@ -1,0 +1,47 @@
+//! `lathe bench`: what it counts and what it says; never how fast anything is.
+
+use crate::bench::Bench;
+use crate::models::copy;
+
+#[test]
+fn every_run_is_counted() {
+    let bench = Bench::new();
+    copy(&bench, "qwen2_moe", "model");
+    let arguments = ["bench", "model", "--prompt", "8", "--decode", "4", "--batch", "1,3", "--runs", "2"];
+    let result = bench.json(&[&arguments[..], &["--json", "--threads", "1"]].concat());
+    assert_eq!(result["threads"], 1);
+    assert!(result["ceiling"]["gflops"].as_f64().unwrap() > 0.0);
+    assert!(result["ceiling"]["read_gbytes"].as_f64().unwrap() > 0.0);
+    let model = &result["models"][0];
+    assert!(model["weight_bytes"].as_u64().unwrap() > 10_000);
+    let rows = model["rows"].as_array().unwrap();
+    let of = |key: &str| rows.iter().map(|row| row[key].clone()).collect::<Vec<_>>();
+    let whats = [
+        "reading 8 tokens, logits of all",
+        "reading 8 tokens, logits of the last",
+        "writing 4 tokens, 1 at once",
+        "writing 4 tokens, 3 at once",
+    ];
+    assert_eq!(of("what"), whats);
+    assert_eq!(of("tokens"), [8, 8, 4, 12]);
+    for row in rows {
+        let seconds: Vec<f64> = row["seconds"].as_array().unwrap().iter().map(|s| s.as_f64().unwrap()).collect();
+        assert_eq!(seconds.len(), 2);
+        let (rate, tokens) = (row["rate"].as_f64().unwrap(), row["tokens"].as_f64().unwrap());
+        assert!((rate - tokens / f64::midpoint(seconds[0], seconds[1])).abs() < 1e-6 * rate);
+        assert!(row["range"][0].as_f64() <= Some(rate) && Some(rate) <= row["range"][1].as_f64());
+    }
+    let text = bench.succeed(&arguments);
+    assert!(whats.iter().all(|what| text.contains(what)), "{text}");
+}
+
+#[test]
+fn what_cannot_be_timed_is_refused() {
+    let bench = Bench::new();
+    copy(&bench, "llama", "model");
+    let refused = |more: &[&str]| bench.refuse(&[&["bench", "model"], more].concat());
+    assert!(refused(&["--runs", "0"]).contains("--runs: 0 runs say nothing"));
+    assert!(refused(&["--batch", "1,0"]).contains("0 tokens take no time"));
+    let error = refused(&["--prompt", "65"]);
+    assert!(error.contains("80 tokens do not fit the context of 64 of model"), "{error}");
+}

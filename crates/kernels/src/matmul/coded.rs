@@ -198,8 +198,9 @@ impl Coded {
                 for (g, record) in bytes.chunks_exact_mut(groups.record()).enumerate() {
                     for column in 0..columns {
                         let at = column * of_column + g;
-                        groups.put(record, column, &codes[column * k + g * groups.len..], scales[at], offsets[at]);
+                        groups.put_scale(record, column, scales[at], offsets[at]);
                     }
+                    put_codes(&groups, record, codes, k, g * groups.len);
                 }
                 Ok(())
             },
@@ -273,28 +274,15 @@ impl Coded {
 }
 
 impl Groups {
-    /// Writes one group of one column into its record.
-    fn put(&self, record: &mut [u8], column: usize, codes: &[u8], scale: f32, offset: f32) {
-        let mut put_scale = |at: usize, x: f32| match self.scale {
+    /// Writes scale and offset of one column into its record.
+    fn put_scale(&self, record: &mut [u8], column: usize, scale: f32, offset: f32) {
+        let mut put = |at: usize, x: f32| match self.scale {
             Scale::F16 => record[at + column * 2..][..2].copy_from_slice(&f16::from_f32(x).to_bits().to_le_bytes()),
             Scale::F32 => record[at + column * 4..][..4].copy_from_slice(&x.to_le_bytes()),
         };
-        put_scale(0, scale);
+        put(0, scale);
         if self.offset == Offset::With {
-            put_scale(self.scale_bytes(), offset);
-        }
-        let (codes_at, bits_at) = (self.codes_at(), self.bits_at());
-        for (i, code) in codes[..self.len].iter().enumerate() {
-            match self.code {
-                Code::Byte => record[codes_at + i * PANEL + column] = *code,
-                Code::Nibble(_) | Code::NibbleAndBit(_) => {
-                    let byte = &mut record[codes_at + i * PANEL / 2 + column % 16];
-                    *byte |= (code & 15) << (column / 16 * 4);
-                }
-            }
-            if matches!(self.code, Code::NibbleAndBit(_)) {
-                record[bits_at + i * 4 + column / 8] |= (code >> 4 & 1) << (column % 8);
-            }
+            put(self.scale_bytes(), offset);
         }
     }
 
@@ -320,6 +308,38 @@ impl Groups {
     /// Where the offsets of a record are, its codes, and its fifth bits.
     pub(super) fn places(&self) -> (usize, usize, usize) {
         (self.scale_bytes(), self.codes_at(), self.bits_at())
+    }
+}
+
+dispatch! {
+    /// Writes the codes of one group into its record. `codes` are up to 32 columns, `[columns, k]`.
+    fn put_codes(groups: &Groups, record: &mut [u8], codes: &[u8], k: usize, depth: usize) {
+        // Sixteen steps at a time, turned over: a line holds one step of all columns.
+        const STEPS: usize = 16;
+        let (codes_at, bits_at) = (groups.codes_at(), groups.bits_at());
+        for step in (0..groups.len).step_by(STEPS) {
+            let mut lines = [[0u8; PANEL]; STEPS];
+            for (column, codes) in codes.chunks_exact(k).enumerate() {
+                for (line, code) in lines.iter_mut().zip(&codes[depth + step..][..STEPS]) {
+                    line[column] = *code;
+                }
+            }
+            for (i, line) in (step..).zip(&lines) {
+                if matches!(groups.code, Code::Byte) {
+                    record[codes_at + i * PANEL..][..PANEL].copy_from_slice(line);
+                } else {
+                    let (low, high) = line.split_at(PANEL / 2);
+                    let bytes = &mut record[codes_at + i * PANEL / 2..][..PANEL / 2];
+                    for ((byte, low), high) in bytes.iter_mut().zip(low).zip(high) {
+                        *byte = (low & 15) | (high & 15) << 4;
+                    }
+                }
+                if matches!(groups.code, Code::NibbleAndBit(_)) {
+                    let fifths = line.iter().rev().fold(0u32, |bits, code| bits << 1 | u32::from(code >> 4 & 1));
+                    record[bits_at + i * 4..][..4].copy_from_slice(&fifths.to_le_bytes());
+                }
+            }
+        }
     }
 }
 

@@ -135,6 +135,15 @@ impl Checkpoint {
         Some(self.view(&self.tensors[*self.by_name.get(name)?]))
     }
 
+    /// Tells the system that the bytes of a tensor are not needed for now: they no longer count as memory of this process
+    /// and are read from the file again if they are looked at. Without effect where the system knows no such thing.
+    pub fn release(&self, tensor: &str) {
+        let Some(view) = self.tensor(tensor) else { return };
+        let file = &self.files[view.info().file];
+        let offset = view.bytes().as_ptr().addr() - file.bytes().as_ptr().addr();
+        file.release(offset, view.bytes().len());
+    }
+
     /// The tensor of this name, which the caller cannot do without.
     ///
     /// # Errors
@@ -201,6 +210,21 @@ impl StoredFile {
         };
         Ok(StoredFile { path: path.into(), content })
     }
+
+    /// Lets go of some bytes of the map; they can still be read.
+    #[cfg(unix)]
+    fn release(&self, offset: usize, len: usize) {
+        let Content::Mapped(map) = &self.content else { return };
+        #[expect(unsafe_code, reason = "advice about a memory map")]
+        // SAFETY: the map is read-only and of a file, so that a page that is dropped comes back from the file with the same
+        // bytes (see `open`).
+        let advised = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
+        // It is advice: a system that does not take it keeps the pages.
+        drop(advised);
+    }
+
+    #[cfg(not(unix))]
+    fn release(&self, _: usize, _: usize) {}
 }
 
 const SINGLE: &str = "model.safetensors";

@@ -25,6 +25,11 @@ pub trait ParameterSource: Sync {
     /// The source cannot be read.
     fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error>;
 
+    /// Says that a parameter has been read and its place in memory is free.
+    fn release(&self, parameter: &Parameter) {
+        let _ = parameter;
+    }
+
     /// How a matrix is coded, if a product can read it so. Its rows then decode to what [`ParameterSource::rows`] gives.
     fn coding(&self, parameter: &Parameter) -> Option<Coding> {
         let _ = parameter;
@@ -183,6 +188,12 @@ impl ParameterSource for CheckpointSource {
             out.iter_mut().for_each(|x| *x += place.add);
         }
         Ok(())
+    }
+
+    fn release(&self, parameter: &Parameter) {
+        if let Some(stored) = self.tensors.get(&parameter.name) {
+            self.checkpoint.release(&stored.tensor);
+        }
     }
 
     fn coding(&self, parameter: &Parameter) -> Option<Coding> {

@@ -214,6 +214,7 @@ impl Loader {
             return Ok(Linear::Streamed(Box::new(Streamed { source: self.source.clone(), weight: parameter, bias })));
         }
         let weight = self.weight(&parameter)?;
+        self.source.release(&parameter);
         self.bytes += weight.bytes();
         Ok(Linear::Frozen(Arc::new(weight), bias))
     }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use lathe_formats::is_about_path;
+
 /// An error of opening or running a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -234,6 +236,17 @@ impl Error {
                 Some("put `tokenizer.json` in the folder; `lathe trace` also takes token ids, with `--ids`".into())
             }
             _ => None,
+        }
+    }
+
+    /// Whether the user's input is wrong, as opposed to the machine, or lathe itself, failing.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Format(error) => error.is_bad_input(),
+            Self::Read { source, .. } => is_about_path(source),
+            Self::Tensor(_) => false,
+            _ => true,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use lathe_formats::is_about_path;
 
+use crate::family::ACTIVATIONS;
+
 /// An error of opening or running a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -225,7 +227,8 @@ impl Error {
                 Some("take the unquantised checkpoint of the model, or a GGUF file of it: both open".into())
             }
             Self::UnknownActivation { .. } => {
-                Some("the activations are silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu".into())
+                let names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+                Some(format!("the activations are {}", names.join(", ")))
             }
             Self::MissingTensors { .. } => {
                 Some("the file may be a shard of a larger checkpoint; give the folder instead".into())

@@ -44,6 +44,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence"
     )]
     Fetch(FetchArgs),
+    /// List the built-in models, and the architectures that open
+    #[command(after_help = "Examples:\n  lathe models\n  lathe models --json")]
+    Models(ModelsArgs),
     /// Say what is in a model's files: architecture, tensors, tokenizer, template
     #[command(
         after_help = "Examples:\n  lathe inspect smollm2\n  lathe inspect smollm2 --tensors\n  lathe inspect smollm2 --load --low-memory\n  lathe inspect ./my-model --json"
@@ -104,6 +107,16 @@ pub(crate) struct FetchArgs {
     /// Agree to the model's terms without being asked
     #[arg(long)]
     pub(crate) accept_licence: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ModelsArgs {
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the page docs/models.md, which says more of each architecture
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -52,7 +52,7 @@ fn verdict(error: &(dyn Error + 'static)) -> Option<Verdict> {
         return Some(Verdict { hint: error.hint(), code: if error.is_bad_input() { 2 } else { 1 } });
     }
     if let Some(error) = error.downcast_ref::<lathe_model::Error>() {
-        return Some(Verdict { hint: error.hint(), code: 2 });
+        return Some(Verdict { hint: error.hint(), code: if error.is_bad_input() { 2 } else { 1 } });
     }
     if let Some(error) = error.downcast_ref::<lathe_lab::Error>() {
         return Some(Verdict { hint: error.hint(), code: if error.is_bad_input() { 2 } else { 1 } });
@@ -113,6 +113,12 @@ mod tests {
         assert_eq!(report(&anyhow::Error::from(gone).context("writing")), ExitCode::SUCCESS);
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(report(&anyhow::Error::from(full)), ExitCode::from(1));
+        for (kind, code) in [(io::ErrorKind::StorageFull, 1), (io::ErrorKind::NotADirectory, 2)] {
+            let refused = |source| lathe_lab::Error::Write { file: "a".into(), source };
+            assert_eq!(report(&refused(kind.into()).into()), ExitCode::from(code));
+            let refused = |source| lathe_formats::Error::Io { file: "a".into(), action: "write", source };
+            assert_eq!(report(&lathe_lab::Error::from(refused(kind.into())).into()), ExitCode::from(code));
+        }
         let bad = BadInput { message: "--span is empty".to_owned(), hint: None };
         assert_eq!(report(&bad.into()), ExitCode::from(2));
     }

@@ -12,7 +12,7 @@ use lathe_lab::measure::{
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
     BenchSpec, Context, Depth, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec,
-    bench, export, inspect, trace,
+    bench, export, inspect, models, models_page, trace,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -22,8 +22,8 @@ use lathe_model::reference::{Home, ModelReference};
 use serde::Serialize;
 
 use crate::args::{
-    Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ReportArgs, SpectrumArgs,
-    Take, Target, TokensArgs, TraceArgs,
+    Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs, ReportArgs,
+    SpectrumArgs, Take, Target, TokensArgs, TraceArgs,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, fetch};
@@ -51,6 +51,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Context { home: &home, progress: &progress, seconds: &clock, peak_memory: &machine::peak_memory, weights };
     match args.command {
         Command::Fetch(args) => run_fetch(&args, &home, &progress),
+        Command::Models(args) => run_models(&args, &context),
         Command::Inspect(args) => run_inspect(&args, &context),
         Command::Trace(args) => run_trace(args, &context),
         Command::Export(args) => run_export(args, &context),
@@ -84,6 +85,15 @@ fn run_fetch(args: &FetchArgs, home: &Home, progress: &dyn Progress) -> Result<(
         Origin::Downloaded => "was fetched and verified",
     };
     print(&format!("{} {how}: {}\n", args.model, resolved.path.display()))
+}
+
+fn run_models(args: &ModelsArgs, context: &Context<'_>) -> Result<()> {
+    let list = models(context);
+    match (args.json, args.markdown) {
+        (true, _) => print_json(&list),
+        (_, true) => print(&models_page(&list)),
+        (false, false) => print(&show::models(&list)),
+    }
 }
 
 fn run_inspect(args: &InspectArgs, context: &Context<'_>) -> Result<()> {

@@ -4,11 +4,51 @@ use std::fmt::Write;
 
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
-use lathe_lab::{BenchResult, ExportResult, Inspection, TraceResult};
+use lathe_lab::{BenchResult, ExportResult, Inspection, ModelList, State, TraceResult};
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 
 use crate::table::{Align, Table, render, terminal_width};
+
+/// `lathe models`
+pub(crate) fn models(list: &ModelList) -> String {
+    let built_in = list.built_in.iter().map(|model| {
+        let state = match model.state {
+            State::Fetched => "yes",
+            State::Absent => "no",
+            State::Damaged => "damaged",
+        };
+        let text = [model.name, &bytes(model.bytes), state, model.licence, model.description];
+        text.map(str::to_owned).to_vec()
+    });
+    let built_in = lines(
+        &[
+            ("built-in model", Align::Left),
+            ("size", Align::Right),
+            ("fetched", Align::Left),
+            ("licence", Align::Left),
+            ("what it is", Align::Left),
+        ],
+        built_in.collect(),
+    );
+    let architectures = list.architectures.iter().map(|architecture| {
+        let gguf = architecture.gguf.as_ref().map_or("–", |gguf| gguf.architecture);
+        [architecture.model_type, gguf, architecture.models, architecture.differs].map(str::to_owned).to_vec()
+    });
+    let architectures = lines(
+        &[
+            ("architecture", Align::Left),
+            ("GGUF", Align::Left),
+            ("models", Align::Left),
+            ("what is different from Llama", Align::Left),
+        ],
+        architectures.collect(),
+    );
+    format!(
+        "{built_in}\n{architectures}\nEvery command takes a name of the first table, or a folder or GGUF file of an architecture of the second.\n\
+         `lathe models --markdown` prints a page that says more.\n"
+    )
+}
 
 /// `lathe inspect`
 pub(crate) fn inspection(i: &Inspection) -> String {

@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a checkpoint file.
 
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -18,7 +19,16 @@ pub enum Error {
         /// What was tried.
         action: &'static str,
         /// The system's reason.
-        source: std::io::Error,
+        source: io::Error,
+    },
+
+    /// A file to be written in a folder that is not there.
+    #[error("{}: {} is not an existing folder", file.display(), folder.display())]
+    NoFolder {
+        /// The file to be written.
+        file: PathBuf,
+        /// Where it would be.
+        folder: PathBuf,
     },
 
     /// A path that names nothing.
@@ -451,6 +461,7 @@ impl Error {
     /// What to do about it, where there is something to do.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Error::NoFolder { .. } => "make the folder first, or name another one",
             Error::PickleOnly { .. } => {
                 "convert them with `safetensors.torch.save_file`, or use a revision of the model that has model.safetensors"
             }
@@ -474,4 +485,35 @@ impl Error {
         };
         Some(hint.to_owned())
     }
+
+    /// Whether the user's input is wrong, as opposed to the machine, or lathe itself, failing.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Error::Io { source, .. } => is_about_path(source),
+            Error::OutOfOrder { .. } | Error::WrongLength { .. } | Error::Unfinished { .. } => false,
+            _ => true,
+        }
+    }
+}
+
+/// Whether the system refuses the path that it was given, or what lies there, as opposed to a disk or a network that
+/// fails.
+#[must_use]
+pub fn is_about_path(refusal: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        refusal.kind(),
+        Kind::NotFound
+            | Kind::PermissionDenied
+            | Kind::AlreadyExists
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::DirectoryNotEmpty
+            | Kind::ReadOnlyFilesystem
+            | Kind::InvalidFilename
+            | Kind::InvalidInput
+            // Bytes that are no text, where a text is read.
+            | Kind::InvalidData
+    )
 }

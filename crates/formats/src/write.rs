@@ -1,20 +1,16 @@
 //! Streaming writers: the header first, then each tensor as it is handed over.
 //!
-//! A file is written under a temporary name beside the target and renamed when it is complete: at no time does the
-//! target hold half a checkpoint, and nothing is left behind when writing fails.
+//! At no time does the target hold half a checkpoint, and nothing is left behind when writing fails ([`NewFile`]).
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
+use std::path::Path;
 
 use crate::element::ElementType;
 use crate::encode::{EncodeError, encode_rows};
 use crate::error::Error;
 use crate::gguf;
 use crate::gguf_metadata::{GgufArray, GgufValue};
+use crate::new_file::NewFile;
 use crate::safetensors;
 use crate::tensor::{TensorInfo, stored_bytes};
 
@@ -40,8 +36,7 @@ impl From<&TensorInfo> for TensorSpec {
 /// Dropped before [`TensorWriter::finish`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct TensorWriter {
-    target: PathBuf,
-    out: BufWriter<NamedTempFile>,
+    out: NewFile,
     tensors: Vec<Planned>,
     /// The tensor being written, and how many of its bytes have arrived.
     next: usize,
@@ -99,13 +94,13 @@ impl TensorWriter {
         let arrived = self.arrived.saturating_add(bytes.len());
         if arrived > needs {
             return Err(Error::WrongLength {
-                file: self.target.clone(),
+                file: self.out.target().into(),
                 tensor: tensor.to_owned(),
                 needs,
                 got: arrived,
             });
         }
-        self.out.write_all(bytes).map_err(|source| self.failed(source))?;
+        self.out.append(bytes)?;
         self.arrived = arrived;
         self.close_when_full()
     }
@@ -123,7 +118,7 @@ impl TensorWriter {
         let (element, row_len) = (planned.element, if planned.element.is_quantised() { planned.row_len } else { 1 });
         let step = (STEP / row_len.max(1)).max(1).saturating_mul(row_len);
         let refused = |writer: &TensorWriter, source| Error::Unencodable {
-            file: writer.target.clone(),
+            file: writer.out.target().into(),
             tensor: tensor.to_owned(),
             source,
         };
@@ -149,30 +144,15 @@ impl TensorWriter {
             self.next += 1;
         }
         if let Some(missing) = self.tensors.get(self.next) {
-            return Err(Error::Unfinished { file: self.target.clone(), tensor: missing.name.clone() });
+            return Err(Error::Unfinished { file: self.out.target().into(), tensor: missing.name.clone() });
         }
-        let failed = |source| Error::Io { file: self.target.clone(), action: "write the file", source };
-        let file = self.out.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&self.target).map_err(|error| failed(error.error))?;
-        Ok(())
+        self.out.finish()
     }
 
     fn begin(target: &Path, header: &[u8], tensors: Vec<Planned>) -> Result<TensorWriter, Error> {
-        let failed = |source| Error::Io { file: target.into(), action: "write the file", source };
-        let folder = match target.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".lathe-").suffix(".partial");
-        // Temporary files are private by default; a checkpoint gets the permissions of any new file.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file: NamedTempFile<fs::File> = builder.tempfile_in(folder).map_err(failed)?;
-        let mut out = BufWriter::with_capacity(1 << 20, file);
-        out.write_all(header).map_err(failed)?;
-        Ok(TensorWriter { target: target.into(), out, tensors, next: 0, arrived: 0 })
+        let mut out = NewFile::create(target)?;
+        out.append(header)?;
+        Ok(TensorWriter { out, tensors, next: 0, arrived: 0 })
     }
 
     /// The tensor that comes next, if it is this one. Tensors without bytes need not be handed over.
@@ -186,7 +166,7 @@ impl TensorWriter {
         match self.tensors.get(self.next) {
             Some(planned) if planned.name == tensor => Ok(planned),
             other => Err(Error::OutOfOrder {
-                file: self.target.clone(),
+                file: self.out.target().into(),
                 got: tensor.to_owned(),
                 expected: other.map_or("none left".to_owned(), |planned| format!("{:?}", planned.name)),
             }),
@@ -199,14 +179,10 @@ impl TensorWriter {
             return Ok(());
         }
         let zeros = std::iter::repeat_n(0, planned.padding).collect::<Vec<u8>>();
-        self.out.write_all(&zeros).map_err(|source| self.failed(source))?;
+        self.out.append(&zeros)?;
         self.next += 1;
         self.arrived = 0;
         Ok(())
-    }
-
-    fn failed(&self, source: std::io::Error) -> Error {
-        Error::Io { file: self.target.clone(), action: "write the file", source }
     }
 }
 

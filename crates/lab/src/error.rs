@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lathe_formats::is_about_path;
 use lathe_measure::MeasureError;
 use lathe_measure::run::RunError;
 use lathe_model::reference::ReferenceError;
@@ -116,6 +117,12 @@ impl Error {
     /// Whether the user's input is wrong, as opposed to the machine failing.
     #[must_use]
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Write { .. } | Self::Json(_) | Self::Tensor(_))
+        match self {
+            Self::Model(error) | Self::Run(RunError::Model(error)) => error.is_bad_input(),
+            Self::Format(error) => error.is_bad_input(),
+            Self::Read { source, .. } | Self::Write { source, .. } => is_about_path(source),
+            Self::Json(_) | Self::Tensor(_) => false,
+            _ => true,
+        }
     }
 }

@@ -8,6 +8,7 @@ use lathe_model::{Batch, KvCache, NoTap};
 use lathe_tokenizer::TokenizerKind;
 use serde::{Deserialize, Serialize};
 
+use crate::load::licence;
 use crate::{Context, Error, load, open_model};
 
 /// What to look at.
@@ -39,7 +40,7 @@ pub struct Inspection {
     pub path: PathBuf,
     /// `gguf` or `safetensors`.
     pub format: &'static str,
-    /// Licence, where the reference tells it.
+    /// Licence, as far as it is known.
     pub licence: Option<String>,
     /// Architecture.
     pub family: String,
@@ -237,9 +238,9 @@ fn headers(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, Erro
     let expert_layers = decoder.layers.iter().filter_map(|layer| layer.feed_forward.experts());
     Ok(Inspection {
         reference: spec.model.to_string(),
+        licence: licence(&resolved, &opened),
         path: resolved.path,
         format: if checkpoint.gguf().is_some() { "gguf" } else { "safetensors" },
-        licence: resolved.licence,
         family: decoder.family.clone(),
         parameters: parts.iter().map(|(_, parameters)| parameters).sum(),
         parts: parts.into_iter().map(|(part, parameters)| PartCount { part, parameters }).collect(),

@@ -43,6 +43,17 @@ pub fn open_model(reference: &ModelReference, context: &Context<'_>) -> Result<(
     Ok((resolved, opened))
 }
 
+/// The licence as far as it is known: what the record of a fetched model says, else the table of built-in models, else
+/// the header of a GGUF file.
+pub(crate) fn licence(resolved: &Resolved, opened: &Opened) -> Option<String> {
+    let built_in = match &resolved.reference {
+        ModelReference::Alias(entry) => Some(entry.licence.name.to_owned()),
+        _ => None,
+    };
+    let in_file = || opened.checkpoint.gguf()?.str("general.license").ok().map(str::to_owned);
+    resolved.licence.clone().or(built_in).or_else(in_file)
+}
+
 /// Loads a model for inference.
 ///
 /// # Errors

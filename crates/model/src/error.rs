@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use lathe_formats::is_about_path;
+
+use crate::family::ACTIVATIONS;
+
 /// An error of opening or running a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -223,7 +227,8 @@ impl Error {
                 Some("take the unquantised checkpoint of the model, or a GGUF file of it: both open".into())
             }
             Self::UnknownActivation { .. } => {
-                Some("the activations are silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu".into())
+                let names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+                Some(format!("the activations are {}", names.join(", ")))
             }
             Self::MissingTensors { .. } => {
                 Some("the file may be a shard of a larger checkpoint; give the folder instead".into())
@@ -234,6 +239,17 @@ impl Error {
                 Some("put `tokenizer.json` in the folder; `lathe trace` also takes token ids, with `--ids`".into())
             }
             _ => None,
+        }
+    }
+
+    /// Whether the user's input is wrong, as opposed to the machine, or lathe itself, failing.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Format(error) => error.is_bad_input(),
+            Self::Read { source, .. } => is_about_path(source),
+            Self::Tensor(_) => false,
+            _ => true,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The architectures that lathe knows: for each a translation of its configuration and a table of tensor names.
 //!
-//! To add one: a function from [`Config`] to [`DecoderSpec`], its row in [`FAMILIES`], a fixture in the conformance
-//! test. A GGUF header is first put into the words of `config.json` (`gguf.rs`), so a translation is written once.
+//! To add one: a function from [`Config`] to [`DecoderSpec`], its row in [`FAMILIES`], a checkpoint to compare it on. A
+//! GGUF header is first put into the words of `config.json` (`gguf.rs`), so a translation is written once.
 
 mod bias;
 mod deepseek;
@@ -11,6 +11,7 @@ mod gemma;
 mod gguf;
 mod llama;
 mod openelm;
+mod table;
 
 use lathe_kernels::activation::Activation;
 use serde_json::Value;
@@ -23,6 +24,7 @@ use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, EmbeddingSpec, HeadSpec, LayerSpec, NormSpec};
 
 pub use gguf::Gguf;
+pub use table::FAMILIES;
 
 /// An architecture.
 pub struct Family {
@@ -36,6 +38,12 @@ pub struct Family {
     pub names: &'static [&'static [Name]],
     /// Its GGUF files, where llama.cpp knows it.
     pub gguf: Option<Gguf>,
+    /// Well-known models of it.
+    pub models: &'static str,
+    /// What is different from Llama.
+    pub differs: &'static str,
+    /// Checkpoints of `tests/fixtures/parity` on which it is compared with the reference implementation.
+    pub compared: &'static [&'static str],
 }
 
 /// What llama.cpp's converter does to an architecture's tensors.
@@ -66,87 +74,6 @@ pub(crate) enum Windows {
         usual: Option<u64>,
     },
 }
-
-const fn family(
-    model_type: &'static str,
-    class: &'static str,
-    translate: fn(&Config) -> Result<DecoderSpec, Error>,
-    names: &'static [&'static [Name]],
-    gguf: Option<Gguf>,
-) -> Family {
-    Family { model_type, class, translate, names, gguf }
-}
-
-/// Every architecture, by `model_type`.
-pub const FAMILIES: &[Family] = &[
-    family("llama", "LlamaForCausalLM", llama::llama, &[llama::NAMES], Some(gguf::LLAMA)),
-    family("mistral", "MistralForCausalLM", llama::mistral, &[llama::NAMES], Some(gguf::MISTRAL)),
-    family("qwen2", "Qwen2ForCausalLM", llama::qwen2, &[llama::NAMES], Some(gguf::QWEN2)),
-    family("qwen3", "Qwen3ForCausalLM", llama::qwen3, &[llama::NAMES], Some(gguf::QWEN3)),
-    family("phi3", "Phi3ForCausalLM", llama::phi3, &[llama::PHI3_NAMES, llama::NAMES], Some(gguf::PHI3)),
-    family("olmo", "OlmoForCausalLM", llama::olmo, &[llama::NAMES], Some(gguf::OLMO)),
-    family("olmo2", "Olmo2ForCausalLM", llama::olmo2, &[llama::OLMO2_NAMES, llama::NAMES], Some(gguf::OLMO2)),
-    family("smollm3", "SmolLM3ForCausalLM", llama::smollm3, &[llama::NAMES], Some(gguf::SMOLLM3)),
-    family("granite", "GraniteForCausalLM", llama::granite, &[llama::NAMES], Some(gguf::GRANITE)),
-    family(
-        "stablelm",
-        "StableLmForCausalLM",
-        llama::stablelm,
-        &[llama::STABLELM_NAMES, llama::NAMES],
-        Some(gguf::STABLELM),
-    ),
-    family("gemma", "GemmaForCausalLM", gemma::gemma, &[llama::NAMES], Some(gguf::GEMMA)),
-    family("gemma2", "Gemma2ForCausalLM", gemma::gemma2, &[gemma::NAMES, llama::NAMES], Some(gguf::GEMMA2)),
-    family("gemma3_text", "Gemma3ForCausalLM", gemma::gemma3, &[gemma::NAMES, llama::NAMES], Some(gguf::GEMMA3)),
-    family("gpt2", "GPT2LMHeadModel", bias::gpt2, &[bias::GPT2_NAMES], Some(gguf::GPT2)),
-    family("gpt_neox", "GPTNeoXForCausalLM", bias::gpt_neox, &[bias::GPT_NEOX_NAMES], Some(gguf::GPT_NEOX)),
-    family("opt", "OPTForCausalLM", bias::opt, &[bias::OPT_NAMES], None),
-    family("phi", "PhiForCausalLM", bias::phi, &[bias::PHI_NAMES, llama::NAMES], Some(gguf::PHI)),
-    family("openelm", "OpenELMForCausalLM", openelm::openelm, &[openelm::NAMES], Some(gguf::OPENELM)),
-    family(
-        "mixtral",
-        "MixtralForCausalLM",
-        experts::mixtral,
-        &[experts::MIXTRAL_NAMES, experts::NAMES, llama::NAMES],
-        Some(gguf::MIXTRAL),
-    ),
-    family("olmoe", "OlmoeForCausalLM", experts::olmoe, &[experts::NAMES, llama::NAMES], Some(gguf::OLMOE)),
-    family(
-        "qwen2_moe",
-        "Qwen2MoeForCausalLM",
-        experts::qwen2_moe,
-        &[experts::NAMES, llama::NAMES],
-        Some(gguf::QWEN2_MOE),
-    ),
-    family(
-        "qwen3_moe",
-        "Qwen3MoeForCausalLM",
-        experts::qwen3_moe,
-        &[experts::NAMES, llama::NAMES],
-        Some(gguf::QWEN3_MOE),
-    ),
-    family(
-        "granitemoe",
-        "GraniteMoeForCausalLM",
-        experts::granitemoe,
-        &[experts::GRANITE_NAMES, llama::NAMES],
-        Some(gguf::GRANITE_MOE),
-    ),
-    family(
-        "granitemoeshared",
-        "GraniteMoeSharedForCausalLM",
-        experts::granitemoe,
-        &[experts::GRANITE_NAMES, llama::NAMES],
-        Some(gguf::GRANITE_MOE_SHARED),
-    ),
-    family(
-        "deepseek",
-        "DeepseekForCausalLM",
-        deepseek::deepseek,
-        &[deepseek::NAMES, experts::NAMES, llama::NAMES],
-        Some(gguf::DEEPSEEK),
-    ),
-];
 
 /// Finds the family of a configuration.
 ///
@@ -190,16 +117,24 @@ fn activation(config: &Config, field: &str) -> Result<Activation, Error> {
     activation_of(name).ok_or_else(|| config.unknown_activation(field, name))
 }
 
+/// Names of activations in configurations.
+pub const ACTIVATIONS: &[(&str, Activation)] = &[
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("gelu", Activation::GeluErf),
+    ("gelu_python", Activation::GeluErf),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_python_tanh", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("gelu_accurate", Activation::GeluTanh),
+    ("quick_gelu", Activation::GeluSigmoid),
+    ("relu", Activation::Relu),
+];
+
 /// The activation of a name.
 pub(crate) fn activation_of(name: &str) -> Option<Activation> {
-    Some(match name {
-        "silu" | "swish" => Activation::Silu,
-        "gelu" | "gelu_python" => Activation::GeluErf,
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => Activation::GeluTanh,
-        "quick_gelu" => Activation::GeluSigmoid,
-        "relu" => Activation::Relu,
-        _ => return None,
-    })
+    ACTIVATIONS.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
 }
 
 /// A name of an activation.

@@ -71,6 +71,9 @@ pub enum Scaling {
     },
 }
 
+/// Names of scalings in configurations.
+pub const SCALINGS: &[&str] = &["default", "linear", "dynamic", "llama3", "yarn", "longrope"];
+
 /// Positions beyond which f32 no longer counts in ones: no context is longer, whatever a file says.
 const MOST_POSITIONS: f64 = 16_777_216.0;
 
@@ -228,9 +231,7 @@ impl Scaling {
             Some("longrope" | "su") => Self::long_rope(scaling, config, dim),
             Some("yarn") if scaling.get("long_factor").is_some() => Self::long_rope(scaling, config, dim),
             Some("yarn") => Self::yarn(scaling, config, dim, base),
-            Some(other) => {
-                Err(scaling.bad("rope_type", &Value::from(other), "default, linear, dynamic, llama3, yarn or longrope"))
-            }
+            Some(other) => Err(scaling.bad("rope_type", &Value::from(other), &SCALINGS.join(", "))),
         }
     }
 
@@ -385,7 +386,12 @@ mod tests {
         let error = Rotary::read(&c, 8, None, "rope_theta").expect_err("unknown");
         assert_eq!(
             error.to_string(),
-            "config.json: field `rope_scaling.rope_type` is \"spiral\", expected default, linear, dynamic, llama3, yarn or longrope"
+            "config.json: field `rope_scaling.rope_type` is \"spiral\", expected default, linear, dynamic, llama3, yarn, longrope"
         );
+        for name in SCALINGS {
+            let c = config(serde_json::json!({"rope_scaling": {"type": name}, "max_position_embeddings": 32}));
+            let read = Rotary::read(&c, 8, None, "rope_theta");
+            assert!(read.err().is_none_or(|error| !error.to_string().contains("rope_type")), "{name}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Every supported architecture against the reference implementation (transformers, eager attention, f32), on tiny
 //! generated checkpoints: logits, hidden states, attention, greedy decoding through the cache, gradients.
 //!
-//! To add a family: its translation, a row in [`FIXTURES`], a folder in `tests/fixtures/parity`. `make_parity.py` wrote
-//! the first twenty, `make_more.py` the others and any number of variants for
+//! The fixtures are folders of `tests/fixtures/parity` that a row of [`FAMILIES`] names. `make_parity.py` wrote the first
+//! twenty, `make_more.py` the others and any number of variants for
 //! `every_checkpoint_of_a_folder_agrees_with_the_reference`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
@@ -13,48 +13,8 @@ use std::sync::Mutex;
 
 use candle_core::Tensor;
 use lathe_formats::Checkpoint;
+use lathe_model::family::FAMILIES;
 use lathe_model::{Batch, Decoder, Error, KvCache, NoTap, Opened, Pattern, Site, Tap, Weights, open};
-
-const FIXTURES: &[&str] = &[
-    "llama",
-    "llama_tied_scaled",
-    "mistral_window",
-    "qwen2",
-    "qwen3",
-    "phi3",
-    "olmo2",
-    "gemma2",
-    "gemma3",
-    "gpt2",
-    "gpt_neox",
-    "opt",
-    "phi",
-    "openelm",
-    "mixtral",
-    "olmoe",
-    "qwen2_moe",
-    "qwen3_moe",
-    "granitemoe",
-    "deepseek",
-    "gemma",
-    "olmo_clip",
-    "granite",
-    "smollm3",
-    "stablelm",
-    "stablelm_norms_parallel",
-    "gpt_neox_serial",
-    "gpt2_scaled",
-    "opt_350m",
-    "phi_norms",
-    "llama_biases_yarn",
-    "llama_dynamic",
-    "qwen2_windows",
-    "qwen2_moe_sparse",
-    "phi3_longrope",
-    "gemma3_bases",
-    "granitemoeshared",
-    "deepseek_freq",
-];
 
 /// Fixtures whose rotary frequencies depend on the length of the text so far.
 const LENGTH_DEPENDENT: &[&str] = &["llama_dynamic", "phi3_longrope"];
@@ -64,10 +24,34 @@ const TOLERANCE: f64 = 2e-4;
 /// Relative deviation of gradient norms and sums.
 const GRADIENT_TOLERANCE: f64 = 1e-3;
 
+/// Every fixture, after the family that it belongs to.
+fn fixtures() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FAMILIES.iter().flat_map(|family| family.compared.iter().map(|name| (family.model_type, *name)))
+}
+
+#[test]
+fn every_family_is_compared_and_every_fixture_belongs_to_one() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity");
+    let mut there = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path.join("config.json")).unwrap()).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        there.insert(name, config["model_type"].as_str().unwrap().to_owned());
+    }
+    let named: BTreeMap<String, String> =
+        fixtures().map(|(family, name)| (name.to_owned(), family.to_owned())).collect();
+    assert_eq!(named, there);
+    for family in FAMILIES {
+        assert!(!family.compared.is_empty(), "{} is compared with nothing", family.model_type);
+    }
+}
+
 #[test]
 fn every_fixture_agrees_with_the_reference() {
     println!("{TABLE_HEAD}");
-    for name in FIXTURES {
+    for (_, name) in fixtures() {
         let fixture = Fixture::open(name);
         let worst = fixture.compare();
         println!("{name:<24}{}", worst.row());
@@ -330,7 +314,7 @@ impl Tap for Keep {
 
 #[test]
 fn a_sequence_gives_the_same_bits_alone_in_a_batch_and_through_the_cache() {
-    for name in FIXTURES {
+    for (_, name) in fixtures() {
         let fixture = Fixture::open(name);
         let decoder = fixture.opened.decoder(Weights::Frozen).unwrap();
         let (a, b) = (fixture.ids("seq0.input_ids"), fixture.ids("seq1.input_ids"));
@@ -339,7 +323,7 @@ fn a_sequence_gives_the_same_bits_alone_in_a_batch_and_through_the_cache() {
         // OPT 350M projects its last hidden state to the width of the embedding.
         let width = alone.len() / a.len();
         assert_eq!(alone, both[b.len() * width..], "{name}: in a batch");
-        if LENGTH_DEPENDENT.contains(name) {
+        if LENGTH_DEPENDENT.contains(&name) {
             continue;
         }
 

@@ -59,7 +59,11 @@ fn code_beside_a_known_architecture_is_ignored() {
 fn an_unknown_activation_names_its_field() {
     let (message, hint) = refusal(json!({"hidden_act": "xielu"}));
     assert_eq!(message, "config.json: field `hidden_act`: activation `xielu` is not known");
-    assert_eq!(hint.unwrap(), "the activations are silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu");
+    assert_eq!(
+        hint.unwrap(),
+        "the activations are silu, swish, gelu, gelu_python, gelu_pytorch_tanh, gelu_new, gelu_python_tanh, gelu_fast, \
+         gelu_accurate, quick_gelu, relu"
+    );
 }
 
 #[test]

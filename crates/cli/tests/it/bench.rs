@@ -116,12 +116,10 @@ impl Bench {
     }
 }
 
-/// Compares a text with the snapshot of that name, after taking out what differs from run to run.
+/// Compares a text with the snapshot of that name.
 pub(crate) fn assert_same(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    // What the system's message says of the temporary file beside the target.
-    settings.add_filter(r#" at path "[^"]*""#, r#" at path "[TEMPORARY]""#);
     settings.bind(|| insta::assert_snapshot!(name, text));
 }

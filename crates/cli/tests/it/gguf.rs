@@ -76,6 +76,7 @@ fn same_numbers(name: &str, change: impl FnOnce(&Bench)) {
 
     let [folder, gguf] = ["model", "model.gguf"].map(|model| bench.json(&["inspect", model, "--json"]));
     assert_eq!((&folder["format"], &gguf["format"]), (&"safetensors".into(), &"gguf".into()));
+    assert_eq!((&folder["licence"], &gguf["licence"]), (&Value::Null, &"mit".into()));
     for fact in [
         "family",
         "parameters",
@@ -121,7 +122,8 @@ pub(crate) fn write(bench: &Bench, folder: &Path, name: &str) {
 }
 
 fn header(architecture: &str, config: &Value) -> Vec<(String, GgufValue)> {
-    let mut header = vec![("general.architecture".to_owned(), GgufValue::Str(architecture.into()))];
+    let text = |key: &str, value: &str| (key.to_owned(), GgufValue::Str(value.into()));
+    let mut header = vec![text("general.architecture", architecture), text("general.license", "mit")];
     let mut set = |key: &str, value: GgufValue| header.push((format!("{architecture}.{key}"), value));
     for (key, field) in [
         ("block_count", "num_hidden_layers"),

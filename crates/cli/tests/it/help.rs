@@ -3,10 +3,11 @@
 use crate::bench::{Bench, assert_same};
 
 /// Every subcommand, nested ones included.
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: &[&[&str]] = &[
     &[],
     &["report"],
     &["fetch"],
+    &["models"],
     &["inspect"],
     &["trace"],
     &["export"],
@@ -21,7 +22,7 @@ const COMMANDS: [&[&str]; 12] = [
 #[test]
 fn help() {
     let bench = Bench::new();
-    for command in COMMANDS {
+    for &command in COMMANDS {
         let help = bench.succeed(&[command, &["--help"]].concat());
         assert_same(&format!("help_{}", [&["lathe"], command].concat().join("_")), &help);
     }

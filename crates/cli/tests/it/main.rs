@@ -6,6 +6,7 @@ mod bench;
 mod errors;
 mod gguf;
 mod help;
+mod list;
 mod measure;
 mod models;
 mod page;

@@ -174,5 +174,32 @@ fn what_a_format_cannot_hold_is_refused_before_anything_is_written() {
 
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let nowhere = folder.path().join("absent").join("m.gguf");
-    assert!(matches!(write::gguf(&nowhere, &[], &[]), Err(Error::Io { .. })));
+    let error = write::gguf(&nowhere, &[], &[]).unwrap_err();
+    assert!(matches!(error, Error::NoFolder { .. }) && error.is_bad_input(), "{error}");
+    // A file where the folder should be, and a folder where the file should be.
+    fs::write(&path, "").unwrap();
+    assert!(matches!(write::gguf(&path.join("m.gguf"), &[], &[]), Err(Error::NoFolder { .. })));
+    let error = write::gguf(folder.path(), &[], &[]).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }) && error.is_bad_input(), "{error}");
+    assert_eq!(error.to_string(), format!("{}: cannot write the file: is a directory", folder.path().display()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_file_has_the_permissions_of_any_other() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) = (folder.path().join("ours"), folder.path().join("other"));
+    write::gguf(&ours, &[], &[]).unwrap().finish().unwrap();
+    fs::write(&other, "").unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&ours), mode(&other));
+}
+
+#[test]
+fn a_failing_machine_is_no_bad_input() {
+    let refused = |kind: std::io::ErrorKind| Error::Io { file: "m".into(), action: "write", source: kind.into() };
+    assert!(!refused(std::io::ErrorKind::StorageFull).is_bad_input());
+    assert!(!refused(std::io::ErrorKind::Other).is_bad_input());
+    assert!(refused(std::io::ErrorKind::PermissionDenied).is_bad_input());
 }

@@ -12,9 +12,9 @@ mod tests;
 mod texts;
 mod what;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use lathe_formats::NewFile;
 use lathe_measure::run::Watch;
 use lathe_measure::{Estimate, Number};
 use lathe_model::catalog::{self, DEFAULT_ALIAS};
@@ -124,34 +124,18 @@ pub fn collect(spec: &ReportSpec, environment: &Environment, context: &Context<'
 /// # Errors
 /// The folder or a file cannot be written; the report cannot be written as JSON.
 pub fn write_report(report: &Report, folder: &Path) -> Result<[PathBuf; 2], Error> {
-    let at = |file: &Path| {
-        let file = file.to_owned();
-        move |source| Error::Write { file, source }
-    };
     let contents = [("index.html", page(report)), ("report.json", to_json(report)?)];
-    std::fs::create_dir_all(folder).map_err(at(folder))?;
+    std::fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.to_owned(), source })?;
     let mut waiting = Vec::with_capacity(contents.len());
     for (name, content) in &contents {
-        let target = folder.join(name);
-        let mut file = beside(folder).map_err(at(&target))?;
-        file.write_all(content.as_bytes()).map_err(at(&target))?;
-        waiting.push((file, target));
+        let mut file = NewFile::create(&folder.join(name))?;
+        file.append(content.as_bytes())?;
+        waiting.push(file);
     }
-    for (file, target) in waiting {
-        file.persist(&target).map_err(|error| at(&target)(error.error))?;
+    for file in waiting {
+        file.finish()?;
     }
     Ok(contents.map(|(name, _)| folder.join(name)))
-}
-
-/// A new file in `folder` with the permissions of any other new file, not those of a secret.
-fn beside(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.prefix(".report-").tempfile_in(folder)
 }
 
 fn check(spec: &ReportSpec) -> Result<(), Error> {

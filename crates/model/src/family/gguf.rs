@@ -18,7 +18,7 @@ pub struct Gguf {
     /// What the converter does to weights.
     pub layout: GgufLayout,
     /// A key by which this row is told from others of the architecture: it is there and not 0.
-    pub(crate) mark: Option<&'static str>,
+    pub mark: Option<&'static str>,
     /// Tables of tensor names; the first row of a parameter is written.
     pub(crate) names: &'static [&'static [Name]],
     /// Keys and fields that mean the same.

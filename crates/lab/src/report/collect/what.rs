@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use lathe_model::reference::{ModelReference, SourceRecord};
+use lathe_model::reference::SourceRecord;
 use lathe_model::spec::Part;
 use lathe_tokenizer::TokenizerKind;
 use sha2::{Digest, Sha256};
 
 use super::Bench;
+use crate::load::licence;
 use crate::report::data::{ElementType, FileRecord, ParameterPart, What};
 use crate::{Error, Loaded};
 
@@ -36,19 +37,9 @@ pub(super) fn what(loaded: &Loaded, bench: &Bench<'_>) -> Result<What, Error> {
         element_types: element_types(loaded),
         tokenizer: loaded.tokenizer.as_ref().map_or("none".to_owned(), |tokenizer| kind(tokenizer.kind())),
         chat_template: opened.chat_template()?.is_some(),
-        licence: licence(loaded),
+        licence: licence(&loaded.resolved, &loaded.opened),
         files: files(loaded, bench)?,
     })
-}
-
-/// As the record of a fetched model says it, else the table of built-in models, else the file itself.
-fn licence(loaded: &Loaded) -> Option<String> {
-    let built_in = match &loaded.reference {
-        ModelReference::Alias(entry) => Some(entry.licence.name.to_owned()),
-        _ => None,
-    };
-    let in_file = || loaded.opened.checkpoint.gguf()?.str("general.license").ok().map(str::to_owned);
-    loaded.resolved.licence.clone().or(built_in).or_else(in_file)
 }
 
 /// Parameters by part. A tied head has none of its own.

@@ -23,6 +23,7 @@ use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, EmbeddingSpec, HeadSpec, LayerSpec, NormSpec};
 
 pub use gguf::Gguf;
+pub(crate) use gguf::TiedHead;
 
 /// An architecture.
 pub struct Family {

@@ -3,12 +3,13 @@
 use crate::bench::{Bench, assert_same};
 
 /// Every subcommand, nested ones included.
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 11] = [
     &[],
     &["report"],
     &["fetch"],
     &["inspect"],
     &["trace"],
+    &["export"],
     &["measure"],
     &["measure", "spectrum"],
     &["measure", "tokens"],

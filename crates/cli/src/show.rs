@@ -141,14 +141,19 @@ pub(crate) fn trace(result: &TraceResult) -> String {
 
 /// `lathe export`
 pub(crate) fn export(result: &ExportResult) -> String {
-    let files = result.files.iter().map(|(name, size)| vec![name.clone(), bytes(*size)]).collect();
+    let files = result.files.iter().map(|file| vec![file.file.clone(), bytes(file.bytes)]).collect();
     let files = lines(&[("file", Align::Left), ("size", Align::Right)], files);
-    let row =
-        |(element, tensors, size): &(String, usize, u64)| vec![element.clone(), count(*tensors as u64), bytes(*size)];
-    let elements = result.elements.iter().map(row).collect();
+    let elements =
+        result.elements.iter().map(|e| vec![e.element.clone(), count(e.tensors as u64), bytes(e.bytes)]).collect();
     let columns = [("stored as", Align::Left), ("tensors", Align::Right), ("size", Align::Right)];
-    let notes: String = result.notes.iter().map(|note| format!("{note}\n")).collect();
-    format!("{files}\n{}\n{notes}Written: {}\n", lines(&columns, elements), result.out.display())
+    let notes: String = result.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    let gap = if notes.is_empty() { "" } else { "\n" };
+    format!(
+        "{files}\n{}{gap}{notes}\n{} was written to {}\n",
+        lines(&columns, elements),
+        result.model,
+        result.out.display()
+    )
 }
 
 /// `lathe bench`

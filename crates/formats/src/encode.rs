@@ -93,7 +93,8 @@ pub enum EncodeError {
 
 impl EncodeError {
     /// The same error for numbers that are `earlier` numbers further on.
-    pub(crate) fn after(mut self, earlier: usize) -> EncodeError {
+    #[must_use]
+    pub fn after(mut self, earlier: usize) -> EncodeError {
         if let EncodeError::NotFinite { index, .. } | EncodeError::TooLarge { index, .. } = &mut self {
             *index += earlier;
         }

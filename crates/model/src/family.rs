@@ -24,6 +24,7 @@ use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, EmbeddingSpec, HeadSpec, LayerSpec, NormSpec};
 
 pub use gguf::Gguf;
+pub(crate) use gguf::TiedHead;
 pub use table::FAMILIES;
 
 /// An architecture.

@@ -12,11 +12,11 @@ use serde_json::{Map, Value, json};
 
 use crate::Error;
 use crate::config::Config;
-use crate::family::{self, FAMILIES, Family, Gguf, Windows};
-use crate::spec::{DecoderSpec, FeedForwardSpec, LayerSpec, MlpSpec};
+use crate::family::{self, FAMILIES, Family, Gguf, TiedHead, Windows};
+use crate::spec::{DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpSpec};
 use crate::target::TargetTensor;
 
-pub(crate) use names::{FUSED_GATE_UP, FUSED_QKV, NAMES};
+pub(crate) use names::{EMBEDDING, FUSED_GATE_UP, FUSED_QKV, HEAD, NAMES};
 pub(crate) use rope::ROTARY_TENSORS;
 pub(crate) use word::{Reading, Tensors, Word, flag, real, whole};
 use word::{Writing, optional, short};
@@ -26,6 +26,8 @@ const WINDOWED_LAYERS: &str = "attention.sliding_window_pattern";
 const SCALE: &str = "attention.scale";
 const ROTATED_LAYERS: &str = "attention.rope_pattern";
 const ACTIVATION: &str = "hidden_activation";
+/// A key of lathe's: the head in the file is the embedding once more.
+const TIED: &str = "tie_word_embeddings";
 
 /// Translates the header of a checkpoint.
 ///
@@ -64,6 +66,9 @@ pub(crate) fn header(
         writing.word(word)?;
     }
     writing.whole("vocab_size", spec.vocab_size);
+    if has_copied_head(spec, gguf) {
+        writing.flag(TIED, true);
+    }
     put_layers(&mut writing, gguf);
     let constants = rope::write(&mut writing)?;
     let entries = writing.entries;
@@ -93,6 +98,11 @@ pub(crate) fn header(
         }
     }
     Ok(Header { entries, constants, unread })
+}
+
+/// Whether the embedding is in the file a second time, as the head.
+pub(crate) fn has_copied_head(spec: &DecoderSpec, gguf: &Gguf) -> bool {
+    gguf.tied_head == TiedHead::Copied && spec.head.weight == HeadWeight::Tied
 }
 
 /// The tensors of a file that is about to be written.
@@ -153,10 +163,10 @@ fn fields(mut reading: Reading<'_>, family: &Family, gguf: &Gguf) -> Result<Map<
         let id = optional(reading.header.u64(&format!("tokenizer.ggml.{key}_token_id")))?;
         reading.set(field, id);
     }
-    if let Some(rows) = reading.tensors.shape("token_embd.weight").and_then(|shape| shape.first().copied()) {
+    if let Some(rows) = reading.tensors.shape(EMBEDDING).and_then(|shape| shape.first().copied()) {
         reading.set("vocab_size", rows);
     }
-    let tied = !reading.has("output.weight");
+    let tied = !reading.has(HEAD) || reading.flag(TIED)? == Some(true);
     reading.set(gguf.tied, tied);
     for (field, tensors) in gguf.presence {
         let there = tensors.iter().any(|tensor| reading.has(tensor));

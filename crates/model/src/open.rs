@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lathe_formats::{Checkpoint, ElementType, Format};
+use lathe_formats::{Checkpoint, ElementType, Format, GgufValue};
 use lathe_tokenizer::{ChatTemplate, Tokenizer};
 use serde_json::{Map, Value};
 
@@ -111,7 +111,10 @@ impl Opened {
     #[must_use]
     pub fn has_tokenizer(&self) -> bool {
         match self.checkpoint.gguf() {
-            Some(header) => header.get("tokenizer.ggml.model").is_some(),
+            // A file may say that it has none.
+            Some(header) => {
+                header.get("tokenizer.ggml.model").is_some_and(|model| *model != GgufValue::Str("none".into()))
+            }
             None => self.folder().join("tokenizer.json").exists(),
         }
     }

@@ -26,9 +26,12 @@ pub struct Target {
     pub metadata: Vec<(String, GgufValue)>,
     /// Keys of the header that llama.cpp does not read for this architecture, though the model needs what they say.
     pub unread: Vec<String>,
+    /// A part of the model with which llama.cpp does not open the file.
+    pub unopened: Option<&'static str>,
 }
 
 /// A tensor to be written and the parameters in it.
+#[derive(Clone)]
 pub struct TargetTensor {
     /// Its name in the file.
     pub name: String,
@@ -51,15 +54,20 @@ pub(crate) fn target(
     match format {
         Format::Safetensors => {
             let tensors = tensors(spec, family.names, GgufLayout::Plain)?;
-            Ok(Target { tensors, constants: Vec::new(), metadata: Vec::new(), unread: Vec::new() })
+            let (constants, metadata, unread) = Default::default();
+            Ok(Target { tensors, constants, metadata, unread, unopened: None })
         }
         Format::Gguf => {
             let Some(gguf) = &family.gguf else {
                 return Err(Error::NotInGguf { family: spec.family.clone(), missing: vec!["architecture"] });
             };
-            let tensors = tensors(spec, gguf.names, gguf.layout)?;
-            let header = gguf::header(config, spec, gguf, &tensors)?;
-            Ok(Target { tensors, constants: header.constants, metadata: header.entries, unread: header.unread })
+            let mut tensors = tensors(spec, gguf.names, gguf.layout)?;
+            let embedding = tensors.iter().find(|tensor| tensor.name == gguf::EMBEDDING);
+            if let Some(embedding) = embedding.filter(|_| gguf::has_copied_head(spec, gguf)).cloned() {
+                tensors.push(TargetTensor { name: gguf::HEAD.into(), ..embedding });
+            }
+            let gguf::Header { entries, constants, unread } = gguf::header(config, spec, gguf, &tensors)?;
+            Ok(Target { tensors, constants, metadata: entries, unread, unopened: (gguf.unopened)(spec) })
         }
     }
 }

@@ -70,6 +70,30 @@ fn losses_of_a_known_sentence() {
     assert!((nll - mean(&losses)).abs() <= 1e-5, "{nll} instead of {}", mean(&losses));
 }
 
+#[test]
+fn an_exported_folder_reads_and_predicts_the_same() {
+    let Some(home) = home() else { return };
+    let bench = Bench::new();
+    let said = succeed(&bench, &home, &["export", "smollm2", "--to", "safetensors", "--out", "folder", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["elements"], serde_json::json!([{"element": "F32", "tensors": 272, "bytes": 538_060_032}]));
+    let text = format!("{TEXT}: naïve 12345 日本語 🙂 <|im_start|>\n\n\tdef f(x):\n    return x\n");
+    let [file, folder] = ["smollm2", "./folder"].map(|model| {
+        succeed(&bench, &home, &["trace", model, "--text", &text, "--take", "logits", "--out", "t.safetensors"]);
+        tensors::read(&bench.path("t.safetensors"))
+    });
+    assert_eq!(file["input_ids"], folder["input_ids"]);
+    for (one, other) in losses(&file).into_iter().zip(losses(&folder)) {
+        assert!((one - other).abs() <= 1e-4, "{one} and {other}");
+    }
+    let template = |model: &str| -> Value {
+        let facts: Value = serde_json::from_str(&succeed(&bench, &home, &["inspect", model, "--json"])).unwrap();
+        facts["chat_template"].clone()
+    };
+    assert_eq!(template("smollm2"), template("./folder"));
+    assert!(bench.path("folder/LICENSE").exists());
+}
+
 /// The program runs with an empty PATH here ([`Bench::run_with`]), so it can't even find what it fetches with.
 #[test]
 fn a_second_fetch_touches_no_network() {

@@ -9,7 +9,7 @@ use super::{GgufLayout, Windows};
 use crate::Error;
 use crate::gguf::{FUSED_GATE_UP, FUSED_QKV, NAMES, Reading, Word, decimal, flag, real, scalar_of, whole};
 use crate::layout::Name;
-use crate::spec::{DecoderSpec, ExpertWeights, ExpertsSpec, FeedForwardSpec, Residual};
+use crate::spec::{DecoderSpec, ExpertWeights, ExpertsSpec, FeedForwardSpec, QkNorm, Residual};
 
 /// GGUF files of an architecture.
 pub struct Gguf {
@@ -27,6 +27,8 @@ pub struct Gguf {
     pub(crate) activation: (&'static str, &'static str),
     /// Field of a tied head.
     pub(crate) tied: &'static str,
+    /// What llama.cpp wants to see of a tied head.
+    pub(crate) tied_head: TiedHead,
     /// Field of partial rotation, and its value where a configuration is silent.
     pub(crate) partial: (&'static str, f64),
     /// Fields that are true where one of the tensors is there.
@@ -39,6 +41,17 @@ pub struct Gguf {
     pub(crate) honoured: &'static [&'static str],
     /// What the tables cannot say.
     pub(crate) complete: fn(&mut Reading<'_>) -> Result<(), Error>,
+    /// A part of the model with which llama.cpp does not open the file, though its keys and tensors have names.
+    pub(crate) unopened: fn(&DecoderSpec) -> Option<&'static str>,
+}
+
+/// How a head that shares the embedding lies in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TiedHead {
+    /// It is not there.
+    LeftOut,
+    /// llama.cpp wants a tensor for it: the embedding once more, and a key of lathe's that says so.
+    Copied,
 }
 
 /// Everything that most architectures have.
@@ -50,12 +63,14 @@ const PLAIN: Gguf = Gguf {
     words: &[SIZES, RMS, ROPE],
     activation: ("hidden_act", "silu"),
     tied: "tie_word_embeddings",
+    tied_head: TiedHead::LeftOut,
     partial: ("partial_rotary_factor", 1.0),
     presence: &[],
     flags: &[],
     windows: Windows::None,
     honoured: &[],
     complete: |_| Ok(()),
+    unopened: |_| None,
 };
 
 pub(super) const LLAMA: Gguf =
@@ -86,6 +101,8 @@ pub(super) const QWEN2_MOE: Gguf = Gguf {
         reading.set_default("shared_expert_intermediate_size", width);
         Ok(())
     },
+    tied_head: TiedHead::Copied,
+    unopened: dense_layers,
     ..PLAIN
 };
 
@@ -96,6 +113,7 @@ pub(super) const QWEN3_MOE: Gguf = Gguf {
     flags: &[("norm_topk_prob", true)],
     windows: Windows::Listed,
     complete: sparse_layers,
+    unopened: dense_layers,
     ..PLAIN
 };
 
@@ -147,6 +165,11 @@ pub(super) const PHI: Gguf = Gguf {
     activation: ("hidden_act", "gelu_new"),
     partial: ("partial_rotary_factor", 0.5),
     presence: &[("qk_layernorm", &["blk.0.attn_q_norm.weight"])],
+    tied_head: TiedHead::Copied,
+    unopened: |spec| {
+        let normed = spec.layers.iter().any(|layer| layer.attention.qk_norm != QkNorm::None);
+        normed.then_some("norms of query and key heads")
+    },
     ..PLAIN
 };
 
@@ -161,6 +184,7 @@ pub(super) const GPT_NEOX: Gguf = Gguf {
     activation: ("hidden_act", "gelu"),
     partial: ("rotary_pct", 0.25),
     presence: &[ATTENTION_BIAS],
+    tied_head: TiedHead::Copied,
     ..PLAIN
 };
 
@@ -181,13 +205,19 @@ pub(super) const OLMO: Gguf = Gguf {
     ..PLAIN
 };
 
-pub(super) const OLMO2: Gguf = Gguf { architecture: "olmo2", presence: &[ATTENTION_BIAS], ..PLAIN };
+pub(super) const OLMO2: Gguf =
+    Gguf { architecture: "olmo2", presence: &[ATTENTION_BIAS], tied_head: TiedHead::Copied, ..PLAIN };
 
 pub(super) const OLMOE: Gguf = Gguf {
     architecture: "olmoe",
     words: &[SIZES, RMS, ROPE, EXPERTS, RENORMALISED, CLIP],
     presence: &[ATTENTION_BIAS],
     flags: &[("norm_topk_prob", false)],
+    tied_head: TiedHead::Copied,
+    unopened: |spec| {
+        let grouped = spec.layers.iter().any(|layer| layer.attention.kv_heads != layer.attention.heads);
+        grouped.then_some("fewer key heads than query heads")
+    },
     ..PLAIN
 };
 
@@ -239,6 +269,7 @@ pub(super) const STABLELM: Gguf = Gguf {
         reading.set("use_parallel_residual", parallel);
         Ok(())
     },
+    tied_head: TiedHead::Copied,
     ..PLAIN
 };
 
@@ -262,6 +293,10 @@ pub(super) const DEEPSEEK: Gguf = Gguf {
     words: &[SIZES, RMS, ROPE, EXPERT_WIDTH, RENORMALISED, DEEPSEEK_WORDS],
     presence: &[ATTENTION_BIAS],
     flags: &[("norm_topk_prob", false)],
+    unopened: |spec| {
+        let mut behind_the_first = spec.layers.iter().skip_while(|layer| !is_sparse(layer));
+        (!behind_the_first.all(is_sparse)).then_some("layers without experts between those with experts")
+    },
     ..PLAIN
 };
 
@@ -398,6 +433,10 @@ fn experts(spec: &DecoderSpec) -> Option<&ExpertsSpec> {
 
 fn is_sparse(layer: &crate::spec::LayerSpec) -> bool {
     layer.feed_forward.experts().is_some()
+}
+
+fn dense_layers(spec: &DecoderSpec) -> Option<&'static str> {
+    (!spec.layers.iter().all(is_sparse)).then_some("layers without experts")
 }
 
 fn shared_width(spec: &DecoderSpec) -> Option<usize> {

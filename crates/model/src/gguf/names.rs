@@ -4,7 +4,7 @@ use crate::layout::{Layout, Name, name, part};
 
 /// Names of every architecture. What comes first is written; all are read.
 pub(crate) const NAMES: &[Name] = &[
-    name("embedding.weight", "token_embd.weight"),
+    name("embedding.weight", EMBEDDING),
     name("positions.weight", "position_embd.weight"),
     name("layers.{l}.before_attention.weight", "blk.{l}.attn_norm.weight"),
     name("layers.{l}.before_attention.bias", "blk.{l}.attn_norm.bias"),
@@ -55,9 +55,15 @@ pub(crate) const NAMES: &[Name] = &[
     name("layers.{l}.experts.shared_gate.weight", "blk.{l}.ffn_gate_inp_shexp.weight"),
     name("final_norm.weight", "output_norm.weight"),
     name("final_norm.bias", "output_norm.bias"),
-    name("head.weight", "output.weight"),
+    name("head.weight", HEAD),
     name("head.bias", "output.bias"),
 ];
+
+/// The embedding.
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
+
+/// The head; missing where it shares the embedding.
+pub(crate) const HEAD: &str = "output.weight";
 
 const QKV: &str = "blk.{l}.attn_qkv.weight";
 const QKV_BIAS: &str = "blk.{l}.attn_qkv.bias";

@@ -202,7 +202,7 @@ impl Writing<'_> {
             }
             Of::Flag(of) => {
                 if let Some(flag) = of(self.spec) {
-                    self.put(word.key, GgufValue::Bool(flag));
+                    self.flag(word.key, flag);
                 }
             }
         }
@@ -220,6 +220,10 @@ impl Writing<'_> {
 
     pub(crate) fn text(&mut self, key: &str, text: &str) {
         self.put(key, GgufValue::Str(text.into()));
+    }
+
+    pub(crate) fn flag(&mut self, key: &str, flag: bool) {
+        self.put(key, GgufValue::Bool(flag));
     }
 
     pub(crate) fn flags(&mut self, key: &str, flags: Vec<bool>) {

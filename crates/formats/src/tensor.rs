@@ -101,7 +101,7 @@ impl<'a> TensorView<'a> {
     /// [`TensorView::decode_rows`] when the product is rounded before the sum (and nothing is added for a type without offsets).
     ///
     /// # Errors
-    /// The type has no [`IntegerLayout`]; the rows are not in the tensor; an output has another length.
+    /// The type has no [`crate::IntegerLayout`]; the rows are not in the tensor; an output has another length.
     pub fn decode_integers(
         &self,
         rows: Range<usize>,

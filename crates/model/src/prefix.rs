@@ -1,7 +1,8 @@
 //! Reuse of cached prefixes across requests.
 //!
 //! A request whose tokens begin like those of an earlier one need not run them again. Results are the same bits as
-//! without reuse, because a token's hidden state does not depend on whether earlier tokens came through the cache.
+//! without reuse, because a token's hidden state does not depend on whether earlier tokens came through the cache; except
+//! where rotary frequencies depend on the length of the text (`dynamic` scaling, LongRoPE): cached keys keep theirs.
 
 use crate::cache::KvCache;
 use crate::spec::DecoderSpec;

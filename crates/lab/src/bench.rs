@@ -169,7 +169,7 @@ const DECODE_PROMPT: usize = 16;
 fn rows(decoder: &Decoder, spec: &BenchSpec, context: &Context<'_>) -> Result<Vec<BenchRow>, Error> {
     let work = Work::of(decoder.spec());
     let bytes = decoder.weight_bytes() as f64;
-    let prompt = ids(spec.prompt, decoder.spec().vocab_size);
+    let prompt = arbitrary_ids(spec.prompt, decoder.spec().vocab_size);
     let timed = |what: String, tokens: usize, run: &dyn Fn() -> Result<f64, Error>| {
         let mut seconds = Vec::with_capacity(spec.runs);
         for i in 0..=spec.runs {
@@ -210,7 +210,7 @@ fn write(decoder: &Decoder, batch: usize, tokens: usize, context: &Context<'_>) 
     let spec = decoder.spec();
     let mut cache = KvCache::new(spec, batch);
     let prompts: Vec<Vec<u32>> =
-        (0..batch).map(|slot| ids(DECODE_PROMPT + slot, spec.vocab_size)[slot..].to_vec()).collect();
+        (0..batch).map(|slot| arbitrary_ids(DECODE_PROMPT + slot, spec.vocab_size)[slot..].to_vec()).collect();
     let hidden = decoder.forward(&Batch::of(prompts.iter().map(Vec::as_slice)), Some(&mut cache), &mut NoTap)?;
     let mut next: Vec<u32> = prompts.iter().map(|prompt| prompt[DECODE_PROMPT - 1]).collect();
     drop(hidden);
@@ -227,8 +227,8 @@ fn write(decoder: &Decoder, batch: usize, tokens: usize, context: &Context<'_>) 
     Ok(seconds)
 }
 
-/// Arbitrary tokens.
-fn ids(count: usize, vocab_size: usize) -> Vec<u32> {
+/// Arbitrary tokens, to time or to fill memory with.
+pub(crate) fn arbitrary_ids(count: usize, vocab_size: usize) -> Vec<u32> {
     #[expect(clippy::cast_possible_truncation, reason = "a token id below the size of the vocabulary")]
     (0..count).map(|i| (i * 7919 % vocab_size) as u32).collect()
 }
@@ -274,13 +274,22 @@ fn share_of_experts(spec: &DecoderSpec, name: &str) -> f64 {
 
 impl BenchRow {
     fn new(what: String, tokens: usize, seconds: Vec<f64>) -> Self {
-        let mut sorted = seconds.clone();
-        sorted.sort_by(f64::total_cmp);
         let rate = |seconds: f64| tokens as f64 / seconds;
-        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        let median = rate(f64::midpoint(low, high));
-        let range = [rate(sorted[sorted.len() - 1]), rate(sorted[0])];
+        let slowest = seconds.iter().copied().fold(0.0, f64::max);
+        let fastest = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        let (median, range) = (rate(median(&seconds)), [rate(slowest), rate(fastest)]);
         Self { what, tokens, rate: median, range, seconds, multiply_adds: 0.0, bytes: 0.0, of_ceiling: 0.0 }
+    }
+}
+
+/// The value in the middle, or between the two there; NaN of none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
     }
 }
 

@@ -8,6 +8,7 @@ use lathe_model::{Batch, KvCache, NoTap};
 use lathe_tokenizer::TokenizerKind;
 use serde::{Deserialize, Serialize};
 
+use crate::bench::arbitrary_ids;
 use crate::load::licence;
 use crate::{Context, Error, load, open_model};
 
@@ -195,8 +196,7 @@ fn run(model: &ModelReference, context: &Context<'_>) -> Result<LoadSummary, Err
     let peak_memory_loaded = (context.peak_memory)();
     let spec = loaded.decoder.spec();
     let tokens = PROMPT.min(spec.context_length);
-    #[expect(clippy::cast_possible_truncation, reason = "a token id below the size of the vocabulary")]
-    let ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % spec.vocab_size) as u32).collect();
+    let ids = arbitrary_ids(tokens, spec.vocab_size);
     let (scored, prompt_seconds) = context.timed(|| {
         context.stage(&format!("running {tokens} tokens"), 0, "", || {
             let hidden = loaded.decoder.forward(&Batch::single(&ids), None, &mut NoTap)?;

@@ -15,10 +15,9 @@ pub struct KvCache {
 
 #[derive(Clone)]
 struct Slot {
-    len: usize,
-    /// The tokens, to run them again when their rotary frequencies change.
+    /// The token of every position: to run it again when its rotary frequencies change, and to know what a prefix is.
     ids: Vec<u32>,
-    /// Length of the text that the keys were rotated for; more than `len` after a rollback.
+    /// Length of the text that the keys were rotated for; more than there are tokens after a rollback.
     rotated_for: usize,
     /// `[layer][kv head]`
     layers: Vec<Vec<KeyValues>>,
@@ -33,7 +32,7 @@ impl KvCache {
             .iter()
             .map(|layer| vec![KeyValues::new(layer.attention.head_dim); layer.attention.kv_heads])
             .collect();
-        Self { slots: vec![Slot { len: 0, ids: Vec::new(), rotated_for: 0, layers }; slots] }
+        Self { slots: vec![Slot { ids: Vec::new(), rotated_for: 0, layers }; slots] }
     }
 
     /// Number of sequences.
@@ -45,7 +44,7 @@ impl KvCache {
     /// Positions of a sequence.
     #[must_use]
     pub fn len(&self, slot: usize) -> usize {
-        self.slots[slot].len
+        self.slots[slot].ids.len()
     }
 
     /// Whether a sequence has no positions.
@@ -64,7 +63,7 @@ impl KvCache {
         let slot = &mut self.slots[slot];
         slot.layers.iter_mut().flatten().for_each(KeyValues::clear);
         slot.ids.clear();
-        (slot.len, slot.rotated_for) = (0, 0);
+        slot.rotated_for = 0;
     }
 
     /// Forgets the positions of a sequence from `len` on.
@@ -73,7 +72,7 @@ impl KvCache {
     /// A window has dropped positions that the shorter sequence would see.
     pub fn rollback(&mut self, slot: usize, len: usize, spec: &DecoderSpec) -> Result<(), Error> {
         let slot = &mut self.slots[slot];
-        if len >= slot.len {
+        if len >= slot.ids.len() {
             return Ok(());
         }
         for (layer, heads) in spec.layers.iter().zip(&slot.layers) {
@@ -84,7 +83,6 @@ impl KvCache {
         }
         slot.layers.iter_mut().flatten().for_each(|kv| kv.truncate(len));
         slot.ids.truncate(len);
-        slot.len = len;
         Ok(())
     }
 
@@ -123,12 +121,12 @@ impl KvCache {
     /// the next token sees one of them, and the other can be rolled back.
     pub(crate) fn advance(&mut self, slot: usize, ids: &[u32], spec: &DecoderSpec) {
         let slot = &mut self.slots[slot];
-        slot.len += ids.len();
-        slot.rotated_for = slot.len;
         slot.ids.extend_from_slice(ids);
+        let len = slot.ids.len();
+        slot.rotated_for = len;
         for (layer, heads) in spec.layers.iter().zip(&mut slot.layers) {
             if let Some(window) = layer.attention.window {
-                heads.iter_mut().for_each(|kv| kv.drop_before((slot.len + 1).saturating_sub(2 * window)));
+                heads.iter_mut().for_each(|kv| kv.drop_before((len + 1).saturating_sub(2 * window)));
             }
         }
     }

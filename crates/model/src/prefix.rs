@@ -7,11 +7,9 @@
 use crate::cache::KvCache;
 use crate::spec::DecoderSpec;
 
-/// Caches of several requests, each with the tokens that it holds.
+/// Caches of several requests.
 pub struct PrefixCache {
     cache: KvCache,
-    /// Tokens of each slot.
-    texts: Vec<Vec<u32>>,
     /// When each slot was used last, counted in requests.
     used: Vec<u64>,
     requests: u64,
@@ -34,7 +32,7 @@ impl PrefixCache {
     #[must_use]
     pub fn new(spec: &DecoderSpec, slots: usize) -> Self {
         assert!(slots > 0, "a cache without slots");
-        Self { cache: KvCache::new(spec, slots), texts: vec![Vec::new(); slots], used: vec![0; slots], requests: 0 }
+        Self { cache: KvCache::new(spec, slots), used: vec![0; slots], requests: 0 }
     }
 
     /// Finds the slot whose tokens begin like `ids` for the longest stretch and prepares it. The last token is never
@@ -47,17 +45,16 @@ impl PrefixCache {
             text.iter().zip(ids).take(most).take_while(|(a, b)| a == b).count()
         };
         let oldest = |slots: &mut dyn Iterator<Item = usize>| slots.min_by_key(|slot| (self.used[*slot], *slot));
-        let (best, mut reused) = (0..self.texts.len())
-            .map(|slot| (slot, common(&self.texts[slot])))
+        let (best, mut reused) = (0..self.cache.slots())
+            .map(|slot| (slot, common(self.cache.ids(slot))))
             .max_by_key(|(slot, common)| (*common, std::cmp::Reverse(*slot)))
             .unwrap_or((0, 0));
         let slot = match reused {
-            0 => oldest(&mut (0..self.texts.len())).unwrap_or(best),
-            _ if reused == self.texts[best].len() => best,
-            _ => match oldest(&mut (0..self.texts.len()).filter(|slot| *slot != best)) {
+            0 => oldest(&mut (0..self.cache.slots())).unwrap_or(best),
+            _ if reused == self.cache.len(best) => best,
+            _ => match oldest(&mut (0..self.cache.slots()).filter(|slot| *slot != best)) {
                 Some(other) => {
                     self.cache.copy(best, other);
-                    self.texts[other] = self.texts[best].clone();
                     other
                 }
                 None => best,
@@ -68,18 +65,12 @@ impl PrefixCache {
             self.cache.clear(slot);
             reused = 0;
         }
-        self.texts[slot].truncate(reused);
         self.used[slot] = self.requests;
         Continuation { slot, reused }
     }
 
-    /// The cache to run tokens with. Every token that is run in a slot must be told to [`PrefixCache::ran`].
+    /// The cache to run tokens with.
     pub fn cache(&mut self) -> &mut KvCache {
         &mut self.cache
-    }
-
-    /// Notes tokens that were run in a slot.
-    pub fn ran(&mut self, slot: usize, ids: &[u32]) {
-        self.texts[slot].extend_from_slice(ids);
     }
 }

@@ -78,7 +78,6 @@ fn a_prefix_is_reused_and_changes_no_bit() {
             let mut batch = Batch::default();
             batch.push(&ids[reused..], slot, reused);
             let hidden = flat(&decoder.forward(&batch, Some(prefixes.cache()), &mut NoTap).unwrap());
-            prefixes.ran(slot, &ids[reused..]);
             let last = ids.len() - reused - 1;
             assert_eq!(hidden[last * width..], alone(&decoder, ids)[(ids.len() - 1) * width..], "{fixture}");
             reused

@@ -119,7 +119,7 @@ impl Groups {
     }
 
     /// Bytes of a record: one group of 32 columns.
-    fn record(&self) -> usize {
+    pub(super) fn record(&self) -> usize {
         self.bits_at() + if matches!(self.code, Code::NibbleAndBit(_)) { self.len * 4 } else { 0 }
     }
 }

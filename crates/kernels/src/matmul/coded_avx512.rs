@@ -15,15 +15,14 @@ use super::tile::Tile;
 
 /// Decodes whole records into `out`, `[records · len][32]`.
 pub(super) fn unpack(groups: &Groups, records: &[u8], out: &mut [f32]) {
-    let (_, codes_at, bits_at) = groups.places();
-    let record = bits_at + if matches!(groups.code, Code::NibbleAndBit(_)) { groups.len * 4 } else { 0 };
+    let ((_, codes_at, _), record) = (groups.places(), groups.record());
     assert!(codes_at < record && records.len() / record * groups.len * PANEL == out.len(), "whole records");
     // SAFETY: the caller found AVX-512 on this machine; the lengths are checked above.
     unsafe {
         match groups.code {
-            Code::Nibble(_) => unpack_with::<Nibbles>(groups, records, record, out),
-            Code::NibbleAndBit(_) => unpack_with::<NibblesAndBits>(groups, records, record, out),
-            Code::Byte => unpack_with::<Bytes>(groups, records, record, out),
+            Code::Nibble(_) => unpack_with::<Nibbles>(groups, records, out),
+            Code::NibbleAndBit(_) => unpack_with::<NibblesAndBits>(groups, records, out),
+            Code::Byte => unpack_with::<Bytes>(groups, records, out),
         }
     }
 }
@@ -134,13 +133,13 @@ fn table(groups: &Groups) -> [f32; 16] {
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn unpack_with<C: Codes>(groups: &Groups, records: &[u8], record: usize, out: &mut [f32]) {
+unsafe fn unpack_with<C: Codes>(groups: &Groups, records: &[u8], out: &mut [f32]) {
     let (offsets_at, codes_at, bits_at) = groups.places();
     // SAFETY: `unpack` checked that `out` has a line for every step of the records.
     unsafe {
         let table = _mm512_loadu_ps(table(groups).as_ptr());
         let mut out = out.as_mut_ptr();
-        for record in records.chunks_exact(record) {
+        for record in records.chunks_exact(groups.record()) {
             let at = record.as_ptr();
             let scale = scales(groups, at);
             let offset = if groups.offset == Offset::With { Some(scales(groups, at.add(offsets_at))) } else { None };
@@ -166,7 +165,7 @@ unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8],
     unsafe {
         let table = _mm512_loadu_ps(table(groups).as_ptr());
         let mut sum = load::<ROWS>(t);
-        let record = panel.len() / (t.k / groups.len);
+        let record = groups.record();
         let (mut at, mut a) = (panel.as_ptr(), t.a);
         for _ in 0..t.k / groups.len {
             ahead(at, record);

@@ -6,6 +6,7 @@ use lathe_model::KvCache;
 use super::generations::read;
 use super::states::random_windows;
 use super::{Absent, Bench};
+use crate::bench::median;
 use crate::report::data::{Quantity, Speed};
 use crate::{Error, Loaded};
 
@@ -87,16 +88,6 @@ fn time_decode(loaded: &Loaded, prompt: &[u32], tokens: usize, seconds: &dyn Fn(
         next = read(&loaded.decoder, &mut cache, &[next.id])?;
     }
     Ok(seconds() - started)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
-    }
 }
 
 /// Slowest and fastest; none where a clock did not move.

@@ -8,7 +8,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{DEPTH, PANEL, Packed};
+use super::{Arithmetic, DEPTH, PANEL, Packed};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
 
@@ -229,6 +229,25 @@ impl Coded {
         self.n
     }
 
+    /// Its groups, if it has any.
+    #[must_use]
+    pub fn groups(&self) -> Option<&Groups> {
+        match &self.coding {
+            Coding::Groups(groups) => Some(groups),
+            Coding::F16 | Coding::Bf16 => None,
+        }
+    }
+
+    /// Whether it can be multiplied so.
+    #[must_use]
+    pub fn allows(&self, arithmetic: Arithmetic) -> bool {
+        match arithmetic {
+            Arithmetic::F32 => true,
+            Arithmetic::Bf16 => self.coding == Coding::Bf16,
+            Arithmetic::Int8 => self.groups().is_some(),
+        }
+    }
+
     /// Bytes in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -274,6 +293,12 @@ impl Coded {
     /// Most rows of `A` for which decoding in registers beats decoding into a block, on this instruction set.
     pub(super) fn few_rows(&self, isa: Isa) -> usize {
         if isa == Isa::Avx512 { 4 } else { 0 }
+    }
+
+    /// Rows `depth..depth + len` of a panel: whole groups or pairs, as they are kept.
+    pub(super) fn part(&self, panel: usize, depth: usize, len: usize) -> &[u8] {
+        let (at, bytes) = (self.coding.panel_bytes(depth), self.coding.panel_bytes(len));
+        &self.panel(panel).1[at..][..bytes]
     }
 
     /// The coding, and the records or rows of a panel.

@@ -144,7 +144,7 @@ pub(super) unsafe fn unsigned_nibbles(codes: *const u8, bits: Option<*const u8>)
 
 /// Scales and offsets of a record.
 #[inline(always)]
-unsafe fn scales(groups: &Groups, at: *const u8) -> Line {
+pub(super) unsafe fn scales(groups: &Groups, at: *const u8) -> Line {
     // SAFETY: the caller's record has 32 scales at `at`.
     unsafe {
         match groups.scale {
@@ -272,7 +272,7 @@ unsafe fn few_bf16<const ROWS: usize>(panel: &[u8], t: Tile) {
 /// Asks for the bytes that will be needed a few records later: one row of `A` leaves no time to wait for memory, and the
 /// processor's own prefetching stops at every page. An address past the end is ignored.
 #[inline(always)]
-fn ahead(at: *const u8, bytes: usize) {
+pub(super) fn ahead(at: *const u8, bytes: usize) {
     const DISTANCE: usize = 4096;
     for line in (0..bytes).step_by(64) {
         // SAFETY: a prefetch reads nothing that the program can see, wherever it points.

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use crate::Buffer;
 use crate::isa::dispatch;
 use crate::matmul::{Left, PANEL, Packed, Panels, Start, Threads, matmul, transpose_into};
-use crate::vector::{LANES, exp, sum_lanes, sum_of, tanh};
+use crate::vector::{LANES, exp, max_of, sum_lanes, sum_of, tanh};
 
 /// Query rows of one block.
 const BLOCK: usize = 48;
@@ -355,19 +355,23 @@ dispatch! {
                 *x = cap * tanh(*x / cap);
             }
         }
-        let max = row[from..to].iter().fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max });
+        let max = max_of(&row[from..to]);
         for x in &mut row[from..to] {
             *x = exp(*x - max);
         }
         let mut lanes = [0.0; LANES];
-        for chunk in row[..to].chunks(LANES) {
-            for (lane, x) in lanes.iter_mut().zip(chunk) {
+        let (blocks, rest) = row[..to].as_chunks::<LANES>();
+        for block in blocks {
+            for (lane, x) in lanes.iter_mut().zip(block) {
                 *lane += x;
             }
         }
-        let total = sum_lanes(lanes);
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *lane += x;
+        }
+        let share = 1.0 / sum_lanes(lanes);
         for x in &mut row[from..to] {
-            *x /= total;
+            *x *= share;
         }
     }
 }

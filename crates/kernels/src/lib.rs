@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod attention;
+mod awake;
 mod buffer;
 pub mod ceiling;
 mod isa;
@@ -19,6 +20,7 @@ pub mod norm;
 pub mod rotary;
 pub mod vector;
 
+pub use awake::Awake;
 pub use buffer::Buffer;
 pub use isa::Isa;
 

@@ -1,7 +1,7 @@
 //! What a row of logits says: log-sum-exp, entropy, arg-max, log-probability of a target.
 
 use crate::isa::dispatch;
-use crate::vector::{exp, sum_of};
+use crate::vector::{exp, max_of, sums_of};
 
 /// Values whose partial sums stay in f32 before they enter the f64 total.
 const BLOCK: usize = 1024;
@@ -22,22 +22,24 @@ pub struct RowSummary {
 dispatch! {
     /// Summarises one row of logits. A row with NaN or +infinity gives a non-finite `log_sum_exp`.
     pub fn summarise(row: &[f32]) -> RowSummary {
-        let (mut argmax, mut max) = (0, f32::NEG_INFINITY);
+        let (mut first, mut max) = (0, f32::NEG_INFINITY);
         for (block, values) in row.chunks(BLOCK).enumerate() {
-            let top = values.iter().fold(f32::NEG_INFINITY, |top, x| if *x > top { *x } else { top });
+            let top = max_of(values);
             if top > max {
-                max = top;
-                argmax = block * BLOCK + values.iter().position(|x| *x == top).unwrap_or(0);
+                (first, max) = (block * BLOCK, top);
             }
         }
+        let argmax = first + row[first..].iter().position(|x| *x == max).unwrap_or(0);
         let (mut total, mut weighted) = (0.0f64, 0.0f64);
         for values in row.chunks(BLOCK) {
-            total += f64::from(sum_of(values.len(), |i| exp(values[i] - max)));
-            weighted += f64::from(sum_of(values.len(), |i| {
+            let sums = sums_of(values.len(), |i| {
                 let shifted = values[i] - max;
+                let weight = exp(shifted);
                 // 0 · ln 0 = 0, also for a logit of -infinity
-                if shifted > -88.0 { exp(shifted) * shifted } else { 0.0 }
-            }));
+                [weight, if shifted > -88.0 { weight * shifted } else { 0.0 }]
+            });
+            total += f64::from(sums[0]);
+            weighted += f64::from(sums[1]);
         }
         let log_total = total.ln();
         RowSummary { log_sum_exp: f64::from(max) + log_total, entropy: log_total - weighted / total, argmax, max }

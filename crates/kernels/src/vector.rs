@@ -34,6 +34,46 @@ pub(crate) fn sum_of(len: usize, f: impl Fn(usize) -> f32) -> f32 {
     sum_lanes(lanes)
 }
 
+/// Sums of `f(i)`, two at a time, each as [`sum_of`].
+#[inline(always)]
+pub(crate) fn sums_of(len: usize, f: impl Fn(usize) -> [f32; 2]) -> [f32; 2] {
+    let mut lanes = [[0.0; LANES]; 2];
+    let whole = len / LANES * LANES;
+    let mut add = |i: usize, lane: usize| {
+        let [a, b] = f(i + lane);
+        lanes[0][lane] += a;
+        lanes[1][lane] += b;
+    };
+    let mut i = 0;
+    while i < whole {
+        for lane in 0..LANES {
+            add(i, lane);
+        }
+        i += LANES;
+    }
+    for lane in 0..len - whole {
+        add(whole, lane);
+    }
+    lanes.map(sum_lanes)
+}
+
+/// The largest value; NaN is passed over, and of nothing it is -infinity.
+#[inline(always)]
+pub(crate) fn max_of(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 4 * LANES];
+    let (blocks, rest) = values.as_chunks::<{ 4 * LANES }>();
+    for block in blocks {
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane = larger(*lane, *x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, *x);
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
 /// `e^x` to about one unit in the last place; 0 below -87.3, infinity above 88.7.
 ///
 /// Range reduction by powers of two and a polynomial of degree 6, in fused multiply-adds, so that scalar and vector
@@ -101,6 +141,16 @@ mod tests {
         fn sums_take_every_value_once(len in 0usize..100) {
             let expected: f32 = (0..len).map(|i| i as f32).sum();
             prop_assert_eq!(sum_of(len, |i| i as f32), expected);
+            prop_assert_eq!(sums_of(len, |i| [i as f32, 1.0]), [expected, len as f32]);
+        }
+
+        #[test]
+        fn the_largest_is_found_wherever_it_is(len in 1usize..300, at in 0usize..300) {
+            let mut values = crate::noise(len, 3);
+            values[at % len] = 2.0;
+            values[(at + 1) % len] = f32::NAN;
+            let expected = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            prop_assert_eq!(max_of(&values), expected);
         }
     }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
+use lathe_kernels::Awake;
 use lathe_kernels::attention::Rows;
 use lathe_kernels::norm::Kind;
 use lathe_kernels::rotary::Angles;
@@ -172,7 +173,9 @@ impl Decoder {
         let mut pass =
             Pass { batch, sequences: Arc::new(batch.sequences().to_vec()), angles: self.angles(batch), cache, tap };
         let mut x = self.embed(batch)?;
+        let awake = Awake::new();
         for (l, layer) in self.layers.iter().enumerate() {
+            awake.call();
             pass.see(Site::ResidualPre(l), &x)?;
             x = self.layer(l, layer, &x, &mut pass)?;
             pass.see(Site::ResidualPost(l), &x)?;

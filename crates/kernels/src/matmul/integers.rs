@@ -87,9 +87,10 @@ dispatch! {
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
             let mut sum = 0;
             for (code, x) in codes.iter_mut().zip(values) {
-                let rounded = (x * inverse).round_ties_even();
-                *code = rounded as i8;
-                sum += i32::from(*code);
+                // Beside 1.5 · 2^23 a float has no fraction: its last byte is the code.
+                let rounded = (x * inverse + 12_582_912.0).to_bits() as i8;
+                *code = rounded;
+                sum += i32::from(rounded);
             }
             let scale = if largest.is_finite() { largest / 127.0 } else { f32::NAN };
             *group = LeftGroup { scale, sum, scaled_sum: scale * sum as f32 };

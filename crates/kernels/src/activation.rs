@@ -35,6 +35,12 @@ pub fn gated(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
     });
 }
 
+/// `gate = f(gate) · up`, value by value.
+pub fn gate_in_place(f: Activation, gate: &mut [f32], up: &[f32]) {
+    assert!(gate.len() == up.len(), "gate and up of one length");
+    gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| gate_chunk(f, gate, up));
+}
+
 /// `out = f(x)`, value by value.
 pub fn plain(f: Activation, x: &[f32], out: &mut [f32]) {
     assert!(x.len() == out.len(), "x and out of one length");
@@ -49,15 +55,62 @@ pub fn plain_backward(f: Activation, x: &[f32], dy: &[f32], out: &mut [f32]) {
     });
 }
 
+/// Runs `$body` with `$value` as the function `f`: one loop per function, so that the compiler vectorises each.
+macro_rules! each_function {
+    ($f:expr, $value:ident => $body:expr) => {
+        match $f {
+            Activation::Silu => {
+                let $value = |x: f32| x * sigmoid(x);
+                $body
+            }
+            Activation::GeluSigmoid => {
+                let $value = |x: f32| x * sigmoid(1.702 * x);
+                $body
+            }
+            Activation::GeluTanh => {
+                // (1 + tanh u) / 2 = sigmoid(2 u)
+                let $value = |x: f32| x * sigmoid(2.0 * GELU_LINEAR * (x + GELU_CUBIC * x * x * x));
+                $body
+            }
+            Activation::GeluErf => {
+                let $value = |x: f32| x * normal_cdf(x);
+                $body
+            }
+            Activation::Relu => {
+                let $value = |x: f32| x.max(0.0);
+                $body
+            }
+        }
+    };
+}
+
 dispatch! {
     fn gated_chunk(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        apply(f, gate, |i, y| out[i] = y * up[i]);
+        each_function!(f, value => {
+            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                *out = value(*gate) * up;
+            }
+        });
+    }
+}
+
+dispatch! {
+    fn gate_chunk(f: Activation, gate: &mut [f32], up: &[f32]) {
+        each_function!(f, value => {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = value(*gate) * up;
+            }
+        });
     }
 }
 
 dispatch! {
     fn plain_chunk(f: Activation, x: &[f32], out: &mut [f32]) {
-        apply(f, x, |i, y| out[i] = y);
+        each_function!(f, value => {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = value(*x);
+            }
+        });
     }
 }
 
@@ -84,21 +137,6 @@ dispatch! {
             }),
             Activation::Relu => x.iter().enumerate().for_each(|(i, x)| out[i] = if *x > 0.0 { dy[i] } else { 0.0 }),
         }
-    }
-}
-
-#[inline(always)]
-fn apply(f: Activation, x: &[f32], mut put: impl FnMut(usize, f32)) {
-    // One loop per function: the compiler vectorises each.
-    match f {
-        Activation::Silu => x.iter().enumerate().for_each(|(i, x)| put(i, x * sigmoid(*x))),
-        Activation::GeluSigmoid => x.iter().enumerate().for_each(|(i, x)| put(i, x * sigmoid(1.702 * x))),
-        Activation::GeluTanh => x.iter().enumerate().for_each(|(i, x)| {
-            // (1 + tanh u) / 2 = sigmoid(2 u)
-            put(i, x * sigmoid(2.0 * GELU_LINEAR * (x + GELU_CUBIC * x * x * x)));
-        }),
-        Activation::GeluErf => x.iter().enumerate().for_each(|(i, x)| put(i, x * normal_cdf(*x))),
-        Activation::Relu => x.iter().enumerate().for_each(|(i, x)| put(i, x.max(0.0))),
     }
 }
 
@@ -148,6 +186,9 @@ mod tests {
             plain(f, &x, &mut b);
             b.iter_mut().zip(&up).for_each(|(b, up)| *b *= up);
             assert_eq!(a, b, "{f:?}");
+            let mut in_place = x.clone();
+            gate_in_place(f, &mut in_place, &up);
+            assert_eq!(in_place, b, "{f:?}");
         }
     }
 

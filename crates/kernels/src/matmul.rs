@@ -154,22 +154,66 @@ pub fn matmul_each(left: Left<'_>, outputs: &mut [Output<'_>], threads: Threads)
     matmul_on(Isa::best(), left, outputs, threads);
 }
 
+/// Several products of one `A` in fresh memory: `[m, n]` of each.
+///
+/// # Panics
+/// When an operand is too short for its shape, or a sum starts from what fresh memory holds.
+#[must_use]
+pub fn products(left: Left<'_>, rights: &[(Right<'_>, Start<'_>)], threads: Threads) -> Vec<Vec<f32>> {
+    let mut outs: Vec<Vec<f32>> = rights.iter().map(|(right, _)| Vec::with_capacity(left.m * right.n())).collect();
+    let terms = rights.iter().zip(&mut outs).map(|((right, start), out)| {
+        assert!(!matches!(start, Start::Kept), "nothing is kept in fresh memory");
+        let len = left.m * right.n();
+        Term { right: *right, start: *start, target: Target(out.as_mut_ptr()), len, c_stride: right.n() }
+    });
+    multiply(Isa::best(), left, &terms.collect::<Vec<_>>(), threads);
+    for (out, (right, _)) in outs.iter_mut().zip(rights) {
+        #[expect(unsafe_code, reason = "the products are the first to write there")]
+        // SAFETY: the capacity is as large, and `multiply` writes every value of every `C`.
+        unsafe {
+            out.set_len(left.m * right.n());
+        }
+    }
+    outs
+}
+
 fn matmul_on(isa: Isa, left: Left<'_>, outputs: &mut [Output<'_>], threads: Threads) {
+    let terms = outputs.iter_mut().map(|output| Term {
+        right: output.right,
+        start: output.start,
+        target: Target(output.c.as_mut_ptr()),
+        len: output.c.len(),
+        c_stride: output.c_stride,
+    });
+    multiply(isa, left, &terms.collect::<Vec<_>>(), threads);
+}
+
+/// An output whose values need not be there yet.
+struct Term<'a> {
+    right: Right<'a>,
+    start: Start<'a>,
+    target: Target,
+    /// Values from `target` on.
+    len: usize,
+    c_stride: usize,
+}
+
+fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
     let m = left.m;
-    outputs.iter().for_each(|output| output.check(left));
-    let work: usize = outputs.iter().map(|output| m * output.right.n() * output.right.k()).sum();
+    terms.iter().for_each(|term| term.check(left));
+    let work: usize = terms.iter().map(|term| m * term.right.n() * term.right.k()).sum();
     let parallel = threads == Threads::Pool && work >= PARALLEL_FROM;
-    let lefts = Lefts::of(isa, left, outputs, parallel && m >= PACK_FROM);
-    let products: Vec<Product<'_>> = outputs
-        .iter_mut()
-        .filter(|output| m > 0 && output.right.n() > 0)
-        .map(|output| Product {
+    let lefts = Lefts::of(isa, left, terms, parallel && m >= PACK_FROM);
+    let products: Vec<Product<'_>> = terms
+        .iter()
+        .filter(|term| m > 0 && term.right.n() > 0)
+        .map(|term| Product {
             isa,
-            operands: lefts.with(output.right),
-            n: output.right.n(),
-            start: output.start,
-            target: Target(output.c.as_mut_ptr()),
-            c_stride: output.c_stride,
+            operands: lefts.with(term.right),
+            n: term.right.n(),
+            start: term.start,
+            target: term.target,
+            c_stride: term.c_stride,
         })
         .collect();
     if !parallel {
@@ -204,7 +248,7 @@ struct Task<'a, 'b> {
     panels: Range<usize>,
 }
 
-impl Output<'_> {
+impl Term<'_> {
     /// # Panics
     /// When an operand is too short for its shape.
     fn check(&self, left: Left<'_>) {
@@ -212,7 +256,7 @@ impl Output<'_> {
         if m == 0 || n == 0 {
             return;
         }
-        let values = self.c.len();
+        let values = self.len;
         assert!(self.c_stride >= n && values >= (m - 1) * self.c_stride + n, "C of {m} x {n} in {values} values");
         let rows = left.data.len();
         assert!(left.row_stride >= k && (k == 0 || rows >= (m - 1) * left.row_stride + k), "A of {m} x {k}");
@@ -230,7 +274,7 @@ impl Output<'_> {
 #[derive(Clone, Copy)]
 struct Target(*mut f32);
 #[expect(unsafe_code, reason = "tasks write disjoint rectangles of one matrix")]
-// SAFETY: `matmul_on` gives every task its own rows and panels, checked against the length of `C`.
+// SAFETY: `multiply` gives every task its own rows and panels, checked against the length of `C`.
 unsafe impl Send for Target {}
 #[expect(unsafe_code, reason = "tasks write disjoint rectangles of one matrix")]
 // SAFETY: as above.
@@ -347,7 +391,7 @@ impl Product<'_> {
         let mut row = rows.start;
         while row < rows.end {
             let tile_rows = most.min(rows.end - row);
-            // SAFETY: `matmul_on` checked that A and C hold the rectangle, and B is checked above; a tile of fewer than
+            // SAFETY: `multiply` checked that A and C hold the rectangle, and B is checked above; a tile of fewer than
             // 32 columns goes through `edge`, which is a whole tile; rectangles of different tasks are disjoint.
             unsafe {
                 let c = self.target.0.add(row * self.c_stride + first);

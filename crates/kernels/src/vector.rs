@@ -1,5 +1,11 @@
 //! Sums, dot products and the exponential, with a fixed order of operations.
 
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use crate::isa::dispatch;
+
 /// Partial sums of one row: value `i` goes to lane `i % 16`.
 pub(crate) const LANES: usize = 16;
 
@@ -72,6 +78,32 @@ pub(crate) fn max_of(values: &[f32]) -> f32 {
         *lane = larger(*lane, *x);
     }
     lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// `a + b`, value by value.
+#[must_use]
+pub fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    const CHUNK: usize = 1 << 14;
+    assert_eq!(a.len(), b.len(), "two of one length");
+    let mut out = Vec::with_capacity(a.len());
+    let spare = &mut out.spare_capacity_mut()[..a.len()];
+    spare.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((out, a), b)| {
+        add_chunk(a, b, out);
+    });
+    #[expect(unsafe_code, reason = "the loop above is the first to write there")]
+    // SAFETY: the capacity is as large, and every value was written.
+    unsafe {
+        out.set_len(a.len());
+    }
+    out
+}
+
+dispatch! {
+    fn add_chunk(a: &[f32], b: &[f32], out: &mut [MaybeUninit<f32>]) {
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            out.write(a + b);
+        }
+    }
 }
 
 /// `e^x` to about one unit in the last place; 0 below -87.3, infinity above 88.7.
@@ -151,6 +183,15 @@ mod tests {
             values[(at + 1) % len] = f32::NAN;
             let expected = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             prop_assert_eq!(max_of(&values), expected);
+        }
+    }
+
+    #[test]
+    fn every_value_is_added_once() {
+        for len in [0, 1, 100, (1 << 14) + 5] {
+            let (a, b) = (crate::noise(len, 1), crate::noise(len, 2));
+            let expected: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+            assert_eq!(add(&a, &b), expected);
         }
     }
 

@@ -202,9 +202,9 @@ impl Decoder {
         let attention = self.attention(l, layer, &input, pass)?;
         match spec.residual {
             Residual::Serial => {
-                let x = (x + scaled(layer.after_attention.apply(&attention)?)?)?;
+                let x = ops::add(x, &scaled(layer.after_attention.apply(&attention)?)?)?;
                 let part = layer.feed_forward.apply(&layer.before_feed_forward.apply(&x)?, l, pass)?;
-                Ok((x + scaled(layer.after_feed_forward.apply(&part)?)?)?)
+                Ok(ops::add(&x, &scaled(layer.after_feed_forward.apply(&part)?)?)?)
             }
             Residual::Parallel => {
                 let input = match &layer.before_feed_forward {
@@ -212,12 +212,12 @@ impl Decoder {
                     None => input,
                 };
                 let part = layer.feed_forward.apply(&input, l, pass)?;
-                Ok(((x + scaled(attention)?)? + scaled(part)?)?)
+                Ok(ops::add(&ops::add(x, &scaled(attention)?)?, &scaled(part)?)?)
             }
             Residual::PostNorm => {
-                let x = layer.after_attention.apply(&(x + attention)?)?;
+                let x = layer.after_attention.apply(&ops::add(x, &attention)?)?;
                 let part = layer.feed_forward.apply(&x, l, pass)?;
-                layer.after_feed_forward.apply(&(x + part)?)
+                layer.after_feed_forward.apply(&ops::add(&x, &part)?)
             }
         }
     }
@@ -366,10 +366,7 @@ impl Mlp {
     /// The values between the two projections.
     fn inner(&self, x: &Tensor) -> Result<Tensor, Error> {
         Ok(match &self.gate {
-            Some(gate) => {
-                let [gate, up] = Linear::apply_each([gate, &self.up], x)?;
-                ops::gated(&gate, &up, self.spec.activation)?
-            }
+            Some(gate) => Linear::apply_gated(gate, &self.up, x, self.spec.activation)?,
             None => ops::activate(&self.up.apply(x)?, self.spec.activation)?,
         })
     }

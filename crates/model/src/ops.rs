@@ -10,9 +10,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, R
 use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::attention::{self, KeyValues, Rows};
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Left, Output, Packed, Start, Threads, Weight, matmul, matmul_each, transpose_into};
+use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul, products, transpose_into};
 use lathe_kernels::norm::{self, Kind};
 use lathe_kernels::rotary::{Angles, Direction};
+use lathe_kernels::vector;
 
 /// A tensor of `values` with shape `shape`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -52,23 +53,36 @@ pub(crate) fn linear_frozen(x: &Tensor, weight: &Arc<Weight>, bias: Option<&Arc<
 
 /// Several frozen layers of one `x`, without a tape: `[rows, out]` of each.
 pub(crate) fn linear_frozen_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Tensor>> {
+    let rows = x.dim(0)?;
+    let outs = products_each(x, layers)?;
+    outs.into_iter().zip(layers).map(|(out, (weight, _))| tensor(out, (rows, weight.n()))).collect()
+}
+
+/// `f(x Gᵀ) · (x Uᵀ)` of two frozen layers, without a tape.
+pub(crate) fn gated_frozen(x: &Tensor, layers: [(&Weight, Option<&[f32]>); 2], f: Activation) -> Result<Tensor> {
+    let mut outs = products_each(x, &layers)?;
+    let (up, gate) = (outs.pop().unwrap_or_default(), outs.pop().unwrap_or_default());
+    let mut inner = gate;
+    activation::gate_in_place(f, &mut inner, &up);
+    tensor(inner, (x.dim(0)?, layers[0].0.n()))
+}
+
+fn products_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Vec<f32>>> {
     let (rows, width) = x.dims2()?;
     if let Some((weight, _)) = layers.iter().find(|(weight, _)| weight.k() != width) {
         bail!("linear layer of {} inputs got rows of {width}", weight.k());
     }
-    let mut outs: Vec<Vec<f32>> = layers.iter().map(|(weight, _)| vec![0.0; rows * weight.n()]).collect();
-    let products = layers.iter().zip(&mut outs).map(|((weight, bias), c)| Output {
-        right: weight.view(),
-        start: bias.map_or(Start::Zero, Start::Row),
-        c,
-        c_stride: weight.n(),
-    });
-    let mut products: Vec<Output<'_>> = products.collect();
-    with_values(x, |values| {
-        matmul_each(Left { data: values, m: rows, row_stride: width }, &mut products, Threads::Pool);
-        Ok(())
-    })?;
-    outs.into_iter().zip(layers).map(|(out, (weight, _))| tensor(out, (rows, weight.n()))).collect()
+    let rights: Vec<_> =
+        layers.iter().map(|(weight, bias)| (weight.view(), bias.map_or(Start::Zero, Start::Row))).collect();
+    with_values(x, |values| Ok(products(Left { data: values, m: rows, row_stride: width }, &rights, Threads::Pool)))
+}
+
+/// `x + y`.
+pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if x.track_op() || y.track_op() {
+        return x + y;
+    }
+    with_values(x, |a| with_values(y, |b| tensor(vector::add(a, b), x.shape())))
 }
 
 struct LinearFrozen {
@@ -86,12 +100,10 @@ impl CustomOp1 for LinearFrozen {
         if width != self.weight.k() {
             bail!("linear layer of {} inputs got rows of {width}", self.weight.k());
         }
-        let n = self.weight.n();
-        let mut out = vec![0.0; rows * n];
         let start = self.bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
         let left = Left { data: values(x, layout)?, m: rows, row_stride: width };
-        matmul(left, self.weight.view(), start, &mut out, n, Threads::Pool);
-        done(out, (rows, n))
+        let out = products(left, &[(self.weight.view(), start)], Threads::Pool).swap_remove(0);
+        done(out, (rows, self.weight.n()))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

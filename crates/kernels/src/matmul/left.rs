@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::integers::IntegerLeft;
 use super::pairs::{self, PairLeft};
-use super::{Arithmetic, Operands, Output, Right, TILE_ROWS};
+use super::{Arithmetic, Operands, Right, TILE_ROWS, Term};
 use crate::{Buffer, Isa};
 
 /// A left operand `A[m, k]`, row-major with a stride between rows.
@@ -53,12 +53,12 @@ struct FloatLeft<'a> {
 }
 
 impl<'a> Lefts<'a> {
-    /// What `outputs` need; floats are packed when `many` rows are multiplied.
-    pub(super) fn of(isa: Isa, left: Left<'a>, outputs: &[Output<'_>], many: bool) -> Self {
-        let k = outputs.first().map_or(0, |output| output.right.k());
+    /// What `terms` need; floats are packed when `many` rows are multiplied.
+    pub(super) fn of(isa: Isa, left: Left<'a>, terms: &[Term<'_>], many: bool) -> Self {
+        let k = terms.first().map_or(0, |term| term.right.k());
         let packs = |arithmetic: Arithmetic| {
             let floats = |right: &Right<'_>| !matches!(right, Right::Coded(_, other) if *other != arithmetic);
-            many && outputs.iter().all(|output| output.right.k() == k && floats(&output.right))
+            many && terms.iter().all(|term| term.right.k() == k && floats(&term.right))
         };
         let mut lefts = Self {
             floats: FloatLeft::new(
@@ -71,7 +71,7 @@ impl<'a> Lefts<'a> {
             pairs: None,
             integers: Vec::new(),
         };
-        for right in outputs.iter().map(|output| output.right) {
+        for right in terms.iter().map(|term| term.right) {
             let k = right.k();
             match right {
                 Right::Coded(_, Arithmetic::Bf16) if has_pairs(isa) => {
@@ -95,7 +95,7 @@ impl<'a> Lefts<'a> {
         lefts
     }
 
-    /// The operands of a product with `right`, which was among the outputs.
+    /// The operands of a product with `right`, which was among the terms.
     pub(super) fn with<'b>(&'b self, right: Right<'b>) -> Operands<'b> {
         let coded = |left: &'b FloatLeft<'_>, coded| Operands::Coded(left.view(), left.packed.as_ref(), coded);
         match right {

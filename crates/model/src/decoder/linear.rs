@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use lathe_kernels::activation::Activation;
 use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul};
 
 use crate::parameters::ParameterSource;
@@ -49,6 +50,14 @@ impl Linear {
             None => layers.iter().map(|layer| layer.apply(x)).collect::<Result<_, _>>()?,
         };
         outputs.try_into().map_err(|_| candle_core::Error::Msg(format!("not {N} results of {N} layers")).into())
+    }
+
+    /// `f(x Gᵀ) · (x Uᵀ)`: the values between the projections of a gated feed-forward part.
+    pub(crate) fn apply_gated(gate: &Self, up: &Self, x: &Tensor, f: Activation) -> Result<Tensor, Error> {
+        if let (Some(gate), Some(up), false) = (gate.frozen(), up.frozen(), x.track_op()) {
+            return Ok(ops::gated_frozen(x, [gate, up], f)?);
+        }
+        Ok(ops::gated(&gate.apply(x)?, &up.apply(x)?, f)?)
     }
 
     fn frozen(&self) -> Option<(&Weight, Option<&[f32]>)> {

@@ -18,7 +18,7 @@ pub mod report;
 pub mod sample;
 mod trace;
 
-pub use bench::{BenchResult, BenchRow, BenchSpec, Ceiling, ModelBench, bench};
+pub use bench::{BenchResult, BenchRow, BenchSpec, Ceiling, Detail, ModelBench, PassProfile, PhaseTime, bench};
 pub use context::{Context, Progress, Silent};
 pub use documents::{DataReference, TextDocument, read_documents};
 pub use error::Error;

@@ -227,12 +227,25 @@ pub(crate) struct BenchArgs {
     /// Runs that count; one more goes before them
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) runs: usize,
+    /// Arithmetic of the products; several are timed one after the other
+    #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',', default_value = "f32")]
+    pub(crate) compute: Vec<ComputeArg>,
     /// Also say where the time of a pass goes: embedding, norms, products, attention, head
     #[arg(long)]
     pub(crate) profile: bool,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ComputeArg {
+    /// Single precision, as in every measurement
+    F32,
+    /// Weights and their inputs rounded to bf16, sums in f32
+    Bf16,
+    /// The precision of the file: 4- and 8-bit integers by inputs rounded to bytes, bf16 by bf16, the rest in f32
+    Native,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

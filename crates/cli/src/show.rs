@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
-use lathe_lab::{BenchResult, ExportResult, Inspection, ModelList, PassProfile, PhaseTime, State, TraceResult};
+use lathe_lab::{
+    BenchResult, Compute, ExportResult, Inspection, ModelList, PassProfile, PhaseTime, State, TraceResult,
+};
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 use lathe_model::Phase;
@@ -166,16 +168,24 @@ pub(crate) fn bench(result: &BenchResult) -> String {
         ("of ceiling", Align::Right),
     ];
     let mut out = format!(
-        "{} threads, {}; this machine multiplies and adds at {} GFLOP/s and reads memory at {} GB/s\n",
+        "{} threads, {}; this machine multiplies and adds at {} GFLOP/s (bf16 {}, bytes {}) and reads memory at {} GB/s\n",
         result.threads,
         result.instructions,
         number(result.ceiling.gflops),
+        number(result.ceiling.bf16_gflops),
+        number(result.ceiling.int8_gops),
         number(result.ceiling.read_gbytes)
     );
     for model in &result.models {
         let memory = model.peak_memory.map_or("not known".into(), bytes);
         let (load, weights) = (number(model.load_seconds), bytes(model.weight_bytes));
-        let _ = write!(out, "\n{}: loaded in {load} s, {weights} of weights, peak memory {memory}\n\n", model.model);
+        let compute = match model.compute {
+            Compute::F32 => "computed in f32",
+            Compute::Bf16 => "computed in bf16 (weights and their inputs rounded)",
+            Compute::Native => "computed in the file's precision (inputs rounded to match)",
+        };
+        let name = &model.model;
+        let _ = write!(out, "\n{name}, {compute}: loaded in {load} s, {weights} of weights, peak memory {memory}\n\n",);
         let row = |row: &lathe_lab::BenchRow| {
             let [low, high] = row.range.map(number);
             vec![row.what.clone(), number(row.rate), format!("{low} to {high}"), percent(row.of_ceiling)]

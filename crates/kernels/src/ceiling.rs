@@ -6,33 +6,44 @@ use rayon::prelude::*;
 
 use crate::Buffer;
 use crate::isa::dispatch;
-use crate::matmul::{Left, PANEL, Packed, Start, Threads, matmul};
+use crate::matmul::{
+    Arithmetic, Code, Coded, Coding, Groups, Left, Offset, Output, PANEL, Packed, Scale, Start, Threads, Weight,
+    matmul_each,
+};
 use crate::vector::{LANES, sum_of};
 
-/// Fused multiply-adds of one tile.
-const TILE: usize = TILE_ROWS * PANEL * DEPTH;
-
-/// Multiplies `rounds` tiles of 12 x 32 sums on every thread of the pool, with operands that stay in the first-level cache,
-/// and returns how many fused multiply-adds there were in all, and a number that depends on them.
+/// Multiplies 12 rows by matrices that stay in the first-level cache, `rounds` times on every thread of the pool, and
+/// returns how many multiply-adds there were in all, and a number that depends on them.
 #[must_use]
-pub fn multiply_adds(rounds: usize) -> (u64, f32) {
-    let threads = rayon::current_num_threads();
+pub fn multiply_adds(arithmetic: Arithmetic, rounds: usize) -> (u64, f32) {
+    let right = match arithmetic {
+        Arithmetic::F32 => Weight::Floats(Packed::from_rows(&vec![1e-3; DEPTH * PANEL], DEPTH, PANEL)),
+        Arithmetic::Bf16 => Weight::Coded(Coded::zeros(Coding::Bf16, DEPTH, PANEL), arithmetic),
+        Arithmetic::Int8 => {
+            let groups = Groups { len: 32, code: Code::Nibble(-8), scale: Scale::F16, offset: Offset::Without };
+            Weight::Coded(Coded::zeros(Coding::Groups(groups), DEPTH, 4 * PANEL), arithmetic)
+        }
+    };
+    // What is rounded is rounded once for several products.
+    let products = if arithmetic == Arithmetic::F32 { 1 } else { 8 };
+    let (threads, n) = (rayon::current_num_threads(), right.n());
     let total = (0..threads).into_par_iter().map(|_| {
-        let (a, b) = (vec![1e-3; TILE_ROWS * DEPTH], Packed::from_rows(&vec![1e-3; DEPTH * PANEL], DEPTH, PANEL));
-        let mut c = vec![0.0; TILE_ROWS * PANEL];
+        let a = vec![1e-3; ROWS * DEPTH];
+        let mut c = vec![0.0; products * ROWS * n];
         for _ in 0..rounds {
-            let left = Left { data: &a, m: TILE_ROWS, row_stride: DEPTH };
-            matmul(left, b.view(), Start::Kept, &mut c, PANEL, Threads::One);
+            let output = |c| Output { right: right.view(), start: Start::Kept, c, c_stride: n };
+            let mut outputs: Vec<Output<'_>> = c.chunks_exact_mut(ROWS * n).map(output).collect();
+            matmul_each(Left { data: &a, m: ROWS, row_stride: DEPTH }, &mut outputs, Threads::One);
         }
         c.iter().sum::<f32>()
     });
     let total = total.sum();
-    ((threads * rounds * TILE) as u64, total)
+    ((threads * rounds * products * ROWS * n * DEPTH) as u64, total)
 }
 
-/// Depth of a tile: as much as stays in the first-level cache.
+/// Depth: as much as stays in the first-level cache.
 const DEPTH: usize = 256;
-const TILE_ROWS: usize = 12;
+const ROWS: usize = 12;
 
 /// Memory that is larger than the caches.
 pub struct Memory(Buffer);
@@ -77,9 +88,14 @@ mod tests {
 
     #[test]
     fn the_work_is_done() {
-        let (count, total) = multiply_adds(10);
-        assert_eq!(count, (rayon::current_num_threads() * 10 * TILE) as u64);
+        let (count, total) = multiply_adds(Arithmetic::F32, 10);
+        assert_eq!(count, (rayon::current_num_threads() * 10 * ROWS * PANEL * DEPTH) as u64);
         assert!(total.is_finite() && total > 0.0);
+        for (arithmetic, panels) in [(Arithmetic::Bf16, 1), (Arithmetic::Int8, 4)] {
+            let (count, total) = multiply_adds(arithmetic, 1);
+            assert_eq!(count, (rayon::current_num_threads() * 8 * ROWS * panels * PANEL * DEPTH) as u64);
+            assert!(total.is_finite());
+        }
         let memory = Memory::touched(1 << 20);
         assert_eq!(memory.read(), (1 << 20, (1 << 18) as f32));
     }

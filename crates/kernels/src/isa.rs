@@ -10,7 +10,7 @@ pub enum Isa {
     Portable,
     /// 256-bit vectors with FMA (x86-64 since 2013).
     Avx2,
-    /// 512-bit vectors (x86-64 servers since 2017, Zen 4).
+    /// 512-bit vectors with the byte, doubleword and short-vector extensions (x86-64 servers since 2017, Zen 4).
     Avx512,
 }
 
@@ -32,7 +32,11 @@ impl Isa {
             if avx2 {
                 sets.push(Self::Avx2);
             }
-            if avx2 && is_x86_feature_detected!("avx512f") {
+            let wide = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq");
+            if avx2 && wide {
                 sets.push(Self::Avx512);
             }
         }
@@ -69,12 +73,12 @@ macro_rules! dispatch {
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
 
                 match $crate::Isa::best() {
-                    $crate::Isa::Avx512 if $crate::isa::has_wide_avx512() => {
+                    $crate::Isa::Avx512 => {
                         #[expect(unsafe_code, reason = "run-time dispatch")]
                         // SAFETY: the features were detected on this machine.
                         return unsafe { avx512($($arg),*) };
                     }
-                    $crate::Isa::Avx512 | $crate::Isa::Avx2 => {
+                    $crate::Isa::Avx2 => {
                         #[expect(unsafe_code, reason = "run-time dispatch")]
                         // SAFETY: the features were detected on this machine.
                         return unsafe { avx2($($arg),*) };
@@ -87,14 +91,3 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
-
-/// Whether the machine has the AVX-512 extensions that compiler-generated code wants beside the foundation.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn has_wide_avx512() -> bool {
-    static WIDE: OnceLock<bool> = OnceLock::new();
-    *WIDE.get_or_init(|| {
-        is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-    })
-}

@@ -11,8 +11,10 @@
 mod coded;
 #[cfg(target_arch = "x86_64")]
 mod coded_avx512;
+mod integers;
 mod left;
 mod packed;
+mod pairs;
 mod tile;
 mod weight;
 
@@ -26,7 +28,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::Isa;
-use left::PackedLeft;
+use integers::IntegerLeft;
+use left::{Lefts, PackedLeft, TileRows};
+use pairs::PairLeft;
 use tile::{Tile, copy_tile, tile_kernel};
 
 /// Columns of one panel.
@@ -52,22 +56,33 @@ const PARALLEL_FROM: usize = 1 << 17;
 pub enum Right<'a> {
     /// `f32` values in panels.
     Panels(Panels<'a>),
-    /// Coded values, decoded where they are multiplied.
-    Coded(&'a Coded),
+    /// Coded values, decoded where they are multiplied, and the arithmetic of the product.
+    Coded(&'a Coded, Arithmetic),
+}
+
+/// How coded values are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// In `f32`: values are decoded exactly and `A` is not rounded.
+    F32,
+    /// In bf16, with sums in `f32`: `A` is rounded to bf16. For [`Coding::Bf16`].
+    Bf16,
+    /// In signed bytes, with sums in `f32`: groups of `A` are rounded to 255 levels. For [`Coding::Groups`].
+    Int8,
 }
 
 impl Right<'_> {
     fn k(&self) -> usize {
         match self {
             Self::Panels(panels) => panels.k,
-            Self::Coded(coded) => coded.k(),
+            Self::Coded(coded, _) => coded.k(),
         }
     }
 
     fn n(&self) -> usize {
         match self {
             Self::Panels(panels) => panels.n,
-            Self::Coded(coded) => coded.n(),
+            Self::Coded(coded, _) => coded.n(),
         }
     }
 }
@@ -80,7 +95,7 @@ impl<'a> From<Panels<'a>> for Right<'a> {
 
 impl<'a> From<&'a Coded> for Right<'a> {
     fn from(coded: &'a Coded) -> Self {
-        Self::Coded(coded)
+        Self::Coded(coded, Arithmetic::F32)
     }
 }
 
@@ -143,33 +158,32 @@ fn matmul_on(isa: Isa, left: Left<'_>, outputs: &mut [Output<'_>], threads: Thre
     let m = left.m;
     outputs.iter().for_each(|output| output.check(left));
     let work: usize = outputs.iter().map(|output| m * output.right.n() * output.right.k()).sum();
-    let (parallel, k) = (threads == Threads::Pool && work >= PARALLEL_FROM, outputs.first().map_or(0, |o| o.right.k()));
-    let packed = (parallel && m >= PACK_FROM && outputs.iter().all(|o| o.right.k() == k)).then(|| left.pack(k));
+    let parallel = threads == Threads::Pool && work >= PARALLEL_FROM;
+    let lefts = Lefts::of(isa, left, outputs, parallel && m >= PACK_FROM);
     let products: Vec<Product<'_>> = outputs
         .iter_mut()
         .filter(|output| m > 0 && output.right.n() > 0)
         .map(|output| Product {
             isa,
-            left,
-            packed: packed.as_ref(),
-            right: output.right,
+            operands: lefts.with(output.right),
+            n: output.right.n(),
             start: output.start,
             target: Target(output.c.as_mut_ptr()),
             c_stride: output.c_stride,
         })
         .collect();
     if !parallel {
-        products.iter().for_each(|product| product.run(0..m, 0..product.right.n().div_ceil(PANEL)));
+        products.iter().for_each(|product| product.run(0..m, 0..product.n.div_ceil(PANEL)));
         return;
     }
     // About four tasks a worker even out uneven cores. A task's panels are a share of one product's.
     let row_tasks = m.div_ceil(TASK_ROWS);
-    let all_panels: usize = products.iter().map(|product| product.right.n().div_ceil(PANEL)).sum();
+    let all_panels: usize = products.iter().map(|product| product.n.div_ceil(PANEL)).sum();
     let of_task = all_panels.div_ceil((4 * rayon::current_num_threads()).div_ceil(row_tasks)).max(1);
     let tasks: Vec<Task<'_, '_>> = products
         .iter()
         .flat_map(|product| {
-            let panels = product.right.n().div_ceil(PANEL);
+            let panels = product.n.div_ceil(PANEL);
             (0..panels.div_ceil(of_task)).flat_map(move |share| {
                 let panels = share * of_task..panels.min((share + 1) * of_task);
                 (0..row_tasks).map(move |task| Task {
@@ -202,8 +216,9 @@ impl Output<'_> {
         assert!(self.c_stride >= n && values >= (m - 1) * self.c_stride + n, "C of {m} x {n} in {values} values");
         let rows = left.data.len();
         assert!(left.row_stride >= k && (k == 0 || rows >= (m - 1) * left.row_stride + k), "A of {m} x {k}");
-        if let Right::Panels(panels) = self.right {
-            panels.check();
+        match self.right {
+            Right::Panels(panels) => panels.check(),
+            Right::Coded(coded, arithmetic) => assert!(coded.allows(arithmetic), "{arithmetic:?} of another coding"),
         }
         if let Start::Row(row) = self.start {
             assert_eq!(row.len(), n, "start row");
@@ -221,26 +236,49 @@ unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
+/// Depth ranges of at most `most`: start and length. A sum over nothing has one, of length 0.
+fn depths(k: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..k.max(1)).step_by(most).map(move |depth| (depth, most.min(k - depth)))
+}
+
+/// Both operands of a product, `A` in the form that `B` is multiplied with.
+#[derive(Clone, Copy)]
+enum Operands<'a> {
+    /// Floats, and the same packed where there are many rows.
+    Floats(Left<'a>, Option<&'a PackedLeft>, Panels<'a>),
+    /// Floats with coded values.
+    Coded(Left<'a>, Option<&'a PackedLeft>, &'a Coded),
+    /// Pairs of bf16.
+    Pairs(&'a PairLeft, &'a Coded),
+    /// Bytes.
+    Integers(&'a IntegerLeft, &'a Groups, &'a Coded),
+}
+
 /// A block of `B` that a panel's tiles are multiplied with.
 #[derive(Clone, Copy)]
 enum Block<'a> {
     /// Rows of 32 floats, and the distance between them.
-    Floats(&'a [f32], usize),
+    Floats(Left<'a>, Option<&'a PackedLeft>, &'a [f32], usize),
     /// The whole panel, decoded on the way.
-    Coded(&'a Coded),
+    Coded(Left<'a>, &'a Coded),
+    /// Pairs of bf16.
+    Pairs(&'a PairLeft, &'a [u8]),
+    /// Records of integers.
+    Integers(&'a IntegerLeft, &'a Groups, &'a [u8]),
 }
 
-/// Depth ranges of at most [`DEPTH`]: start and length. A sum over nothing has one, of length 0.
-fn depths(k: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..k.max(1)).step_by(DEPTH).map(move |depth| (depth, DEPTH.min(k - depth)))
+/// Where a tile is: its rows of `A`, and the depths of the block.
+struct Place {
+    row: usize,
+    rows: usize,
+    depth: usize,
+    len: usize,
 }
 
 struct Product<'a> {
     isa: Isa,
-    left: Left<'a>,
-    /// The same, packed, for products of many rows.
-    packed: Option<&'a PackedLeft>,
-    right: Right<'a>,
+    operands: Operands<'a>,
+    n: usize,
     start: Start<'a>,
     target: Target,
     c_stride: usize,
@@ -249,26 +287,42 @@ struct Product<'a> {
 impl Product<'_> {
     /// Computes the rectangle `rows` x `panels` of `C`.
     fn run(&self, rows: Range<usize>, panels: Range<usize>) {
-        match self.right {
-            Right::Panels(right) => {
-                for (depth, len) in depths(right.k) {
+        match self.operands {
+            Operands::Floats(left, packed, right) => {
+                for (depth, len) in depths(right.k, DEPTH) {
                     for panel in panels.clone() {
                         let b = &right.data[panel * right.panel_stride + depth * right.row_stride..];
-                        self.block(&rows, panel, depth, len, Block::Floats(b, right.row_stride));
+                        self.block(&rows, panel, depth, len, Block::Floats(left, packed, b, right.row_stride));
                     }
                 }
             }
-            Right::Coded(right) if self.packed.is_none() && rows.len() <= right.few_rows(self.isa) => {
+            Operands::Coded(left, None, right) if rows.len() <= right.few_rows(self.isa) => {
                 for panel in panels {
-                    self.block(&rows, panel, 0, right.k(), Block::Coded(right));
+                    self.block(&rows, panel, 0, right.k(), Block::Coded(left, right));
                 }
             }
-            Right::Coded(right) => {
+            Operands::Coded(left, packed, right) => {
                 let mut block = [0.0; DEPTH * PANEL];
-                for (depth, len) in depths(right.k()) {
+                for (depth, len) in depths(right.k(), DEPTH) {
                     for panel in panels.clone() {
                         right.unpack(self.isa, panel, depth, len, &mut block);
-                        self.block(&rows, panel, depth, len, Block::Floats(&block, PANEL));
+                        self.block(&rows, panel, depth, len, Block::Floats(left, packed, &block, PANEL));
+                    }
+                }
+            }
+            Operands::Pairs(left, right) => {
+                for (depth, len) in depths(right.k(), if rows.len() <= TILE_ROWS { usize::MAX } else { DEPTH }) {
+                    for panel in panels.clone() {
+                        self.block(&rows, panel, depth, len, Block::Pairs(left, right.part(panel, depth, len)));
+                    }
+                }
+            }
+            Operands::Integers(left, groups, right) => {
+                let most = if rows.len() <= integers::ROWS { usize::MAX } else { integers::DEPTH };
+                for (depth, len) in depths(right.k(), most) {
+                    for panel in panels.clone() {
+                        let records = right.part(panel, depth, len);
+                        self.block(&rows, panel, depth, len, Block::Integers(left, groups, records));
                     }
                 }
             }
@@ -280,13 +334,15 @@ impl Product<'_> {
     fn block(&self, rows: &Range<usize>, panel: usize, depth: usize, len: usize, b: Block<'_>) {
         let mut edge = [0.0f32; TILE_ROWS * PANEL];
         let first = panel * PANEL;
-        let columns = PANEL.min(self.right.n() - first);
+        let columns = PANEL.min(self.n - first);
         let most = match b {
-            Block::Floats(b, stride) => {
+            Block::Floats(_, _, b, stride) => {
                 assert!(len == 0 || b.len() >= (len - 1) * stride + PANEL, "a block of {len} rows");
                 TILE_ROWS
             }
-            Block::Coded(coded) => coded.few_rows(self.isa),
+            Block::Coded(_, coded) => coded.few_rows(self.isa),
+            Block::Pairs(..) => TILE_ROWS,
+            Block::Integers(..) => integers::ROWS,
         };
         let mut row = rows.start;
         while row < rows.end {
@@ -302,35 +358,58 @@ impl Product<'_> {
                     copy_tile(c, self.c_stride, tile, stride, tile_rows, columns);
                 }
                 if len > 0 {
-                    let a = match self.packed {
-                        Some(packed) => packed.tile(row, depth),
-                        None => self.left.tile(row, depth),
-                    };
-                    let operands = |b, b_stride| Tile {
-                        k: len,
-                        a: a.rows.as_ptr(),
-                        a_stride: a.row_stride,
-                        a_step: a.step,
-                        b,
-                        b_stride,
-                        c: tile,
-                        c_stride: stride,
-                    };
-                    match b {
-                        Block::Floats(b, stride) => tile_kernel(self.isa, tile_rows, operands(b.as_ptr(), stride)),
-                        #[cfg(target_arch = "x86_64")]
-                        Block::Coded(coded) => {
-                            coded_avx512::few(coded, panel, tile_rows, operands(std::ptr::null(), 0));
-                        }
-                        #[cfg(not(target_arch = "x86_64"))]
-                        Block::Coded(_) => unreachable!("no rows are few without AVX-512"),
-                    }
+                    self.add(b, panel, Place { row, rows: tile_rows, depth, len }, tile, stride);
                 }
                 if columns < PANEL {
                     copy_tile(tile, stride, c, self.c_stride, tile_rows, columns);
                 }
             }
             row += tile_rows;
+        }
+    }
+
+    /// Adds the products of one tile.
+    #[expect(unsafe_code, reason = "the inner loop works on pointers")]
+    unsafe fn add(&self, b: Block<'_>, panel: usize, at: Place, c: *mut f32, c_stride: usize) {
+        let Place { row, rows, depth, len } = at;
+        let float_tile = |a: TileRows<'_>, b: *const f32, b_stride| Tile {
+            k: len,
+            a: a.rows.as_ptr(),
+            a_stride: a.row_stride,
+            a_step: a.step,
+            b,
+            b_stride,
+            c,
+            c_stride,
+        };
+        // SAFETY: the caller has `rows` rows of 32 values at `c`, and operands of a block's size.
+        unsafe {
+            match b {
+                Block::Floats(left, packed, b, stride) => {
+                    let a = packed.map_or_else(|| left.tile(row, depth), |packed| packed.tile(row, depth));
+                    tile_kernel(self.isa, rows, float_tile(a, b.as_ptr(), stride));
+                }
+                #[cfg(target_arch = "x86_64")]
+                Block::Coded(left, coded) => {
+                    coded_avx512::few(coded, panel, rows, float_tile(left.tile(row, depth), std::ptr::null(), 0));
+                }
+                #[cfg(target_arch = "x86_64")]
+                Block::Pairs(left, b) => pairs::avx512::tile(left.tile(row, depth), b, rows, c, c_stride),
+                #[cfg(not(target_arch = "x86_64"))]
+                Block::Coded(..) | Block::Pairs(..) => unreachable!("only chosen where there is AVX-512"),
+                Block::Integers(left, groups, records) => {
+                    let tile = left.tile(row, depth, records);
+                    #[cfg(target_arch = "x86_64")]
+                    if self.isa == Isa::Avx512 && integers::vnni::available() {
+                        integers::vnni::tile(groups, tile, rows, c, c_stride);
+                        return;
+                    }
+                    for row in 0..rows {
+                        let c = std::slice::from_raw_parts_mut(c.add(row * c_stride), PANEL);
+                        integers::add_row(groups, tile, row, c);
+                    }
+                }
+            }
         }
     }
 

@@ -11,9 +11,10 @@ mod profile;
 pub use profile::{PassProfile, PhaseTime};
 
 use lathe_kernels::ceiling::{Memory, multiply_adds};
+use lathe_kernels::matmul::Arithmetic;
 use lathe_model::reference::ModelReference;
 use lathe_model::spec::{FeedForwardSpec, HeadWeight, Part};
-use lathe_model::{Batch, Decoder, DecoderSpec, KvCache, NoTap, Phase, Tap};
+use lathe_model::{Batch, Coarse, Decoder, DecoderSpec, KvCache, NoTap, Phase, Tap, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::{Context, Error, load, open_model};
@@ -32,6 +33,8 @@ pub struct BenchSpec {
     pub batches: Vec<usize>,
     /// Runs that count.
     pub runs: usize,
+    /// The arithmetic; each entry is timed with every model.
+    pub compute: Vec<Compute>,
     /// How finely passes are timed.
     pub detail: Detail,
 }
@@ -44,6 +47,18 @@ pub enum Detail {
     Passes,
     /// After the whole passes, some more with a reading of the clock at every phase of every layer.
     Phases,
+}
+
+/// The arithmetic of matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compute {
+    /// Single precision: what every measurement is computed in.
+    F32,
+    /// bf16 products, f32 sums.
+    Bf16,
+    /// The precision of the file: 4- and 8-bit integers by inputs in signed bytes, bf16 by bf16, the rest in f32.
+    Native,
 }
 
 /// What was timed.
@@ -64,6 +79,10 @@ pub struct BenchResult {
 pub struct Ceiling {
     /// Fused multiply-adds of f32 in the first-level cache, each counted as two operations, in 10^9 a second.
     pub gflops: f64,
+    /// The same in bf16.
+    pub bf16_gflops: f64,
+    /// The same of 4-bit integers by signed bytes.
+    pub int8_gops: f64,
     /// Reading memory in order, 10^9 bytes a second.
     pub read_gbytes: f64,
 }
@@ -73,6 +92,8 @@ pub struct Ceiling {
 pub struct ModelBench {
     /// As the user named it.
     pub model: String,
+    /// The arithmetic of its products.
+    pub compute: Compute,
     /// Opening, mapping and packing, seconds.
     pub load_seconds: f64,
     /// Bytes of the weights as they are held.
@@ -127,8 +148,14 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
             return Err(Error::Spec { field: "--prompt, --decode", problem, hint: None });
         }
     }
+    if context.weights == Weights::Streamed && spec.compute.iter().any(|compute| *compute != Compute::F32) {
+        let problem = "weights that stay in their files are multiplied in f32".into();
+        let hint = Some("leave out --low-memory".into());
+        return Err(Error::Spec { field: "--compute", problem, hint });
+    }
+    let each = spec.models.iter().flat_map(|model| spec.compute.iter().map(move |compute| (model, *compute)));
     let models: Vec<ModelBench> =
-        spec.models.iter().map(|model| one(model, spec, context)).collect::<Result<_, _>>()?;
+        each.map(|(model, compute)| one(model, compute, spec, context)).collect::<Result<_, _>>()?;
     // Last, because its memory would count among the models'.
     let ceiling = ceiling(context);
     let mut result = BenchResult {
@@ -137,16 +164,22 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
         instructions: lathe_kernels::Isa::best().name(),
         models,
     };
-    for row in result.models.iter_mut().flat_map(|model| &mut model.rows) {
-        row.of_ceiling = row.rate * ceiling.seconds(row.multiply_adds, row.bytes);
+    let rows = result.models.iter_mut().flat_map(|model| model.rows.iter_mut().map(|row| (model.compute, row)));
+    for (compute, row) in rows {
+        row.of_ceiling = row.rate * ceiling.seconds(compute, row.multiply_adds, row.bytes);
     }
     Ok(result)
 }
 
 impl Ceiling {
     /// Seconds that a token takes at least.
-    fn seconds(&self, multiply_adds: f64, bytes: f64) -> f64 {
-        (2.0 * multiply_adds / (self.gflops * 1e9)).max(bytes / (self.read_gbytes * 1e9))
+    fn seconds(&self, compute: Compute, multiply_adds: f64, bytes: f64) -> f64 {
+        let gflops = match compute {
+            Compute::F32 => self.gflops,
+            Compute::Bf16 => self.bf16_gflops,
+            Compute::Native => self.int8_gops,
+        };
+        (2.0 * multiply_adds / (gflops * 1e9)).max(bytes / (self.read_gbytes * 1e9))
     }
 }
 
@@ -163,12 +196,29 @@ fn ceiling(context: &Context<'_>) -> Ceiling {
             (0..RUNS).map(rate).fold(0.0, f64::max)
         };
         let memory = Memory::touched(512 << 20);
-        Ceiling { gflops: 2.0 * best(&|| multiply_adds(20_000)) / 1e9, read_gbytes: best(&|| memory.read()) / 1e9 }
+        let gflops = |arithmetic, rounds| 2.0 * best(&|| multiply_adds(arithmetic, rounds)) / 1e9;
+        Ceiling {
+            gflops: gflops(Arithmetic::F32, 20_000),
+            bf16_gflops: gflops(Arithmetic::Bf16, 2_500),
+            int8_gops: gflops(Arithmetic::Int8, 2_000),
+            read_gbytes: best(&|| memory.read()) / 1e9,
+        }
     })
 }
 
-fn one(model: &ModelReference, spec: &BenchSpec, context: &Context<'_>) -> Result<ModelBench, Error> {
-    let loaded = load(model, context)?;
+impl Compute {
+    /// How weights are held for it.
+    fn weights(self, otherwise: Weights) -> Weights {
+        match self {
+            Self::F32 => otherwise,
+            Self::Bf16 => Weights::Coarse(Coarse::Bf16),
+            Self::Native => Weights::Coarse(Coarse::Native),
+        }
+    }
+}
+
+fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Context<'_>) -> Result<ModelBench, Error> {
+    let loaded = load(model, &Context { weights: compute.weights(context.weights), ..*context })?;
     let decoder = &loaded.decoder;
     let total = (2 + spec.batches.len()) * (spec.runs + 1);
     let rows = context.stage(&format!("{model}: timing"), total as u64, "runs", || rows(decoder, spec, context))?;
@@ -182,6 +232,7 @@ fn one(model: &ModelReference, spec: &BenchSpec, context: &Context<'_>) -> Resul
     };
     Ok(ModelBench {
         model: model.to_string(),
+        compute,
         load_seconds: loaded.seconds,
         weight_bytes: decoder.weight_bytes() as u64,
         peak_memory: (context.peak_memory)(),
@@ -351,7 +402,10 @@ mod tests {
         let row = BenchRow::new("reading".into(), 100, vec![2.0, 1.0, 4.0]);
         assert_eq!((row.rate, row.range), (50.0, [25.0, 100.0]));
         assert_eq!(BenchRow::new("reading".into(), 90, vec![2.0, 1.0]).rate, 60.0);
-        let ceiling = Ceiling { gflops: 4.0, read_gbytes: 1.0 };
-        assert_eq!((ceiling.seconds(2e9, 0.5e9), ceiling.seconds(1e9, 3e9)), (1.0, 3.0));
+        let ceiling = Ceiling { gflops: 4.0, bf16_gflops: 8.0, int8_gops: 16.0, read_gbytes: 1.0 };
+        let seconds = |compute| (ceiling.seconds(compute, 2e9, 0.125e9), ceiling.seconds(compute, 1e9, 3e9));
+        assert_eq!(seconds(Compute::F32), (1.0, 3.0));
+        assert_eq!(seconds(Compute::Bf16), (0.5, 3.0));
+        assert_eq!(seconds(Compute::Native), (0.25, 3.0));
     }
 }

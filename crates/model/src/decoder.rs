@@ -47,11 +47,23 @@ pub struct Decoder {
 pub enum Weights {
     /// Inference: matrices are packed for the kernels, no graph is kept.
     Frozen,
+    /// Inference in coarser arithmetic than `f32`: faster, and every number that comes out of it must say so.
+    Coarse(Coarse),
     /// Inference in little memory: matrices stay in the checkpoint, and a part of one at a time is packed when it is
     /// multiplied. The results are the same bits; every forward pass reads the whole checkpoint.
     Streamed,
     /// Every parameter is a variable that receives gradients.
     Trainable,
+}
+
+/// Arithmetic that rounds what is multiplied; sums, norms, attention and everything else stay in `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coarse {
+    /// Weights and their inputs in bf16.
+    Bf16,
+    /// In the precision of the file: integers with scales are multiplied by inputs in signed bytes, bf16 by bf16, and
+    /// what the file stores otherwise as `f32`.
+    Native,
 }
 
 enum Embedding {

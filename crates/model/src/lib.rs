@@ -28,7 +28,7 @@ mod target;
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
-pub use decoder::{Decoder, Weights};
+pub use decoder::{Coarse, Decoder, Weights};
 pub use error::Error;
 pub use lathe_kernels::attention::Pattern;
 pub use layout::{Layout, Name};

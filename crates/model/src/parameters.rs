@@ -237,12 +237,11 @@ fn coding_of(element: ElementType) -> Option<Coding> {
         _ => {}
     }
     let layout = element.integer_layout()?;
-    let table = std::array::from_fn(|q| f32::from(layout.lowest) + q as f32);
     Some(Coding::Groups(Groups {
         len: layout.group_len,
         code: match layout.levels {
-            0..=16 => Code::Nibble(table),
-            17..=32 => Code::NibbleAndBit(table),
+            0..=16 => Code::Nibble(layout.lowest),
+            17..=32 => Code::NibbleAndBit(layout.lowest),
             _ => Code::Byte,
         },
         scale: match layout.scale {

@@ -5,10 +5,10 @@
 //! is decoded by the file format's own arithmetic, so a product has the bits that it would have with the whole matrix
 //! decoded beforehand; it only reads less memory.
 
-use half::f16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{DEPTH, PANEL, Packed};
+use super::{Arithmetic, DEPTH, PANEL, Packed};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
 
@@ -40,10 +40,10 @@ pub struct Groups {
 /// What a code stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Code {
-    /// `v(q) = table[q]`, `q` below 16.
-    Nibble([f32; 16]),
-    /// `v(q) = table[q mod 16] + 16 (q div 16)`, `q` below 32.
-    NibbleAndBit([f32; 16]),
+    /// `v(q) = q + lowest`, `q` below 16.
+    Nibble(i8),
+    /// `v(q) = q + lowest`, `q` below 32.
+    NibbleAndBit(i8),
     /// `v(q) = q`, a signed byte.
     Byte,
 }
@@ -82,17 +82,25 @@ pub struct Coded {
     k: usize,
     n: usize,
     coding: Coding,
-    /// Panel after panel. 16-bit floats: `[k][32]`. Groups: records of scales `[32]`, offsets `[32]`, low nibbles
-    /// `[len][16]` (columns 0 to 15 in the low, 16 to 31 in the high half of a byte) or bytes `[len][32]`, fifth bits
-    /// `[len]` of u32.
+    /// Panel after panel. F16: `[k][32]`. Bf16: pairs of neighbours in `k`, `[k / 2][32][2]`, an odd last one beside a
+    /// zero. Groups: records of scales `[32]`, offsets `[32]`, and codes by fours of neighbours in `k`: low nibbles
+    /// `[len / 4][16][4]` (columns 0 to 15 in the low, 16 to 31 in the high half of a byte) or bytes `[len / 4][32][4]`,
+    /// then fifth bits `[len / 4][2]` of u64, a bit for each of 16 columns and 4 neighbours.
     data: Buffer,
 }
+
+/// Columns of one vector of codes.
+const HALF: usize = PANEL / 2;
+
+/// Bytes of two rows of bf16.
+pub(super) const PAIRS: usize = 2 * PANEL * 2;
 
 impl Coding {
     /// Bytes of a panel of depth `k`.
     fn panel_bytes(&self, k: usize) -> usize {
         match self {
-            Self::F16 | Self::Bf16 => k * PANEL * 2,
+            Self::F16 => k * PANEL * 2,
+            Self::Bf16 => k.div_ceil(2) * PAIRS,
             Self::Groups(groups) => k / groups.len * groups.record(),
         }
     }
@@ -140,7 +148,7 @@ impl Coded {
     }
 
     /// Fills a matrix of 16-bit floats panel by panel in parallel: `fill(first_column, columns, rows)` writes
-    /// consecutive columns of `B`, `[columns, k]`, whose values the coding must be able to hold.
+    /// consecutive columns of `B`, `[columns, k]`, which are rounded to what the coding can hold.
     ///
     /// # Errors
     /// The first error of `fill`.
@@ -149,7 +157,7 @@ impl Coded {
         fill: impl Fn(usize, usize, &mut [f32]) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
         let (k, n, coding) = (self.k, self.n, self.coding);
-        let panels = self.data.bytes_mut().par_chunks_mut((PANEL * 2 * k).max(1)).enumerate();
+        let panels = self.data.bytes_mut().par_chunks_mut(coding.panel_bytes(k).max(1)).enumerate();
         panels.try_for_each_init(
             || vec![0.0; PANEL * k],
             |rows, (panel, bytes)| {
@@ -159,11 +167,13 @@ impl Coded {
                 fill(first, columns, rows)?;
                 for (column, row) in rows.chunks_exact(k).enumerate() {
                     for (depth, x) in row.iter().enumerate() {
-                        let half = match coding {
-                            Coding::Bf16 => (x.to_bits() >> 16) as u16,
-                            _ => f16::from_f32(*x).to_bits(),
+                        let (half, at) = match coding {
+                            Coding::Bf16 => {
+                                (bf16::from_f32(*x).to_bits(), depth / 2 * 2 * PANEL + column * 2 + depth % 2)
+                            }
+                            _ => (f16::from_f32(*x).to_bits(), depth * PANEL + column),
                         };
-                        bytes[(depth * PANEL + column) * 2..][..2].copy_from_slice(&half.to_le_bytes());
+                        bytes[at * 2..][..2].copy_from_slice(&half.to_le_bytes());
                     }
                 }
                 Ok(())
@@ -219,19 +229,38 @@ impl Coded {
         self.n
     }
 
+    /// Its groups, if it has any.
+    #[must_use]
+    pub fn groups(&self) -> Option<&Groups> {
+        match &self.coding {
+            Coding::Groups(groups) => Some(groups),
+            Coding::F16 | Coding::Bf16 => None,
+        }
+    }
+
+    /// Whether it can be multiplied so.
+    #[must_use]
+    pub fn allows(&self, arithmetic: Arithmetic) -> bool {
+        match arithmetic {
+            Arithmetic::F32 => true,
+            Arithmetic::Bf16 => self.coding == Coding::Bf16,
+            Arithmetic::Int8 => self.groups().is_some(),
+        }
+    }
+
     /// Bytes in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.data.bytes()
     }
 
-    /// Decodes `len` rows of a panel from `depth` on (both whole groups) into `out`, `[len][32]`.
+    /// Decodes `len` rows of a panel from `depth`, a multiple of 256, on (whole groups) into `out`, `[len][32]`.
     pub(super) fn unpack(&self, isa: Isa, panel: usize, depth: usize, len: usize, out: &mut [f32; DEPTH * PANEL]) {
         let panel = &self.data.as_bytes()[panel * self.coding.panel_bytes(self.k)..];
         let out = &mut out[..len * PANEL];
         match &self.coding {
             Coding::F16 => halves_f16(&panel[depth * PANEL * 2..][..len * PANEL * 2], out),
-            Coding::Bf16 => halves_bf16(&panel[depth * PANEL * 2..][..len * PANEL * 2], out),
+            Coding::Bf16 => halves_bf16(&panel[depth / 2 * PAIRS..][..len.div_ceil(2) * PAIRS], out),
             Coding::Groups(groups) => {
                 let record = groups.record();
                 let records = &panel[depth / groups.len * record..][..len / groups.len * record];
@@ -264,6 +293,12 @@ impl Coded {
     /// Most rows of `A` for which decoding in registers beats decoding into a block, on this instruction set.
     pub(super) fn few_rows(&self, isa: Isa) -> usize {
         if isa == Isa::Avx512 { 4 } else { 0 }
+    }
+
+    /// Rows `depth..depth + len` of a panel: whole groups or pairs, as they are kept.
+    pub(super) fn part(&self, panel: usize, depth: usize, len: usize) -> &[u8] {
+        let (at, bytes) = (self.coding.panel_bytes(depth), self.coding.panel_bytes(len));
+        &self.panel(panel).1[at..][..bytes]
     }
 
     /// The coding, and the records or rows of a panel.
@@ -305,6 +340,45 @@ impl Groups {
         scales
     }
 
+    /// What is added to an unsigned code.
+    pub(super) fn lowest(&self) -> i16 {
+        match self.code {
+            Code::Nibble(lowest) | Code::NibbleAndBit(lowest) => lowest.into(),
+            Code::Byte => i8::MIN.into(),
+        }
+    }
+
+    /// The unsigned codes of four neighbours in `k`, of all columns: `v(q) = code + lowest`.
+    #[inline(always)]
+    pub(super) fn four(&self, record: &[u8], four: usize) -> [[u8; 4]; PANEL] {
+        let (codes, bits) = record[self.codes_at()..].split_at(self.len * self.code_bytes());
+        let mut out = [[0; 4]; PANEL];
+        match self.code {
+            Code::Byte => {
+                for (out, codes) in out.iter_mut().zip(codes[four * 4 * PANEL..].as_chunks::<4>().0) {
+                    // From -128 on.
+                    *out = codes.map(|code| code ^ 0x80);
+                }
+            }
+            Code::Nibble(_) | Code::NibbleAndBit(_) => {
+                let (low, high) = out.split_at_mut(HALF);
+                let codes = codes[four * 4 * HALF..].as_chunks::<4>().0;
+                for ((low, high), codes) in low.iter_mut().zip(high).zip(codes) {
+                    (*low, *high) = (codes.map(|code| code & 15), codes.map(|code| code >> 4));
+                }
+            }
+        }
+        if matches!(self.code, Code::NibbleAndBit(_)) {
+            for (column, out) in out.iter_mut().enumerate() {
+                let fifths = bits[four * 16 + column / HALF * 8 + column % HALF / 2] >> (column % 2 * 4);
+                for (j, code) in out.iter_mut().enumerate() {
+                    *code |= (fifths >> j & 1) << 4;
+                }
+            }
+        }
+        out
+    }
+
     /// Where the offsets of a record are, its codes, and its fifth bits.
     pub(super) fn places(&self) -> (usize, usize, usize) {
         (self.scale_bytes(), self.codes_at(), self.bits_at())
@@ -314,69 +388,59 @@ impl Groups {
 dispatch! {
     /// Writes the codes of one group into its record. `codes` are up to 32 columns, `[columns, k]`.
     fn put_codes(groups: &Groups, record: &mut [u8], codes: &[u8], k: usize, depth: usize) {
-        // Sixteen steps at a time, turned over: a line holds one step of all columns.
-        const STEPS: usize = 16;
-        let (codes_at, bits_at) = (groups.codes_at(), groups.bits_at());
-        for step in (0..groups.len).step_by(STEPS) {
-            let mut lines = [[0u8; PANEL]; STEPS];
-            for (column, codes) in codes.chunks_exact(k).enumerate() {
-                for (line, code) in lines.iter_mut().zip(&codes[depth + step..][..STEPS]) {
-                    line[column] = *code;
+        let of_column = |column: usize, four: usize| {
+            let first = column * k + depth + four * 4;
+            let codes = codes.get(first..first + 4);
+            codes.map_or([0; 4], |codes| [codes[0], codes[1], codes[2], codes[3]])
+        };
+        let (codes, bits) = record[groups.codes_at()..].split_at_mut(groups.len * groups.code_bytes());
+        match groups.code {
+            Code::Byte => {
+                for (i, fours) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    *fours = of_column(i % PANEL, i / PANEL);
                 }
             }
-            for (i, line) in (step..).zip(&lines) {
-                if matches!(groups.code, Code::Byte) {
-                    record[codes_at + i * PANEL..][..PANEL].copy_from_slice(line);
-                } else {
-                    let (low, high) = line.split_at(PANEL / 2);
-                    let bytes = &mut record[codes_at + i * PANEL / 2..][..PANEL / 2];
-                    for ((byte, low), high) in bytes.iter_mut().zip(low).zip(high) {
+            Code::Nibble(_) | Code::NibbleAndBit(_) => {
+                for (i, fours) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    let (column, four) = (i % HALF, i / HALF);
+                    let (low, high) = (of_column(column, four), of_column(column + HALF, four));
+                    for ((byte, low), high) in fours.iter_mut().zip(low).zip(high) {
                         *byte = (low & 15) | (high & 15) << 4;
                     }
                 }
-                if matches!(groups.code, Code::NibbleAndBit(_)) {
-                    let fifths = line.iter().rev().fold(0u32, |bits, code| bits << 1 | u32::from(code >> 4 & 1));
-                    record[bits_at + i * 4..][..4].copy_from_slice(&fifths.to_le_bytes());
+            }
+        }
+        for (i, bits) in bits.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let mut fifths = 0u64;
+            for lane in 0..HALF {
+                for (j, code) in of_column(i % 2 * HALF + lane, i / 2).into_iter().enumerate() {
+                    fifths |= u64::from(code >> 4 & 1) << (lane * 4 + j);
                 }
             }
+            *bits = fifths.to_le_bytes();
         }
     }
 }
 
 dispatch! {
+    /// Decodes one record into `out`, `[len][32]`.
     fn group(groups: &Groups, record: &[u8], out: &mut [f32]) {
         let scales = groups.scales(record, 0);
         let offsets = match groups.offset {
             Offset::With => groups.scales(record, groups.scale_bytes()),
             Offset::Without => [0.0; PANEL],
         };
-        let (codes, bits) = record[groups.codes_at()..].split_at(groups.len * groups.code_bytes());
-        for (i, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-            match &groups.code {
-                Code::Byte => {
-                    for (x, code) in out.iter_mut().zip(&codes[i * PANEL..][..PANEL]) {
-                        *x = f32::from(*code as i8);
+        for (four, out) in out.as_chunks_mut::<{ 4 * PANEL }>().0.iter_mut().enumerate() {
+            let codes = groups.four(record, four);
+            let lowest = f32::from(groups.lowest());
+            for (j, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                for ((x, codes), scale) in out.iter_mut().zip(&codes).zip(&scales) {
+                    *x = (f32::from(codes[j]) + lowest) * scale;
+                }
+                if groups.offset == Offset::With {
+                    for (x, offset) in out.iter_mut().zip(&offsets) {
+                        *x += offset;
                     }
-                }
-                Code::Nibble(table) | Code::NibbleAndBit(table) => {
-                    let (low, high) = out.split_at_mut(PANEL / 2);
-                    for ((l, h), code) in low.iter_mut().zip(high).zip(&codes[i * PANEL / 2..][..PANEL / 2]) {
-                        *l = table[usize::from(code & 15)];
-                        *h = table[usize::from(code >> 4)];
-                    }
-                }
-            }
-            if matches!(groups.code, Code::NibbleAndBit(_)) {
-                for (column, x) in out.iter_mut().enumerate() {
-                    *x += f32::from(bits[i * 4 + column / 8] >> (column % 8) & 1) * 16.0;
-                }
-            }
-            for (x, scale) in out.iter_mut().zip(&scales) {
-                *x *= scale;
-            }
-            if groups.offset == Offset::With {
-                for (x, offset) in out.iter_mut().zip(&offsets) {
-                    *x += offset;
                 }
             }
         }
@@ -385,8 +449,12 @@ dispatch! {
 
 dispatch! {
     fn halves_bf16(bytes: &[u8], out: &mut [f32]) {
-        for (x, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *x = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+        for (pairs, out) in bytes.as_chunks::<PAIRS>().0.iter().zip(out.chunks_mut(2 * PANEL)) {
+            for (j, out) in out.chunks_mut(PANEL).enumerate() {
+                for (x, pair) in out.iter_mut().zip(pairs.as_chunks::<4>().0) {
+                    *x = f32::from_bits(u32::from(u16::from_le_bytes([pair[2 * j], pair[2 * j + 1]])) << 16);
+                }
+            }
         }
     }
 }

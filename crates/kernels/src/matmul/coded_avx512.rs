@@ -3,14 +3,15 @@
 #![expect(unsafe_code, reason = "vector intrinsics on pointers")]
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_add_ps, _mm512_castsi512_ps,
-    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_add_ps, _mm512_mul_ps, _mm512_permutexvar_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_add_epi8, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srai_epi32, _mm512_srli_epi32,
+    _mm512_storeu_ps,
 };
 
 use super::PANEL;
-use super::coded::{Code, Coded, Coding, Groups, Offset, Scale};
+use super::coded::{Code, Coded, Coding, Groups, Offset, PAIRS, Scale};
 use super::tile::Tile;
 
 /// Decodes whole records into `out`, `[records · len][32]`.
@@ -49,8 +50,8 @@ unsafe fn few_rows<const ROWS: usize>(b: &Coded, panel: usize, tile: Tile) {
     // SAFETY: as for `few`.
     unsafe {
         match coding {
-            Coding::Bf16 => few_halves::<ROWS, Bf16>(bytes, tile),
-            Coding::F16 => few_halves::<ROWS, F16>(bytes, tile),
+            Coding::Bf16 => few_bf16::<ROWS>(bytes, tile),
+            Coding::F16 => few_f16::<ROWS>(bytes, tile),
             Coding::Groups(groups) => match groups.code {
                 Code::Nibble(_) => few_groups::<ROWS, Nibbles>(groups, bytes, tile),
                 Code::NibbleAndBit(_) => few_groups::<ROWS, NibblesAndBits>(groups, bytes, tile),
@@ -63,20 +64,26 @@ unsafe fn few_rows<const ROWS: usize>(b: &Coded, panel: usize, tile: Tile) {
 /// A vector of 32 values, one for each column.
 type Line = [__m512; 2];
 
-/// Codes of one `k` as numbers. Implementations are inlined into functions that may use AVX-512.
+/// Codes of four neighbours in `k` as numbers. Implementations are inlined into functions that may use AVX-512.
 trait Codes {
-    /// `v(q)` of the 32 columns at step `i` of a record.
-    unsafe fn values(codes: *const u8, bits: *const u8, i: usize, table: __m512) -> Line;
+    /// `v(q)` of the 32 columns at steps `4 four` to `4 four + 3` of a record.
+    unsafe fn values(codes: *const u8, bits: *const u8, four: usize, levels: Line) -> [Line; 4];
 }
 
 struct Nibbles;
 impl Codes for Nibbles {
     #[inline(always)]
-    unsafe fn values(codes: *const u8, _: *const u8, i: usize, table: __m512) -> Line {
-        // SAFETY: a record has 16 bytes for each step. The permutation reads the low 4 bits of its indices only.
+    unsafe fn values(codes: *const u8, _: *const u8, four: usize, levels: Line) -> [Line; 4] {
+        // SAFETY: a record has 64 bytes for four steps. The permutation reads the low 4 bits of its indices only.
         unsafe {
-            let pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.add(i * PANEL / 2).cast()));
-            [_mm512_permutexvar_ps(pairs, table), _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(pairs), table)]
+            let x = _mm512_loadu_si512(codes.add(four * 2 * PANEL).cast());
+            let at = |index| _mm512_permutexvar_ps(index, levels[0]);
+            [
+                [at(x), at(_mm512_srli_epi32::<4>(x))],
+                [at(_mm512_srli_epi32::<8>(x)), at(_mm512_srli_epi32::<12>(x))],
+                [at(_mm512_srli_epi32::<16>(x)), at(_mm512_srli_epi32::<20>(x))],
+                [at(_mm512_srli_epi32::<24>(x)), at(_mm512_srli_epi32::<28>(x))],
+            ]
         }
     }
 }
@@ -84,15 +91,17 @@ impl Codes for Nibbles {
 struct NibblesAndBits;
 impl Codes for NibblesAndBits {
     #[inline(always)]
-    unsafe fn values(codes: *const u8, bits: *const u8, i: usize, table: __m512) -> Line {
-        // SAFETY: as above, and a record has 4 bytes of fifth bits for each step.
+    unsafe fn values(codes: *const u8, bits: *const u8, four: usize, levels: Line) -> [Line; 4] {
+        // SAFETY: as above, and a record has 16 bytes of fifth bits for four steps.
         unsafe {
-            let [low, high] = Nibbles::values(codes, bits, i, table);
-            let bits = bits.add(i * 4).cast::<u16>();
-            let sixteen = _mm512_set1_ps(16.0);
+            let [low, high] = unsigned_nibbles(codes.add(four * 2 * PANEL), Some(bits.add(four * 16)));
+            // The permutation of two tables reads the low 5 bits.
+            let at = |index| _mm512_permutex2var_ps(levels[0], index, levels[1]);
             [
-                _mm512_mask_add_ps(low, bits.read_unaligned(), low, sixteen),
-                _mm512_mask_add_ps(high, bits.add(1).read_unaligned(), high, sixteen),
+                [at(low), at(high)],
+                [at(_mm512_srli_epi32::<8>(low)), at(_mm512_srli_epi32::<8>(high))],
+                [at(_mm512_srli_epi32::<16>(low)), at(_mm512_srli_epi32::<16>(high))],
+                [at(_mm512_srli_epi32::<24>(low)), at(_mm512_srli_epi32::<24>(high))],
             ]
         }
     }
@@ -101,18 +110,41 @@ impl Codes for NibblesAndBits {
 struct Bytes;
 impl Codes for Bytes {
     #[inline(always)]
-    unsafe fn values(codes: *const u8, _: *const u8, i: usize, _: __m512) -> Line {
-        // SAFETY: a record has 32 bytes for each step.
+    unsafe fn values(codes: *const u8, _: *const u8, four: usize, _: Line) -> [Line; 4] {
+        // SAFETY: a record has 128 bytes for four steps.
         unsafe {
-            let of = |at: *const u8| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())));
-            [of(codes.add(i * PANEL)), of(codes.add(i * PANEL + 16))]
+            let at = codes.add(four * 4 * PANEL);
+            let (x, y) = (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(2 * PANEL).cast()));
+            let float = |x| _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(x));
+            [
+                [float(_mm512_slli_epi32::<24>(x)), float(_mm512_slli_epi32::<24>(y))],
+                [float(_mm512_slli_epi32::<16>(x)), float(_mm512_slli_epi32::<16>(y))],
+                [float(_mm512_slli_epi32::<8>(x)), float(_mm512_slli_epi32::<8>(y))],
+                [float(x), float(y)],
+            ]
         }
+    }
+}
+
+/// The nibbles of four steps as bytes: columns 0 to 15, columns 16 to 31; `bits` are fifth bits.
+#[inline(always)]
+pub(super) unsafe fn unsigned_nibbles(codes: *const u8, bits: Option<*const u8>) -> [__m512i; 2] {
+    // SAFETY: the caller has 64 bytes of codes and 16 of bits.
+    unsafe {
+        let (x, four_bits) = (_mm512_loadu_si512(codes.cast()), _mm512_set1_epi8(15));
+        let (low, high) = (_mm512_and_si512(x, four_bits), _mm512_and_si512(_mm512_srli_epi32::<4>(x), four_bits));
+        let Some(bits) = bits.map(<*const u8>::cast::<u64>) else { return [low, high] };
+        let sixteen = _mm512_set1_epi8(16);
+        [
+            _mm512_mask_add_epi8(low, bits.read_unaligned(), low, sixteen),
+            _mm512_mask_add_epi8(high, bits.add(1).read_unaligned(), high, sixteen),
+        ]
     }
 }
 
 /// Scales and offsets of a record.
 #[inline(always)]
-unsafe fn scales(groups: &Groups, at: *const u8) -> Line {
+pub(super) unsafe fn scales(groups: &Groups, at: *const u8) -> Line {
     // SAFETY: the caller's record has 32 scales at `at`.
     unsafe {
         match groups.scale {
@@ -125,45 +157,47 @@ unsafe fn scales(groups: &Groups, at: *const u8) -> Line {
     }
 }
 
-fn table(groups: &Groups) -> [f32; 16] {
-    match groups.code {
-        Code::Nibble(table) | Code::NibbleAndBit(table) => table,
-        Code::Byte => [0.0; 16],
-    }
+/// What the codes 0 to 31 stand for.
+#[inline(always)]
+unsafe fn levels(groups: &Groups) -> Line {
+    let levels: [f32; PANEL] = std::array::from_fn(|q| f32::from(groups.lowest()) + q as f32);
+    // SAFETY: two vectors of 16.
+    unsafe { [_mm512_loadu_ps(levels.as_ptr()), _mm512_loadu_ps(levels.as_ptr().add(16))] }
 }
 
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn unpack_with<C: Codes>(groups: &Groups, records: &[u8], out: &mut [f32]) {
     let (offsets_at, codes_at, bits_at) = groups.places();
     // SAFETY: `unpack` checked that `out` has a line for every step of the records.
     unsafe {
-        let table = _mm512_loadu_ps(table(groups).as_ptr());
+        let levels = levels(groups);
         let mut out = out.as_mut_ptr();
         for record in records.chunks_exact(groups.record()) {
             let at = record.as_ptr();
             let scale = scales(groups, at);
             let offset = if groups.offset == Offset::With { Some(scales(groups, at.add(offsets_at))) } else { None };
-            for i in 0..groups.len {
-                let v = C::values(at.add(codes_at), at.add(bits_at), i, table);
-                for half in 0..2 {
-                    let mut w = _mm512_mul_ps(v[half], scale[half]);
-                    if let Some(offset) = offset {
-                        w = _mm512_add_ps(w, offset[half]);
+            for four in 0..groups.len / 4 {
+                for v in C::values(at.add(codes_at), at.add(bits_at), four, levels) {
+                    for half in 0..2 {
+                        let mut w = _mm512_mul_ps(v[half], scale[half]);
+                        if let Some(offset) = offset {
+                            w = _mm512_add_ps(w, offset[half]);
+                        }
+                        _mm512_storeu_ps(out.add(half * 16), w);
                     }
-                    _mm512_storeu_ps(out.add(half * 16), w);
+                    out = out.add(PANEL);
                 }
-                out = out.add(PANEL);
             }
         }
     }
 }
 
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8], t: Tile) {
     let (offsets_at, codes_at, bits_at) = groups.places();
     // SAFETY: the panel has a record for every group of the depth, and `t` holds the operands.
     unsafe {
-        let table = _mm512_loadu_ps(table(groups).as_ptr());
+        let levels = levels(groups);
         let mut sum = load::<ROWS>(t);
         let record = groups.record();
         let (mut at, mut a) = (panel.as_ptr(), t.a);
@@ -173,19 +207,21 @@ unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8],
             let codes = at.add(codes_at);
             if groups.offset == Offset::With {
                 let offset = scales(groups, at.add(offsets_at));
-                for i in 0..groups.len {
-                    let v = C::values(codes, at.add(bits_at), i, table);
-                    let w = [
-                        _mm512_add_ps(_mm512_mul_ps(v[0], scale[0]), offset[0]),
-                        _mm512_add_ps(_mm512_mul_ps(v[1], scale[1]), offset[1]),
-                    ];
-                    accumulate::<ROWS>(&mut sum, a.add(i), t.a_stride, w);
+                for four in 0..groups.len / 4 {
+                    for (j, v) in C::values(codes, at.add(bits_at), four, levels).into_iter().enumerate() {
+                        let w = [
+                            _mm512_add_ps(_mm512_mul_ps(v[0], scale[0]), offset[0]),
+                            _mm512_add_ps(_mm512_mul_ps(v[1], scale[1]), offset[1]),
+                        ];
+                        accumulate::<ROWS>(&mut sum, a.add(4 * four + j), t.a_stride, w);
+                    }
                 }
             } else {
-                for i in 0..groups.len {
-                    let v = C::values(codes, at.add(bits_at), i, table);
-                    let w = [_mm512_mul_ps(v[0], scale[0]), _mm512_mul_ps(v[1], scale[1])];
-                    accumulate::<ROWS>(&mut sum, a.add(i), t.a_stride, w);
+                for four in 0..groups.len / 4 {
+                    for (j, v) in C::values(codes, at.add(bits_at), four, levels).into_iter().enumerate() {
+                        let w = [_mm512_mul_ps(v[0], scale[0]), _mm512_mul_ps(v[1], scale[1])];
+                        accumulate::<ROWS>(&mut sum, a.add(4 * four + j), t.a_stride, w);
+                    }
                 }
             }
             at = at.add(record);
@@ -195,40 +231,39 @@ unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8],
     }
 }
 
-/// 16-bit floats of one `k`.
-trait Halves {
-    unsafe fn values(at: *const u8) -> __m512;
-}
-
-struct Bf16;
-impl Halves for Bf16 {
-    #[inline(always)]
-    unsafe fn values(at: *const u8) -> __m512 {
-        // SAFETY: the caller has 16 values at `at`.
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast())))) }
-    }
-}
-
-struct F16;
-impl Halves for F16 {
-    #[inline(always)]
-    unsafe fn values(at: *const u8) -> __m512 {
-        // SAFETY: the caller has 16 values at `at`.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
-    }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn few_halves<const ROWS: usize, H: Halves>(panel: &[u8], t: Tile) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn few_f16<const ROWS: usize>(panel: &[u8], t: Tile) {
     // SAFETY: the panel has 32 values for each `k`, and `t` holds the operands.
     unsafe {
         let mut sum = load::<ROWS>(t);
         let mut at = panel.as_ptr();
         for i in 0..t.k {
             ahead(at, 2 * PANEL);
-            let w = [H::values(at), H::values(at.add(PANEL))];
-            accumulate::<ROWS>(&mut sum, t.a.add(i), t.a_stride, w);
+            let values = |at: *const u8| _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
+            accumulate::<ROWS>(&mut sum, t.a.add(i), t.a_stride, [values(at), values(at.add(PANEL))]);
             at = at.add(2 * PANEL);
+        }
+        store::<ROWS>(t, sum);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn few_bf16<const ROWS: usize>(panel: &[u8], t: Tile) {
+    // SAFETY: the panel has 32 pairs for every two `k`, and `t` holds the operands.
+    unsafe {
+        let mut sum = load::<ROWS>(t);
+        let mut at = panel.as_ptr();
+        for i in (0..t.k).step_by(2) {
+            ahead(at, PAIRS);
+            let pairs = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(2 * PANEL).cast())];
+            let first = pairs.map(|pair| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair)));
+            accumulate::<ROWS>(&mut sum, t.a.add(i), t.a_stride, first);
+            if i + 1 < t.k {
+                let upper = _mm512_set1_epi32(-1 << 16);
+                let second = pairs.map(|pair| _mm512_castsi512_ps(_mm512_and_si512(pair, upper)));
+                accumulate::<ROWS>(&mut sum, t.a.add(i + 1), t.a_stride, second);
+            }
+            at = at.add(PAIRS);
         }
         store::<ROWS>(t, sum);
     }
@@ -237,7 +272,7 @@ unsafe fn few_halves<const ROWS: usize, H: Halves>(panel: &[u8], t: Tile) {
 /// Asks for the bytes that will be needed a few records later: one row of `A` leaves no time to wait for memory, and the
 /// processor's own prefetching stops at every page. An address past the end is ignored.
 #[inline(always)]
-fn ahead(at: *const u8, bytes: usize) {
+pub(super) fn ahead(at: *const u8, bytes: usize) {
     const DISTANCE: usize = 4096;
     for line in (0..bytes).step_by(64) {
         // SAFETY: a prefetch reads nothing that the program can see, wherever it points.

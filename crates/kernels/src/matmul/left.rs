@@ -1,9 +1,13 @@
-//! Left operands: as they lie, or packed for the tiles.
+//! Left operands: as they lie, packed for the tiles, or rounded to what a product is computed in.
+
+use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::TILE_ROWS;
-use crate::Buffer;
+use super::integers::IntegerLeft;
+use super::pairs::{self, PairLeft};
+use super::{Arithmetic, Operands, Output, Right, TILE_ROWS};
+use crate::{Buffer, Isa};
 
 /// A left operand `A[m, k]`, row-major with a stride between rows.
 #[derive(Clone, Copy)]
@@ -29,6 +33,107 @@ pub(super) struct TileRows<'a> {
 pub(super) struct PackedLeft {
     k: usize,
     data: Buffer,
+}
+
+/// `A` in every form that one of several products needs.
+pub(super) struct Lefts<'a> {
+    floats: FloatLeft<'a>,
+    /// Rounded to bf16, where there are no instructions for it.
+    rounded: Option<FloatLeft<'static>>,
+    pairs: Option<PairLeft>,
+    /// Of every length of group.
+    integers: Vec<IntegerLeft>,
+}
+
+struct FloatLeft<'a> {
+    data: Cow<'a, [f32]>,
+    m: usize,
+    row_stride: usize,
+    packed: Option<PackedLeft>,
+}
+
+impl<'a> Lefts<'a> {
+    /// What `outputs` need; floats are packed when `many` rows are multiplied.
+    pub(super) fn of(isa: Isa, left: Left<'a>, outputs: &[Output<'_>], many: bool) -> Self {
+        let k = outputs.first().map_or(0, |output| output.right.k());
+        let packs = |arithmetic: Arithmetic| {
+            let floats = |right: &Right<'_>| !matches!(right, Right::Coded(_, other) if *other != arithmetic);
+            many && outputs.iter().all(|output| output.right.k() == k && floats(&output.right))
+        };
+        let mut lefts = Self {
+            floats: FloatLeft::new(
+                Cow::Borrowed(left.data),
+                left.m,
+                left.row_stride,
+                packs(Arithmetic::F32).then_some(k),
+            ),
+            rounded: None,
+            pairs: None,
+            integers: Vec::new(),
+        };
+        for right in outputs.iter().map(|output| output.right) {
+            let k = right.k();
+            match right {
+                Right::Coded(_, Arithmetic::Bf16) if has_pairs(isa) => {
+                    lefts.pairs.get_or_insert_with(|| PairLeft::round(left, k));
+                }
+                Right::Coded(_, Arithmetic::Bf16) => {
+                    lefts.rounded.get_or_insert_with(|| {
+                        let packed = packs(Arithmetic::Bf16).then_some(k);
+                        FloatLeft::new(Cow::Owned(pairs::rounded(left, k)), left.m, k, packed)
+                    });
+                }
+                Right::Coded(coded, Arithmetic::Int8) => {
+                    let len = coded.groups().map_or(k, |groups| groups.len);
+                    if lefts.integers.iter().all(|left| left.group_len() != len) {
+                        lefts.integers.push(IntegerLeft::round(left, k, len));
+                    }
+                }
+                Right::Coded(_, Arithmetic::F32) | Right::Panels(_) => {}
+            }
+        }
+        lefts
+    }
+
+    /// The operands of a product with `right`, which was among the outputs.
+    pub(super) fn with<'b>(&'b self, right: Right<'b>) -> Operands<'b> {
+        let coded = |left: &'b FloatLeft<'_>, coded| Operands::Coded(left.view(), left.packed.as_ref(), coded);
+        match right {
+            Right::Panels(panels) => Operands::Floats(self.floats.view(), self.floats.packed.as_ref(), panels),
+            Right::Coded(right, Arithmetic::F32) => coded(&self.floats, right),
+            Right::Coded(right, Arithmetic::Bf16) => match (&self.pairs, &self.rounded) {
+                (Some(pairs), _) => Operands::Pairs(pairs, right),
+                (None, rounded) => coded(rounded.as_ref().unwrap_or(&self.floats), right),
+            },
+            Right::Coded(right, Arithmetic::Int8) => {
+                let of_groups = right.groups().and_then(|groups| {
+                    let left = self.integers.iter().find(|left| left.group_len() == groups.len)?;
+                    Some(Operands::Integers(left, groups, right))
+                });
+                of_groups.unwrap_or_else(|| coded(&self.floats, right))
+            }
+        }
+    }
+}
+
+/// Whether pairs of bf16 are multiplied by instructions.
+fn has_pairs(isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return isa == Isa::Avx512 && pairs::avx512::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+impl<'a> FloatLeft<'a> {
+    /// Packs the first `packed` columns, if any.
+    fn new(data: Cow<'a, [f32]>, m: usize, row_stride: usize, packed: Option<usize>) -> Self {
+        let packed = packed.map(|k| Left { data: &data, m, row_stride }.pack(k));
+        Self { data, m, row_stride, packed }
+    }
+
+    fn view(&self) -> Left<'_> {
+        Left { data: &self.data, m: self.m, row_stride: self.row_stride }
+    }
 }
 
 impl Left<'_> {

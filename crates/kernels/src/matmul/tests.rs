@@ -56,15 +56,14 @@ proptest! {
 
 /// A coding of every kind: bytes, nibbles, nibbles with a fifth bit, 16-bit floats; scales of both widths.
 fn codings() -> Vec<Coding> {
-    let from = |first: i8| std::array::from_fn(|q| f32::from(q as i8 + first));
     let groups = |len, code, scale, offset| Coding::Groups(Groups { len, code, scale, offset });
     vec![
         Coding::F16,
         Coding::Bf16,
-        groups(32, Code::Nibble(from(-8)), Scale::F16, Offset::Without),
-        groups(32, Code::Nibble(from(0)), Scale::F32, Offset::With),
-        groups(32, Code::NibbleAndBit(from(-16)), Scale::F16, Offset::Without),
-        groups(32, Code::NibbleAndBit(from(0)), Scale::F32, Offset::With),
+        groups(32, Code::Nibble(-8), Scale::F16, Offset::Without),
+        groups(32, Code::Nibble(0), Scale::F32, Offset::With),
+        groups(32, Code::NibbleAndBit(-16), Scale::F16, Offset::Without),
+        groups(32, Code::NibbleAndBit(0), Scale::F32, Offset::With),
         groups(32, Code::Byte, Scale::F16, Offset::Without),
         groups(16, Code::Byte, Scale::F32, Offset::Without),
     ]
@@ -119,7 +118,7 @@ fn coded(coding: Coding, k: usize, n: usize, seed: u32) -> (Coded, Vec<f32>) {
                 let q = code(column, depth);
                 let v = match groups.code {
                     Code::Byte => f32::from(q as u8 as i8),
-                    Code::Nibble(table) | Code::NibbleAndBit(table) => table[q % 16] + (q / 16 * 16) as f32,
+                    Code::Nibble(lowest) | Code::NibbleAndBit(lowest) => q as f32 + f32::from(lowest),
                 };
                 *x = v * scale(column, depth / groups.len);
                 if groups.offset == Offset::With {
@@ -225,4 +224,112 @@ fn kept_values_continue_the_sum() {
         matmul(left, part.view(), Start::Kept, &mut c, n, Threads::One);
     }
     assert_eq!(c, whole);
+}
+
+/// The definition of the product in bytes, from the decoded codes of a weight.
+fn integer_reference(a: &[f32], weight: &Coded, m: usize, start: Option<&[f32]>) -> Vec<f32> {
+    let (k, n, groups) = (weight.k(), weight.n(), weight.groups().unwrap());
+    let mut c = vec![0.0; m * n];
+    let mut levels = vec![0; k * n];
+    for panel in 0..n.div_ceil(PANEL) {
+        for (g, record) in weight.panel(panel).1.chunks_exact(groups.record()).enumerate() {
+            for four in 0..groups.len / 4 {
+                let columns = groups.four(record, four).into_iter().enumerate().take(n - panel * PANEL);
+                for (column, codes) in columns {
+                    let first = (panel * PANEL + column) * k + g * groups.len + four * 4;
+                    levels[first..][..4]
+                        .copy_from_slice(&codes.map(|code| i32::from(code) + i32::from(groups.lowest())));
+                }
+            }
+        }
+    }
+    for (row, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
+        for (column, c) in c.iter_mut().enumerate() {
+            *c = start.map_or(0.0, |start| start[column]);
+            let records = weight.panel(column / PANEL).1.chunks_exact(groups.record());
+            let levels = levels[column * k..][..k].chunks_exact(groups.len);
+            for ((values, levels), record) in row.chunks_exact(groups.len).zip(levels).zip(records) {
+                let largest = values.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                let codes: Vec<i32> = values.iter().map(|x| (x * inverse).round_ties_even() as i32).collect();
+                let dot: i32 = codes.iter().zip(levels).map(|(code, level)| code * level).sum();
+                let scale = groups.scales(record, 0)[column % PANEL];
+                *c = (dot as f32).mul_add(scale * (largest / 127.0), *c);
+                if groups.offset == Offset::With {
+                    let offset = groups.scales(record, groups.places().0)[column % PANEL];
+                    *c = offset.mul_add(largest / 127.0 * codes.iter().sum::<i32>() as f32, *c);
+                }
+            }
+        }
+    }
+    c
+}
+
+proptest! {
+    #[test]
+    fn products_in_bytes_equal_their_definition_and_are_near_the_product_of_floats(
+        m in 1usize..30, groups in 1usize..70, n in 1usize..100, seed in 1u32..1000, bias in any::<bool>(),
+    ) {
+        let k = groups * 32;
+        let (a, row) = (noise(m * k, seed), noise(n, seed + 11));
+        for coding in codings().into_iter().filter(|coding| matches!(coding, Coding::Groups(_))) {
+            let (coded, b) = coded(coding, k, n, seed + 3);
+            let expected = integer_reference(&a, &coded, m, bias.then_some(&row[..]));
+            let floats = reference(&a, &b, bias.then_some(&row[..]), m, k, n);
+            let start = if bias { Start::Row(&row) } else { Start::Zero };
+            let right = Right::Coded(&coded, Arithmetic::Int8);
+            for isa in Isa::available() {
+                for threads in [Threads::One, Threads::Pool] {
+                    let mut c = vec![f32::NAN; m * n];
+                    let output = Output { right, start, c: &mut c, c_stride: n };
+                    matmul_on(isa, Left { data: &a, m, row_stride: k }, &mut [output], threads);
+                    prop_assert_eq!(&c, &expected, "{:?}, {:?}", coding, isa);
+                }
+            }
+            // Rounding moves a value by half a step, 1 / 254, of at most 1: errors add up like a random walk.
+            let largest = b.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let bound = 6.0 * largest * (k as f32).sqrt() / 254.0;
+            for (c, float) in expected.iter().zip(&floats) {
+                prop_assert!((c - float).abs() < bound, "{:?}: {} for {}, bound {}", coding, c, float, bound);
+            }
+        }
+    }
+
+    #[test]
+    fn products_in_bf16_are_those_of_rounded_floats(
+        m in 1usize..30, k in 1usize..600, n in 1usize..100, seed in 1u32..1000,
+    ) {
+        let a = noise(m * k, seed);
+        let (coded, b) = coded(Coding::Bf16, k, n, seed + 3);
+        let rounded: Vec<f32> = a.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+        let expected = reference(&rounded, &b, None, m, k, n);
+        let right = Right::Coded(&coded, Arithmetic::Bf16);
+        for isa in Isa::available() {
+            for threads in [Threads::One, Threads::Pool] {
+                let mut c = vec![f32::NAN; m * n];
+                let output = Output { right, start: Start::Zero, c: &mut c, c_stride: n };
+                matmul_on(isa, Left { data: &a, m, row_stride: k }, &mut [output], threads);
+                for (c, expected) in c.iter().zip(&expected) {
+                    prop_assert!((c - expected).abs() <= 1e-5 * k as f32, "{:?}: {} for {}", isa, c, expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_not_hidden_by_rounding() {
+    let (coded, _) = coded(codings()[2], 64, 5, 1);
+    for hole in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut a = noise(128, 3);
+        a[70] = hole;
+        let mut c = vec![0.0; 10];
+        let right = Right::Coded(&coded, Arithmetic::Int8);
+        matmul_each(
+            Left { data: &a, m: 2, row_stride: 64 },
+            &mut [Output { right, start: Start::Zero, c: &mut c, c_stride: 5 }],
+            Threads::One,
+        );
+        assert!(c[..5].iter().all(|x| x.is_finite()) && c[5..].iter().all(|x| x.is_nan()), "{c:?}");
+    }
 }

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::{Coded, Packed, Right};
+use super::{Arithmetic, Coded, Packed, Right};
 
 /// A weight matrix `W`, `[n, k]`, as the right operand `B = Wᵀ` of a product.
 #[derive(Clone)]
 pub enum Weight {
     /// As `f32`.
     Floats(Packed),
-    /// As its file codes it.
-    Coded(Coded),
+    /// Coded, and how it is multiplied.
+    Coded(Coded, Arithmetic),
 }
 
 impl Weight {
@@ -31,7 +31,7 @@ impl Weight {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Floats(packed) => packed.bytes(),
-            Self::Coded(coded) => coded.bytes(),
+            Self::Coded(coded, _) => coded.bytes(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Weight {
     pub fn view(&self) -> Right<'_> {
         match self {
             Self::Floats(packed) => packed.view().into(),
-            Self::Coded(coded) => coded.into(),
+            Self::Coded(coded, arithmetic) => Right::Coded(coded, *arithmetic),
         }
     }
 
@@ -49,7 +49,7 @@ impl Weight {
     pub fn to_packed(&self) -> Cow<'_, Packed> {
         match self {
             Self::Floats(packed) => Cow::Borrowed(packed),
-            Self::Coded(coded) => Cow::Owned(coded.to_packed()),
+            Self::Coded(coded, _) => Cow::Owned(coded.to_packed()),
         }
     }
 }

@@ -117,7 +117,7 @@ mod tests {
     use lathe_model::{Weights, open};
 
     use super::*;
-    use crate::bench::Detail;
+    use crate::bench::{Compute, Detail};
 
     fn opened(name: &str) -> lathe_model::Opened {
         open(&std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/parity")).join(name))
@@ -145,6 +145,7 @@ mod tests {
                 decode: 4,
                 batches: vec![1, 3],
                 runs: 2,
+                compute: vec![Compute::F32],
                 detail: Detail::Phases,
             };
             let profiles = profiles(&decoder, &spec, &context).unwrap();

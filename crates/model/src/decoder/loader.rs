@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use lathe_kernels::matmul::{Coded, Coding, Packed, Weight};
+use lathe_kernels::matmul::{Arithmetic, Coded, Coding, Packed, Weight};
 
 use super::experts::Experts;
 use super::linear::{Linear, Streamed};
-use super::{Decoder, Embedding, FeedForward, Layer, Mlp, Norm, Weights};
+use super::{Coarse, Decoder, Embedding, FeedForward, Layer, Mlp, Norm, Weights};
 use crate::parameters::ParameterSource;
 use crate::spec::{
     AttentionSpec, Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters,
@@ -25,7 +25,7 @@ impl Decoder {
         let parameters = spec.parameters().into_iter().map(|p| (p.name.clone(), p)).collect();
         let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new(), bytes: 0 };
         let embedding = match weights {
-            Weights::Frozen | Weights::Streamed => {
+            Weights::Frozen | Weights::Coarse(_) | Weights::Streamed => {
                 Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?)
             }
             Weights::Trainable => Embedding::Tensor(loader.tensor("embedding.weight")?),
@@ -219,11 +219,21 @@ impl Loader {
         Ok(Linear::Frozen(Arc::new(weight), bias))
     }
 
-    /// A matrix in the precision of its source.
+    /// A matrix in the precision of its source, or of what it is multiplied in.
     fn weight(&self, parameter: &Parameter) -> Result<Weight, Error> {
         let (n, k) = (parameter.shape[0], parameter.shape[1]);
         let rows = |first, count, rows: &mut [f32]| self.source.rows(parameter, first..first + count, rows);
-        let Some(coding) = self.source.coding(parameter) else {
+        let stored = self.source.coding(parameter);
+        let (coding, arithmetic) = match self.weights {
+            Weights::Coarse(Coarse::Bf16) => (Some(Coding::Bf16), Arithmetic::Bf16),
+            Weights::Coarse(Coarse::Native) => match stored {
+                Some(Coding::Groups(_)) => (stored, Arithmetic::Int8),
+                Some(Coding::Bf16) => (stored, Arithmetic::Bf16),
+                Some(Coding::F16) | None => (stored, Arithmetic::F32),
+            },
+            Weights::Frozen | Weights::Streamed | Weights::Trainable => (stored, Arithmetic::F32),
+        };
+        let Some(coding) = coding else {
             let mut packed = Packed::zeros(k, n);
             packed.fill_columns(rows)?;
             return Ok(Weight::Floats(packed));
@@ -235,6 +245,6 @@ impl Loader {
                 coded.fill_groups(|first, count, rows| self.source.group_rows(parameter, first..first + count, rows))?
             }
         }
-        Ok(Weight::Coded(coded))
+        Ok(Weight::Coded(coded, arithmetic))
     }
 }

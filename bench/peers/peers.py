@@ -1,111 +1,217 @@
-"""Times llama.cpp (llama-cpp-python) and transformers on a model, in the way of `lathe bench`.
+"""Times one peer of lathe in a process of its own, in the way of `lathe bench`.
 
-usage: peers.py MODEL.gguf FOLDER [--prompt 512] [--decode 64] [--runs 5] [--threads 2]
+usage: peers.py llama.cpp MODEL.gguf             through llama-cpp-python's low-level calls
+       peers.py transformers-f32 FOLDER          FOLDER: `lathe export MODEL --to safetensors --dtype f32`
+       peers.py transformers-bf16 FOLDER
+       peers.py training FOLDER                  forward and backward with every parameter, f32
+       peers.py spectrum                         matrix nuclear norm of 512 x 2048, by columns and by singular values
+options: [--prompt 512] [--decode 64] [--runs 5] [--threads 2]
 
-MODEL.gguf is the file that lathe reads too; FOLDER is `lathe export MODEL --to safetensors --dtype f32` of it. Prints one
-JSON line for each thing timed: the seconds of every run, after one that does not count.
+Prints one JSON line for each thing timed: the seconds of every run, after one that does not count. What a row is called is
+what `lathe bench --json` calls it.
 """
 
 import argparse
 import json
+import resource
 import time
 
-PROMPT_BEFORE_DECODING = 16
-
-
-def timed(who, what, tokens, runs, run):
-    seconds = []
-    for i in range(runs + 1):
-        started = time.perf_counter()
-        run()
-        if i > 0:
-            seconds.append(time.perf_counter() - started)
-    print(json.dumps({"who": who, "what": what, "tokens": tokens, "seconds": seconds}), flush=True)
+PROMPT_BEFORE_WRITING = 16
+# A row that has taken this many seconds ends after its second run that counts.
+LONG = 30.0
 
 
 def ids(count, vocabulary):
     return [i * 7919 % vocabulary for i in range(count)]
 
 
+class Rows:
+    def __init__(self, who, runs):
+        self.who, self.runs = who, runs
+
+    def print(self, **row):
+        print(json.dumps({"who": self.who} | row), flush=True)
+
+    def timed(self, what, tokens, run, prepare=lambda: None):
+        """Seconds of `run(prepare())`, without the preparation."""
+        seconds, taken = [], 0.0
+        for i in range(self.runs + 1):
+            prepared = prepare()
+            started = time.perf_counter()
+            run(prepared)
+            of_run = time.perf_counter() - started
+            taken += of_run
+            if i > 0:
+                seconds.append(of_run)
+            if taken > LONG and i >= 2:
+                break
+        self.print(what=what, tokens=tokens, seconds=seconds)
+
+    def loaded(self, load):
+        started = time.perf_counter()
+        loaded = load()
+        self.print(what="loading", seconds=[time.perf_counter() - started])
+        return loaded
+
+    def peak_memory(self):
+        # Kilobytes on Linux.
+        self.print(what="peak memory", bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
 def llama_cpp(args):
-    import llama_cpp
+    import ctypes
 
-    for every in (True, False):
-        model = llama_cpp.Llama(
-            args.gguf, n_ctx=2048, n_batch=2048, n_ubatch=512, logits_all=every, verbose=False,
-            n_threads=args.threads, n_threads_batch=args.threads,
+    import llama_cpp as ll
+
+    silent = ll.llama_log_callback(lambda *_: None)
+    ll.llama_log_set(silent, ctypes.c_void_p(0))
+    ll.llama_backend_init()
+    rows = Rows(f"llama.cpp (llama-cpp-python {ll.__version__})", args.runs)
+    path = args.model.encode()
+    model = rows.loaded(lambda: ll.llama_model_load_from_file(path, ll.llama_model_default_params()))
+    vocabulary = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
+
+    def context(tokens, sequences):
+        parameters = ll.llama_context_default_params()
+        parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = tokens, 512, 512
+        parameters.n_seq_max, parameters.kv_unified = sequences, False
+        parameters.n_threads = parameters.n_threads_batch = args.threads
+        return ll.llama_init_from_model(model, parameters)
+
+    def decode(context, tokens, keep):
+        """Runs (id, position, sequence) entries; `keep(i)` says whose logits are computed."""
+        batch = ll.llama_batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        for i, (token, position, sequence) in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.logits[i] = token, position, keep(i)
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
+        if ll.llama_decode(context, batch) != 0:
+            raise SystemExit("llama_decode failed")
+        ll.llama_get_logits(context)  # Waits for the result.
+        ll.llama_batch_free(batch)
+
+    n = args.prompt
+    prompt = [(token, position, 0) for position, token in enumerate(ids(n, vocabulary))]
+    reader = context(max(n, 512), 1)
+    clear = lambda of: ll.llama_memory_clear(ll.llama_get_memory(of), True)
+    for which, keep in (("all", lambda i: 1), ("the last", lambda i: i == n - 1)):
+        rows.timed(
+            f"reading {n} tokens, logits of {which}", n,
+            lambda _: decode(reader, prompt, keep), lambda: clear(reader),
         )
-        prompt = ids(args.prompt, model.n_vocab())
-
-        def read():
-            model.reset()
-            model.eval(prompt)
-
-        def write():
-            model.reset()
-            model.eval(prompt[:PROMPT_BEFORE_DECODING])
-            for token in ids(args.decode, model.n_vocab()):
-                model.eval([token])
+    ll.llama_free(reader)
+    for batch in (1, 16):
+        # As much room for each sequence as it needs.
+        writer = context(batch * (PROMPT_BEFORE_WRITING + args.decode), batch)
 
         def start():
-            model.reset()
-            model.eval(prompt[:PROMPT_BEFORE_DECODING])
+            clear(writer)
+            for slot in range(batch):
+                tokens = enumerate(ids(PROMPT_BEFORE_WRITING, vocabulary))
+                decode(writer, [(token, position, slot) for position, token in tokens], lambda i: 0)
 
-        who = f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"
-        which = "all" if every else "the last"
-        timed(who, f"reading {args.prompt} tokens, logits of {which}", args.prompt, args.runs, read)
-        if not every:
-            # The prompt before the first written token is a few per cent of the time; it is timed alone and shown.
-            timed(who, f"reading {PROMPT_BEFORE_DECODING} tokens", PROMPT_BEFORE_DECODING, args.runs, start)
-            timed(who, f"writing {args.decode} tokens, 1 at once, prompt included", args.decode, args.runs, write)
-        del model
+        def write(_):
+            for i, token in enumerate(ids(args.decode, vocabulary)):
+                step = [(token, PROMPT_BEFORE_WRITING + i, slot) for slot in range(batch)]
+                decode(writer, step, lambda i: 1)
+
+        rows.timed(f"writing {args.decode} tokens, {batch} at once", args.decode * batch, write, start)
+        ll.llama_free(writer)
+    rows.peak_memory()
 
 
-def transformers(args):
+def prepare_transformers(args, name):
     import torch
     import transformers
 
     torch.set_num_threads(args.threads)
-    for name, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16)):
-        model = transformers.AutoModelForCausalLM.from_pretrained(args.folder, dtype=dtype).eval()
-        vocabulary = model.config.vocab_size
-        prompt = torch.tensor([ids(args.prompt, vocabulary)])
+    rows = Rows(f"transformers {transformers.__version__}, torch {torch.__version__}, {name}", args.runs)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[name]
+    return rows, lambda: transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
 
-        def read(keep):
-            with torch.inference_mode():
-                model(prompt, use_cache=False, logits_to_keep=keep)
 
-        def write(batch):
-            with torch.inference_mode():
-                start = prompt[:, :PROMPT_BEFORE_DECODING].expand(batch, -1)
-                out = model(start, use_cache=True, logits_to_keep=1)
-                for _ in range(args.decode):
-                    token = out.logits[:, -1:].argmax(-1)
-                    out = model(token, past_key_values=out.past_key_values, use_cache=True)
+def transformers(args, name):
+    import torch
 
-        who = f"transformers {transformers.__version__}, torch {torch.__version__}, {name}"
-        timed(who, f"reading {args.prompt} tokens, logits of all", args.prompt, args.runs, lambda: read(0))
-        timed(who, f"reading {args.prompt} tokens, logits of the last", args.prompt, args.runs, lambda: read(1))
+    rows, load = prepare_transformers(args, name)
+    model = rows.loaded(load).eval()
+    n = args.prompt
+    prompt = torch.tensor([ids(n, model.config.vocab_size)])
+
+    def read(keep):
+        model(prompt, use_cache=False, logits_to_keep=keep)
+
+    def start(batch):
+        return model(prompt[:, :PROMPT_BEFORE_WRITING].expand(batch, -1), use_cache=True, logits_to_keep=1)
+
+    def write(out):
+        for _ in range(args.decode):
+            out = model(out.logits[:, -1:].argmax(-1), past_key_values=out.past_key_values, use_cache=True)
+
+    with torch.inference_mode():
+        rows.timed(f"reading {n} tokens, logits of all", n, lambda _: read(0))
+        rows.timed(f"reading {n} tokens, logits of the last", n, lambda _: read(1))
         for batch in (1, 16):
-            what = f"writing {args.decode} tokens, {batch} at once, prompt included"
-            timed(who, what, args.decode * batch, args.runs, lambda: write(batch))
-        del model
+            what = f"writing {args.decode} tokens, {batch} at once"
+            rows.timed(what, args.decode * batch, write, lambda: start(batch))
+    rows.peak_memory()
+
+
+def training(args):
+    import torch
+
+    rows, load = prepare_transformers(args, "f32")
+    model = load().train()
+    sequences, length = 4, 256
+    batch = torch.tensor(ids(sequences * length, model.config.vocab_size)).view(sequences, length)
+
+    def step(_):
+        model.zero_grad(set_to_none=True)
+        model(batch, labels=batch, use_cache=False).loss.backward()
+
+    rows.timed(f"training step of {sequences} x {length} tokens", sequences * length, step)
+
+
+def spectrum(args):
+    import torch
+
+    torch.set_num_threads(args.threads)
+    rows = Rows(f"torch {torch.__version__}", args.runs)
+    n, d = 512, 2048
+    states = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+
+    def unit_rows():
+        centred = states - states.mean(0)
+        return centred / centred.norm(dim=1, keepdim=True)
+
+    def columns(_):
+        return unit_rows().norm(dim=0).topk(min(n, d)).values.sum().item() / n
+
+    def singular_values(_):
+        return torch.linalg.svdvals(unit_rows()).sum().item() / n
+
+    with torch.inference_mode():
+        rows.timed(f"matrix nuclear norm of {n} x {d}", 0, columns)
+        rows.timed(f"matrix nuclear norm of {n} x {d}, by singular values", 0, singular_values)
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("gguf")
-    parser.add_argument("folder")
+    peers = {
+        "llama.cpp": llama_cpp,
+        "transformers-f32": lambda args: transformers(args, "f32"),
+        "transformers-bf16": lambda args: transformers(args, "bf16"),
+        "training": training,
+        "spectrum": spectrum,
+    }
+    parser.add_argument("peer", choices=list(peers))
+    parser.add_argument("model", nargs="?")
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=64)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=["llama.cpp", "transformers"])
     args = parser.parse_args()
-    if args.only != "transformers":
-        llama_cpp(args)
-    if args.only != "llama.cpp":
-        transformers(args)
+    peers[args.peer](args)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Time loading, reading and writing, beside what the machine can do at most
     #[command(
-        after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --threads 1 --json"
+        after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --runs 3 --profile\n  lathe bench smollm2 --threads 1 --json"
     )]
     Bench(BenchArgs),
     /// Take one measurement of one model on given texts
@@ -230,6 +230,9 @@ pub(crate) struct BenchArgs {
     /// Arithmetic of the products; several are timed one after the other
     #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',', default_value = "f32")]
     pub(crate) compute: Vec<ComputeArg>,
+    /// Also say where the time of a pass goes: embedding, norms, products, attention, head
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,8 +11,8 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Compute, Context, Depth, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput, TraceSite,
-    TraceSpec, bench, export, inspect, models, models_page, trace,
+    BenchSpec, Compute, Context, Depth, Detail, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput,
+    TraceSite, TraceSpec, bench, export, inspect, models, models_page, trace,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -142,13 +142,15 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
-    let BenchArgs { models, prompt, decode, batch, runs, compute, json } = args;
+    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, json } = args;
     let compute = compute.into_iter().map(|compute| match compute {
         ComputeArg::F32 => Compute::F32,
         ComputeArg::Bf16 => Compute::Bf16,
         ComputeArg::Native => Compute::Native,
     });
-    let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute: compute.collect() };
+    let compute = compute.collect();
+    let detail = if profile { Detail::Phases } else { Detail::Passes };
+    let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute, detail };
     let result = bench(&spec, context)?;
     if json { print_json(&result) } else { print(&show::bench(&result)) }
 }

@@ -4,9 +4,12 @@ use std::fmt::Write;
 
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
-use lathe_lab::{BenchResult, Compute, ExportResult, Inspection, ModelList, State, TraceResult};
+use lathe_lab::{
+    BenchResult, Compute, ExportResult, Inspection, ModelList, PassProfile, PhaseTime, State, TraceResult,
+};
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
+use lathe_model::Phase;
 
 use crate::table::{Align, Table, render, terminal_width};
 
@@ -188,8 +191,37 @@ pub(crate) fn bench(result: &BenchResult) -> String {
             vec![row.what.clone(), number(row.rate), format!("{low} to {high}"), percent(row.of_ceiling)]
         };
         out += &lines(&columns, model.rows.iter().map(row).collect());
+        model.profiles.iter().for_each(|pass| out += &profile(pass));
     }
     out
+}
+
+fn profile(pass: &PassProfile) -> String {
+    let row = |phase: &PhaseTime| {
+        let gflops = phase.gflops.map_or(String::new(), number);
+        vec![phase_name(phase.phase).to_owned(), number(1e3 * phase.seconds), percent(phase.share), gflops]
+    };
+    let all = vec!["all".to_owned(), number(1e3 * pass.seconds), percent(1.0), String::new()];
+    let columns =
+        [("phase", Align::Left), ("ms", Align::Right), ("share", Align::Right), ("GFLOP/s of products", Align::Right)];
+    let table = lines(&columns, pass.phases.iter().map(row).chain([all]).collect());
+    format!("\n{}, the average of {}:\n\n{table}", pass.what, pass.passes)
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Embedding => "embedding",
+        Phase::Norm => "norms",
+        Phase::QueryKeyValue => "query, key, value",
+        Phase::Rotary => "rotary",
+        Phase::Attention => "attention",
+        Phase::Output => "output projection",
+        Phase::FeedForward => "feed-forward",
+        Phase::Experts => "experts",
+        Phase::Residual => "residual sums",
+        Phase::Head => "head",
+        Phase::Other => "other",
+    }
 }
 
 /// `lathe measure tokens`

@@ -6,11 +6,15 @@
 //! takes one for each parameter that it uses; attention is not counted), and reading memory in order (every weight is read
 //! once for all tokens of a step). The slower of the two bounds a row.
 
+mod profile;
+
+pub use profile::{PassProfile, PhaseTime};
+
 use lathe_kernels::ceiling::{Memory, multiply_adds};
 use lathe_kernels::matmul::Arithmetic;
 use lathe_model::reference::ModelReference;
 use lathe_model::spec::{FeedForwardSpec, HeadWeight, Part};
-use lathe_model::{Batch, Coarse, Decoder, DecoderSpec, KvCache, NoTap, Weights};
+use lathe_model::{Batch, Coarse, Decoder, DecoderSpec, KvCache, NoTap, Phase, Tap, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::{Context, Error, load, open_model};
@@ -31,6 +35,18 @@ pub struct BenchSpec {
     pub runs: usize,
     /// The arithmetic; each entry is timed with every model.
     pub compute: Vec<Compute>,
+    /// How finely passes are timed.
+    pub detail: Detail,
+}
+
+/// How finely passes are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    /// Whole passes.
+    Passes,
+    /// After the whole passes, some more with a reading of the clock at every phase of every layer.
+    Phases,
 }
 
 /// The arithmetic of matrix products.
@@ -86,6 +102,8 @@ pub struct ModelBench {
     pub peak_memory: Option<u64>,
     /// What was timed.
     pub rows: Vec<BenchRow>,
+    /// Where the time of a pass goes; empty unless phases were asked for.
+    pub profiles: Vec<PassProfile>,
 }
 
 /// One thing that was timed.
@@ -204,6 +222,14 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
     let decoder = &loaded.decoder;
     let total = (2 + spec.batches.len()) * (spec.runs + 1);
     let rows = context.stage(&format!("{model}: timing"), total as u64, "runs", || rows(decoder, spec, context))?;
+    let profiles = match spec.detail {
+        Detail::Passes => Vec::new(),
+        Detail::Phases => {
+            let total = spec.runs + spec.batches.len();
+            let profiles = || profile::profiles(decoder, spec, context);
+            context.stage(&format!("{model}: timing phases"), total as u64, "runs", profiles)?
+        }
+    };
     Ok(ModelBench {
         model: model.to_string(),
         compute,
@@ -211,6 +237,7 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
         weight_bytes: decoder.weight_bytes() as u64,
         peak_memory: (context.peak_memory)(),
         rows,
+        profiles,
     })
 }
 
@@ -233,14 +260,7 @@ fn rows(decoder: &Decoder, spec: &BenchSpec, context: &Context<'_>) -> Result<Ve
         }
         Ok::<_, Error>(BenchRow::new(what, tokens, seconds))
     };
-    let read = |from: usize| {
-        let (result, seconds) = context.timed(|| {
-            let hidden = decoder.forward(&Batch::single(&prompt), None, &mut NoTap)?;
-            decoder.score(&hidden.narrow(0, from, prompt.len() - from)?, &prompt[from..])
-        });
-        result?;
-        Ok(seconds)
-    };
+    let read = |from| read(decoder, &prompt, from, context, &mut NoTap);
     let (n, last) = (spec.prompt as f64, spec.prompt - 1);
     let all = timed(format!("reading {n} tokens, logits of all"), spec.prompt, &|| read(0))?;
     let one = timed(format!("reading {n} tokens, logits of the last"), spec.prompt, &|| read(last))?;
@@ -250,14 +270,40 @@ fn rows(decoder: &Decoder, spec: &BenchSpec, context: &Context<'_>) -> Result<Ve
     ];
     for batch in &spec.batches {
         let what = format!("writing {} tokens, {batch} at once", spec.decode);
-        let row = timed(what, spec.decode * batch, &|| write(decoder, *batch, spec.decode, context))?;
+        let row = timed(what, spec.decode * batch, &|| write(decoder, *batch, spec.decode, context, &mut NoTap))?;
         rows.push(BenchRow { multiply_adds: work.body + work.head, bytes: bytes / *batch as f64, ..row });
     }
     Ok(rows)
 }
 
+/// Seconds of reading a prompt, with logits of its tokens after the first `from`.
+fn read(
+    decoder: &Decoder,
+    prompt: &[u32],
+    from: usize,
+    context: &Context<'_>,
+    tap: &mut dyn Tap,
+) -> Result<f64, Error> {
+    let (result, seconds) = context.timed(|| {
+        tap.begins(Phase::Other);
+        let hidden = decoder.forward(&Batch::single(prompt), None, tap)?;
+        tap.begins(Phase::Head);
+        let scores = decoder.score(&hidden.narrow(0, from, prompt.len() - from)?, &prompt[from..]);
+        tap.ends();
+        scores
+    });
+    result?;
+    Ok(seconds)
+}
+
 /// Seconds of writing `tokens` tokens in each of `batch` sequences, each the most likely one, after a short prompt.
-fn write(decoder: &Decoder, batch: usize, tokens: usize, context: &Context<'_>) -> Result<f64, Error> {
+fn write(
+    decoder: &Decoder,
+    batch: usize,
+    tokens: usize,
+    context: &Context<'_>,
+    tap: &mut dyn Tap,
+) -> Result<f64, Error> {
     let spec = decoder.spec();
     let mut cache = KvCache::new(spec, batch);
     let prompts: Vec<Vec<u32>> =
@@ -267,11 +313,14 @@ fn write(decoder: &Decoder, batch: usize, tokens: usize, context: &Context<'_>) 
     drop(hidden);
     let (result, seconds) = context.timed(|| {
         for position in DECODE_PROMPT..DECODE_PROMPT + tokens {
+            tap.begins(Phase::Other);
             let mut step = Batch::default();
             next.iter().enumerate().for_each(|(slot, id)| step.push(&[*id], slot, position));
-            let hidden = decoder.forward(&step, Some(&mut cache), &mut NoTap)?;
+            let hidden = decoder.forward(&step, Some(&mut cache), tap)?;
+            tap.begins(Phase::Head);
             next = decoder.score(&hidden, &next)?.into_iter().map(|score| score.argmax).collect();
         }
+        tap.ends();
         Ok::<_, Error>(())
     });
     result?;

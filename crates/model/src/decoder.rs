@@ -23,6 +23,7 @@ use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::ops;
 use crate::parameters::ParameterSource;
+use crate::profile::Phase;
 use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, LearnedPositions, MlpSpec, Parameter, QkNorm, Residual};
 use crate::tap::{Site, Tap};
@@ -170,8 +171,10 @@ impl Decoder {
     }
 
     fn run(&self, batch: &Batch, cache: Option<&mut KvCache>, tap: &mut dyn Tap) -> Result<Tensor, Error> {
+        tap.begins(Phase::Rotary);
         let mut pass =
             Pass { batch, sequences: Arc::new(batch.sequences().to_vec()), angles: self.angles(batch), cache, tap };
+        pass.tap.begins(Phase::Embedding);
         let mut x = self.embed(batch)?;
         let awake = Awake::new();
         for (l, layer) in self.layers.iter().enumerate() {
@@ -180,12 +183,15 @@ impl Decoder {
             x = self.layer(l, layer, &x, &mut pass)?;
             pass.see(Site::ResidualPost(l), &x)?;
         }
+        pass.tap.begins(Phase::Other);
         if let Some(cache) = pass.cache.as_deref_mut() {
             for (rows, slot) in batch.sequences().iter().zip(batch.slots()) {
                 cache.advance(*slot, &batch.ids()[rows.start..rows.start + rows.len], &self.spec);
             }
         }
+        pass.tap.begins(Phase::Norm);
         let x = self.final_norm.apply(&x)?;
+        pass.tap.begins(Phase::Head);
         let x = self.embedding_out.as_ref().map_or(Ok(x.clone()), |out| out.apply(&x))?;
         pass.see(Site::FinalNorm, &x)?;
         Ok(x)
@@ -198,26 +204,43 @@ impl Decoder {
             1.0 => Ok(part),
             scale => part * f64::from(scale),
         };
+        pass.tap.begins(Phase::Norm);
         let input = layer.before_attention.apply(x)?;
         let attention = self.attention(l, layer, &input, pass)?;
         match spec.residual {
             Residual::Serial => {
-                let x = ops::add(x, &scaled(layer.after_attention.apply(&attention)?)?)?;
-                let part = layer.feed_forward.apply(&layer.before_feed_forward.apply(&x)?, l, pass)?;
-                Ok(ops::add(&x, &scaled(layer.after_feed_forward.apply(&part)?)?)?)
+                pass.tap.begins(Phase::Norm);
+                let part = layer.after_attention.apply(&attention)?;
+                pass.tap.begins(Phase::Residual);
+                let x = ops::add(x, &scaled(part)?)?;
+                pass.tap.begins(Phase::Norm);
+                let input = layer.before_feed_forward.apply(&x)?;
+                let part = layer.feed_forward.apply(&input, l, pass)?;
+                pass.tap.begins(Phase::Norm);
+                let part = layer.after_feed_forward.apply(&part)?;
+                pass.tap.begins(Phase::Residual);
+                Ok(ops::add(&x, &scaled(part)?)?)
             }
             Residual::Parallel => {
+                pass.tap.begins(Phase::Norm);
                 let input = match &layer.before_feed_forward {
                     Some(norm) => norm.apply(x)?,
                     None => input,
                 };
                 let part = layer.feed_forward.apply(&input, l, pass)?;
+                pass.tap.begins(Phase::Residual);
                 Ok(ops::add(&ops::add(x, &scaled(attention)?)?, &scaled(part)?)?)
             }
             Residual::PostNorm => {
-                let x = layer.after_attention.apply(&ops::add(x, &attention)?)?;
+                pass.tap.begins(Phase::Residual);
+                let x = ops::add(x, &attention)?;
+                pass.tap.begins(Phase::Norm);
+                let x = layer.after_attention.apply(&x)?;
                 let part = layer.feed_forward.apply(&x, l, pass)?;
-                layer.after_feed_forward.apply(&ops::add(&x, &part)?)
+                pass.tap.begins(Phase::Residual);
+                let x = ops::add(&x, &part)?;
+                pass.tap.begins(Phase::Norm);
+                layer.after_feed_forward.apply(&x)
             }
         }
     }
@@ -229,16 +252,21 @@ impl Decoder {
             Some(clip) => x.clamp(-clip, clip),
             None => Ok(x),
         };
+        pass.tap.begins(Phase::QueryKeyValue);
         let [mut q, mut k, v] = Linear::apply_each([&layer.query, &layer.key, &layer.value], input)?;
         if spec.qk_norm != QkNorm::None {
             (q, k) = (layer.query_norm.apply(&q)?, layer.key_norm.apply(&k)?);
         }
         let (mut q, mut k, v) = (clip(q)?, clip(k)?, clip(v)?);
+        pass.tap.begins(Phase::Rotary);
         if let Some(table) = spec.rotary {
             q = ops::rotate(&q, &pass.angles[table], spec.heads, spec.head_dim)?;
             k = ops::rotate(&k, &pass.angles[table], spec.kv_heads, spec.head_dim)?;
         }
-        layer.output.apply(&pass.attend(l, spec, &q, &k, &v)?)
+        pass.tap.begins(Phase::Attention);
+        let attended = pass.attend(l, spec, &q, &k, &v)?;
+        pass.tap.begins(Phase::Output);
+        layer.output.apply(&attended)
     }
 
     /// Logits of hidden states, `[tokens, vocab_size]`. For whole texts prefer [`Decoder::score`], which never holds
@@ -349,11 +377,15 @@ impl FeedForward {
     fn apply(&self, x: &Tensor, l: usize, pass: &mut Pass<'_>) -> Result<Tensor, Error> {
         match self {
             Self::Dense(mlp) => {
+                pass.tap.begins(Phase::FeedForward);
                 let inner = mlp.inner(x)?;
                 pass.see(Site::MlpPost(l), &inner)?;
                 mlp.down.apply(&inner)
             }
-            Self::Experts(experts) => experts.apply(x, l, pass),
+            Self::Experts(experts) => {
+                pass.tap.begins(Phase::Experts);
+                experts.apply(x, l, pass)
+            }
         }
     }
 }

@@ -67,7 +67,8 @@ pub(crate) fn gated_frozen(x: &Tensor, layers: [(&Weight, Option<&[f32]>); 2], f
     tensor(inner, (x.dim(0)?, layers[0].0.n()))
 }
 
-fn products_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Vec<f32>>> {
+/// Several products of one `x`: `[rows, out]` of each.
+pub(crate) fn products_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Vec<f32>>> {
     let (rows, width) = x.dims2()?;
     if let Some((weight, _)) = layers.iter().find(|(weight, _)| weight.k() != width) {
         bail!("linear layer of {} inputs got rows of {width}", weight.k());

@@ -66,14 +66,12 @@ impl Decoder {
         let rows = hidden.dim(0)?;
         let vocab_size = self.spec().vocab_size;
         let chunk = (CHUNK_VALUES / vocab_size.max(1)).clamp(12, 384);
-        let mut buffer = vec![0.0; chunk.min(rows) * vocab_size];
         for first in (0..rows).step_by(chunk) {
             let count = chunk.min(rows - first);
             let part = hidden.narrow(0, first, count)?;
-            let buffer = &mut buffer[..count * vocab_size];
-            self.head.multiply(&part, buffer)?;
+            let mut values = self.head.values(&part)?;
             let head = &self.spec().head;
-            results.par_extend(buffer.par_chunks_exact_mut(vocab_size).enumerate().map(|(row, logits)| {
+            results.par_extend(values.par_chunks_exact_mut(vocab_size).enumerate().map(|(row, logits)| {
                 if head.scale != 1.0 {
                     logits.iter_mut().for_each(|logit| *logit *= head.scale);
                 }

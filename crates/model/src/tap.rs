@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 use lathe_kernels::attention::Pattern;
 
-use crate::Error;
+use crate::{Error, Phase};
 
 /// A place in the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +63,14 @@ pub trait Tap: Sync {
     fn pattern(&self, layer: usize, pattern: &Pattern<'_>) {
         let (_, _) = (layer, pattern);
     }
+
+    /// What the pass does from here to the next call, for a tap that keeps time ([`crate::Profile`]).
+    fn begins(&mut self, phase: Phase) {
+        let _ = phase;
+    }
+
+    /// Nothing that belongs to the pass is done from here on. Whoever runs the pass calls this.
+    fn ends(&mut self) {}
 }
 
 /// Wants nothing.

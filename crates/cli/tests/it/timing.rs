@@ -1,5 +1,7 @@
 //! `lathe bench`: what it counts and what it says; never how fast anything is.
 
+use serde_json::json;
+
 use crate::bench::Bench;
 use crate::models::copy;
 
@@ -33,6 +35,40 @@ fn every_run_is_counted() {
     }
     let text = bench.succeed(&arguments);
     assert!(whats.iter().all(|what| text.contains(what)), "{text}");
+}
+
+#[test]
+fn a_profile_says_where_the_time_goes() {
+    let bench = Bench::new();
+    copy(&bench, "llama", "model");
+    let arguments = ["bench", "model", "--prompt", "8", "--decode", "4", "--batch", "1,3", "--runs", "2"];
+    assert_eq!(bench.json(&[&arguments[..], &["--json"]].concat())["models"][0]["profiles"], json!([]));
+    let result = bench.json(&[&arguments[..], &["--json", "--profile"]].concat());
+    let profiles = result["models"][0]["profiles"].as_array().unwrap();
+    let whats = ["reading 8 tokens, logits of all", "a step of writing, 1 at once", "a step of writing, 3 at once"];
+    assert_eq!(profiles.iter().map(|pass| pass["what"].clone()).collect::<Vec<_>>(), whats);
+    for pass in profiles {
+        let phases = pass["phases"].as_array().unwrap();
+        let names = [
+            "embedding",
+            "norm",
+            "query_key_value",
+            "rotary",
+            "attention",
+            "output",
+            "feed_forward",
+            "residual",
+            "head",
+            "other",
+        ];
+        assert_eq!(phases.iter().map(|phase| phase["phase"].clone()).collect::<Vec<_>>(), names);
+        let sum: f64 = phases.iter().map(|phase| phase["share"].as_f64().unwrap()).sum();
+        assert!(0.0 < sum && sum <= 1.0 + 1e-9, "{pass}");
+        assert!(phases[0]["gflops"].is_null() && phases[2]["gflops"].as_f64() > Some(0.0), "{pass}");
+    }
+    let text = bench.succeed(&[&arguments[..], &["--profile"]].concat());
+    assert!(whats.iter().all(|what| text.contains(&format!("\n{what}, the average of "))), "{text}");
+    assert!(text.contains("query, key, value") && !text.contains("experts"), "{text}");
 }
 
 #[test]

@@ -33,12 +33,7 @@ impl Linear {
         Ok(match self {
             Self::Frozen(weight, bias) => ops::linear_frozen(x, weight, bias.as_ref())?,
             Self::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref())?,
-            Self::Streamed(layer) => {
-                let (rows, out) = (x.dim(0)?, layer.weight.shape[0]);
-                let mut y = vec![0.0; rows * out];
-                layer.multiply(x, &mut y)?;
-                ops::tensor(y, (rows, out))?
-            }
+            Self::Streamed(layer) => ops::tensor(layer.multiply(x)?, (x.dim(0)?, layer.weight.shape[0]))?,
         })
     }
 
@@ -67,32 +62,25 @@ impl Linear {
         }
     }
 
-    /// The same without a tape, into `out`, `[rows, out]`.
-    pub(crate) fn multiply(&self, x: &Tensor, out: &mut [f32]) -> Result<(), Error> {
-        match self {
+    /// The same without a tape, as plain values, `[rows, out]`.
+    pub(crate) fn values(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
+        Ok(match self {
             Self::Frozen(weight, bias) => {
-                ops::with_values(x, |values| {
-                    let left = Left { data: values, m: x.dim(0)?, row_stride: weight.k() };
-                    let start = bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
-                    matmul(left, weight.view(), start, out, weight.n(), Threads::Pool);
-                    Ok(())
-                })?;
+                let layer = (&**weight, bias.as_ref().map(|bias| bias.as_slice()));
+                ops::products_each(x, &[layer])?.swap_remove(0)
             }
-            Self::Streamed(layer) => layer.multiply(x, out)?,
-            Self::Trainable(..) => ops::with_values(&self.apply(&x.detach())?.detach(), |y| {
-                out.copy_from_slice(y);
-                Ok(())
-            })?,
-        }
-        Ok(())
+            Self::Streamed(layer) => layer.multiply(x)?,
+            Self::Trainable(..) => ops::with_values(&self.apply(&x.detach())?.detach(), |y| Ok(y.to_vec()))?,
+        })
     }
 }
 
 impl Streamed {
     /// Multiplies with a few thousand rows of the weight at a time: that is all that is in memory as f32.
-    fn multiply(&self, x: &Tensor, out: &mut [f32]) -> Result<(), Error> {
+    fn multiply(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
         const ROWS: usize = 2048;
         let (n, k) = (self.weight.shape[0], self.weight.shape[1]);
+        let mut out = vec![0.0; x.dim(0)? * n];
         for first in (0..n).step_by(ROWS) {
             let rows = ROWS.min(n - first);
             let mut packed = Packed::zeros(k, rows);
@@ -106,6 +94,6 @@ impl Streamed {
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok(out)
     }
 }

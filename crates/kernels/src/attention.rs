@@ -8,6 +8,8 @@
 //! neither the block size nor what else is in the batch changes a bit; a token decoded through a cache equals the same
 //! token of a full pass. Only the scores of one block exist at a time.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::Buffer;
@@ -239,17 +241,23 @@ pub fn forward(
     assert_eq!(rows * width, q.len(), "packed rows");
     let target = Target(out.as_mut_ptr(), out.len());
     let group = shape.heads / shape.kv_heads;
-    let task = |task: usize| {
-        let (sequence, head) = (task / shape.heads, task % shape.heads);
-        let kv = kv[sequence * shape.kv_heads + head / group];
-        forward_head(shape, sequence, &sequences[sequence], head, q, kv, sink, target);
+    // A sequence's only query reads the keys once for all heads that share them.
+    let heads = |rows: &Rows| (0..shape.heads).step_by(if rows.len == 1 { group } else { 1 });
+    let tasks: Vec<(usize, usize)> = sequences
+        .iter()
+        .enumerate()
+        .flat_map(|(sequence, rows)| heads(rows).map(move |head| (sequence, head)))
+        .collect();
+    let task = |&(sequence, head): &(usize, usize)| {
+        let (rows, kv) = (&sequences[sequence], kv[sequence * shape.kv_heads + head / group]);
+        let heads = head..head + if rows.len == 1 { group } else { 1 };
+        forward_heads(shape, sequence, rows, heads, q, kv, sink, target);
     };
     let work: usize = sequences.iter().map(|s| s.len * (s.position + s.len)).sum::<usize>() * width;
-    let tasks = sequences.len() * shape.heads;
     if work < 1 << 16 {
-        (0..tasks).for_each(task);
+        tasks.iter().for_each(task);
     } else {
-        (0..tasks).into_par_iter().for_each(task);
+        tasks.par_iter().for_each(task);
     }
 }
 
@@ -291,12 +299,13 @@ fn blocks<'a>(
     })
 }
 
+/// Some heads that share keys and values; several only where there is a single query, of which they are the rows.
 #[expect(clippy::too_many_arguments, reason = "one operation's operands")]
-fn forward_head(
+fn forward_heads(
     shape: &Shape,
     sequence: usize,
     rows: &Rows,
-    head: usize,
+    heads: Range<usize>,
     q: &[f32],
     kv: &KeyValues,
     sink: Option<PatternSink<'_>>,
@@ -304,39 +313,38 @@ fn forward_head(
 ) {
     let (d, width) = (shape.head_dim, shape.heads * shape.head_dim);
     assert!(kv.end == rows.position + rows.len, "keys up to the last query");
+    assert!(heads.len() == 1 || rows.len == 1, "several heads of one query");
+    // Distance between two rows, and between the positions of their queries.
+    let (stride, step) = if rows.len == 1 { (d, 0) } else { (width, 1) };
     let mut scores = Vec::new();
-    let mut out = vec![0.0; BLOCK * d];
-    for (row, count, from, to) in blocks(shape, rows, kv.first) {
-        let keys = to - from;
+    let mut out = vec![0.0; BLOCK.min(rows.len) * heads.len() * d];
+    for (row, queries, from, to) in blocks(shape, rows, kv.first) {
+        let (keys, count) = (to - from, queries * heads.len());
+        let first = (rows.start + row) * width + heads.start * d;
+        let position = rows.position + row;
         scores.resize(count * keys, 0.0);
-        let first = (rows.start + row) * width + head * d;
-        let left = Left { data: &q[first..], m: count, row_stride: width };
+        let left = Left { data: &q[first..], m: count, row_stride: stride };
         matmul(left, kv.keys_view(from, to), Start::Zero, &mut scores, keys, Threads::One);
-        softmax_block(shape, rows.position + row, from, keys, &mut scores);
+        for (row, line) in scores.chunks_exact_mut(keys).enumerate() {
+            softmax_row(shape, position + row * step, from, line);
+        }
         if let Some(sink) = sink {
-            sink(&Pattern {
-                sequence,
-                head,
-                first_query: rows.position + row,
-                queries: count,
-                first_key: from,
-                keys,
-                probabilities: &scores,
-            });
+            for (head, probabilities) in heads.clone().zip(scores.chunks_exact(queries * keys)) {
+                let (first_query, first_key) = (position, from);
+                sink(&Pattern { sequence, head, first_query, queries, first_key, keys, probabilities });
+            }
         }
         let left = Left { data: &scores, m: count, row_stride: keys };
         let out = &mut out[..count * d];
         matmul(left, kv.values_view(from, to), Start::Zero, out, d, Threads::One);
-        target.write(out, first, width, d);
+        target.write(out, first, stride, d);
     }
 }
 
-/// Turns the scores of queries from position `first` on against `keys` keys from `from` on into probabilities.
-fn softmax_block(shape: &Shape, first: usize, from: usize, keys: usize, scores: &mut [f32]) {
-    for (position, line) in (first..).zip(scores.chunks_exact_mut(keys)) {
-        let visible = shape.first_visible(position).max(from) - from;
-        softmax_visible(line, visible, position + 1 - from, shape.scale, shape.soft_cap);
-    }
+/// Turns the scores of the query at `position` against the keys from `from` on into probabilities.
+fn softmax_row(shape: &Shape, position: usize, from: usize, line: &mut [f32]) {
+    let visible = shape.first_visible(position).max(from) - from;
+    softmax_visible(line, visible, position + 1 - from, shape.scale, shape.soft_cap);
 }
 
 dispatch! {
@@ -434,7 +442,9 @@ fn backward_kv_head(
             let queries = Left { data: &q[first..], m: count, row_stride: width };
             matmul(queries, kv.keys_view(from, to), Start::Zero, &mut p, keys, Threads::One);
             let raw = shape.soft_cap.map(|_| p.clone());
-            softmax_block(shape, row, from, keys, &mut p);
+            for (position, line) in (row..).zip(p.chunks_exact_mut(keys)) {
+                softmax_row(shape, position, from, line);
+            }
 
             // dV += Pᵀ dO
             transpose_into(&p, count, keys, &mut transposed, count);

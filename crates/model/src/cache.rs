@@ -1,9 +1,10 @@
 //! Keys and values of sequences that are being decoded.
 
 use lathe_kernels::attention::KeyValues;
+use rayon::prelude::*;
 
-use crate::Error;
 use crate::spec::DecoderSpec;
+use crate::{Batch, Error};
 
 /// Cached keys and values: one slot per sequence, each with its layers and heads. Layers with a window keep two
 /// windows at most. Memory:
@@ -99,8 +100,22 @@ impl KvCache {
         self.slots.iter().flat_map(|slot| slot.layers.iter().flatten()).map(KeyValues::bytes).sum()
     }
 
-    pub(crate) fn heads_mut(&mut self, slot: usize, layer: usize) -> &mut [KeyValues] {
-        &mut self.slots[slot].layers[layer]
+    /// Appends the keys and values of one layer, `[tokens, kv_heads · head_dim]`, to the slots of the batch.
+    pub(crate) fn append(&mut self, batch: &Batch, layer: usize, head_dim: usize, keys: &[f32], values: &[f32]) {
+        let mut of_slot = vec![None; self.slots.len()];
+        for (rows, slot) in batch.sequences().iter().zip(batch.slots()) {
+            of_slot[*slot] = Some(*rows);
+        }
+        let slots =
+            self.slots.iter_mut().zip(of_slot).filter_map(|(slot, rows)| Some((&mut slot.layers[layer], rows?)));
+        let mut heads: Vec<_> =
+            slots.flat_map(|(heads, rows)| heads.iter_mut().enumerate().map(move |head| (rows, head))).collect();
+        let width = heads.iter().map(|(_, (head, _))| head + 1).max().unwrap_or(0) * head_dim;
+        // One token is written sooner than another thread is woken.
+        heads.par_iter_mut().with_min_len(16_usize.div_ceil(batch.ids().len())).for_each(|(rows, (head, kv))| {
+            let first = rows.start * width + *head * head_dim;
+            kv.append(&keys[first..], &values[first..], width, rows.len);
+        });
     }
 
     pub(crate) fn heads(&self, slot: usize, layer: usize) -> &[KeyValues] {

@@ -9,7 +9,7 @@ mod experts;
 mod linear;
 mod loader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
@@ -357,10 +357,14 @@ impl Decoder {
     }
 
     fn check_cache(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<(), Error> {
+        let mut continued = HashSet::new();
         for (rows, slot) in batch.sequences().iter().zip(batch.slots()) {
             let cached = cache.map_or(0, |cache| if *slot < cache.slots() { cache.len(*slot) } else { usize::MAX });
             if cached != rows.position {
                 return Err(Error::CacheMismatch { slot: *slot, cached, position: rows.position });
+            }
+            if cache.is_some() && !continued.insert(*slot) {
+                return Err(Error::SlotTwice { slot: *slot });
             }
         }
         Ok(())

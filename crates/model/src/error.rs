@@ -183,6 +183,12 @@ pub enum Error {
         /// Position asked for.
         position: usize,
     },
+    /// A batch continues a cached sequence in two places.
+    #[error("sequence {slot} of the cache is twice in one batch")]
+    SlotTwice {
+        /// Sequence of the cache.
+        slot: usize,
+    },
     /// A rollback to positions that a sliding window has dropped.
     #[error("cannot roll back to {position}: the sliding window has dropped positions before {stored_from}")]
     RolledPastWindow {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use candle_core::Tensor;
-use lathe_model::{Batch, Continuation, Decoder, KvCache, NoTap, PrefixCache, Weights, open};
+use lathe_model::{Batch, Coarse, Continuation, Decoder, KvCache, NoTap, PrefixCache, Weights, open};
 
 fn decoder(fixture: &str, weights: Weights) -> Decoder {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity").join(fixture);
@@ -123,5 +123,42 @@ fn streamed_weights_give_the_same_bits() {
         let hidden = hidden.narrow(0, 0, 19).unwrap();
         assert_eq!(frozen.score(&hidden, &text[1..]).unwrap(), streamed.score(&hidden, &text[1..]).unwrap());
         assert_eq!(flat(&frozen.logits(&hidden).unwrap()), flat(&streamed.logits(&hidden).unwrap()));
+    }
+}
+
+#[test]
+fn a_slot_is_continued_once_in_a_batch() {
+    let decoder = decoder("llama", Weights::Frozen);
+    let mut cache = KvCache::new(decoder.spec(), 2);
+    let mut batch = Batch::default();
+    batch.push(&[3, 4], 1, 0);
+    batch.push(&[5, 6], 1, 0);
+    let error = decoder.forward(&batch, Some(&mut cache), &mut NoTap).unwrap_err();
+    assert_eq!(error.to_string(), "sequence 1 of the cache is twice in one batch");
+    // Without a cache, slots mean nothing.
+    decoder.forward(&batch, None, &mut NoTap).unwrap();
+}
+
+/// What is rounded is rounded row by row: neither the batch nor the cache is seen in the result.
+#[test]
+fn coarse_arithmetic_is_near_and_independent_of_the_batch() {
+    for fixture in ["llama", "gemma3", "mixtral"] {
+        let (exact, coarse) = (decoder(fixture, Weights::Frozen), decoder(fixture, Weights::Coarse(Coarse::Bf16)));
+        let (a, b) = (ids(31, 1), ids(9, 2));
+        let (expected, got) = (alone(&exact, &a), alone(&coarse, &a));
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let off = norm(&mut expected.iter().zip(&got).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied());
+        assert!(off > 1e-6 && off < 0.05, "{fixture}: {off}");
+
+        let width = coarse.spec().hidden_size;
+        let mut cache = KvCache::new(coarse.spec(), 2);
+        let mut batch = Batch::default();
+        batch.push(&b, 0, 0);
+        batch.push(&a[..30], 1, 0);
+        coarse.forward(&batch, Some(&mut cache), &mut NoTap).unwrap();
+        let mut next = Batch::default();
+        next.push(&a[30..], 1, 30);
+        let last = flat(&coarse.forward(&next, Some(&mut cache), &mut NoTap).unwrap());
+        assert_eq!(last, got[30 * width..], "{fixture}");
     }
 }

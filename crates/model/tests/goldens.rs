@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use candle_core::Tensor;
 use lathe_model::reference::{Home, ModelReference, resolve};
-use lathe_model::{Batch, Error, NoTap, Site, Tap, Weights, open};
+use lathe_model::{Batch, Coarse, Error, NoTap, Site, Tap, Weights, open};
 use lathe_tokenizer::{BosEos, Markup};
 use serde_json::Value;
 
@@ -81,6 +81,35 @@ fn compare(alias: &str) {
     let both = decoder.forward(&Batch::of([&[5, 6, 7][..], &a[..]]), None, &mut NoTap).unwrap();
     let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(flat(&alone), flat(&both.narrow(0, 3, a.len()).unwrap()));
+}
+
+/// The file's own precision on real 4-bit weights: near the f32 result, and the same in a batch.
+#[test]
+fn native_arithmetic_stays_near_on_smollm2() {
+    let home = Home::from_environment().unwrap();
+    let resolved = match resolve(&"smollm2".parse::<ModelReference>().unwrap(), &home) {
+        Ok(resolved) => resolved,
+        Err(error) => return println!("skipped smollm2: {error}"),
+    };
+    let opened = open(&resolved.path).unwrap();
+    let text = "The quick brown fox jumps over the lazy dog, and the dog, which had been asleep since noon, looks up.";
+    let ids = opened.tokenizer().unwrap().encode(text, BosEos::Add, Markup::Text).unwrap();
+    let last = ids.len() - 1;
+    let mean = |weights| {
+        let decoder = opened.decoder(weights).unwrap();
+        let hidden = decoder.forward(&Batch::single(&ids), None, &mut NoTap).unwrap();
+        let both = decoder.forward(&Batch::of([&[5, 6, 7][..], &ids[..]]), None, &mut NoTap).unwrap();
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(flat(&hidden), flat(&both.narrow(0, 3, ids.len()).unwrap()));
+        let scores = decoder.score(&hidden.narrow(0, 0, last).unwrap(), &ids[1..]).unwrap();
+        scores.iter().map(|score| score.nll).sum::<f64>() / last as f64
+    };
+    let exact = mean(Weights::Frozen);
+    for coarse in [Coarse::Native, Coarse::Bf16] {
+        let coarse_mean = mean(Weights::Coarse(coarse));
+        println!("smollm2: {exact:.5} nats per token in f32, {coarse_mean:.5} in {coarse:?}");
+        assert!(coarse_mean != exact && (coarse_mean - exact).abs() < 0.05, "{coarse:?}: {exact} {coarse_mean}");
+    }
 }
 
 fn ids(list: &Value) -> Vec<u32> {

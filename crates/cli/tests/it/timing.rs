@@ -38,6 +38,32 @@ fn every_run_is_counted() {
 }
 
 #[test]
+fn coarse_arithmetic_is_timed_where_it_is_asked_for_and_named() {
+    let bench = Bench::new();
+    copy(&bench, "llama", "model");
+    bench.succeed(&["export", "model", "--to", "gguf", "--dtype", "q8_0", "--out", "small.gguf"]);
+    let arguments = ["bench", "small.gguf", "--prompt", "8", "--decode", "2", "--batch", "2", "--runs", "1"];
+    let coarse = [&arguments[..], &["--compute", "f32,bf16,native"]].concat();
+    let result = bench.json(&[&coarse[..], &["--json"]].concat());
+    let models = result["models"].as_array().unwrap();
+    let of = |key: &str| models.iter().map(|model| model[key].clone()).collect::<Vec<_>>();
+    assert_eq!(of("compute"), ["f32", "bf16", "native"]);
+    // bf16 takes two bytes of what the file keeps in a little more than one.
+    assert!(models[1]["weight_bytes"].as_u64() > models[0]["weight_bytes"].as_u64());
+    assert_eq!(models[2]["weight_bytes"], models[0]["weight_bytes"]);
+    assert!(models.iter().all(|model| model["rows"].as_array().unwrap().len() == 3), "{result}");
+    for rate in ["gflops", "bf16_gflops", "int8_gops"] {
+        assert!(result["ceiling"][rate].as_f64().unwrap() > 0.0, "{rate}");
+    }
+    let text = bench.succeed(&coarse);
+    for name in ["computed in f32", "computed in bf16 (", "computed in the file's precision ("] {
+        assert!(text.contains(&format!("small.gguf, {name}")), "{text}");
+    }
+    let refusal = bench.refuse(&[&coarse[..], &["--low-memory"]].concat());
+    assert!(refusal.contains("--compute: weights that stay in their files are multiplied in f32"), "{refusal}");
+}
+
+#[test]
 fn a_profile_says_where_the_time_goes() {
     let bench = Bench::new();
     copy(&bench, "llama", "model");

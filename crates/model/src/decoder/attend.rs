@@ -26,8 +26,13 @@ impl Pass<'_> {
             scale: spec.scale,
             soft_cap: spec.soft_cap,
         };
-        if self.cache.is_some() {
-            self.append(layer, &shape, k, v)?;
+        if let Some(cache) = self.cache.as_deref_mut() {
+            ops::with_values(k, |k| {
+                ops::with_values(v, |v| {
+                    cache.append(self.batch, layer, shape.head_dim, k, v);
+                    Ok(())
+                })
+            })?;
         }
         let tap = &*self.tap;
         let wanted = tap.wants(Site::Pattern(layer));
@@ -54,23 +59,5 @@ impl Pass<'_> {
             }
         }
         Ok(ops::attention(q, k, v, shape, &self.sequences)?)
-    }
-
-    /// Puts the new keys and values into the cache.
-    fn append(&mut self, layer: usize, shape: &attention::Shape, k: &Tensor, v: &Tensor) -> Result<(), Error> {
-        let Some(cache) = self.cache.as_deref_mut() else { return Ok(()) };
-        let (d, width) = (shape.head_dim, shape.kv_heads * shape.head_dim);
-        ops::with_values(k, |k| {
-            ops::with_values(v, |v| {
-                for (rows, slot) in self.batch.sequences().iter().zip(self.batch.slots()) {
-                    for (head, kv) in cache.heads_mut(*slot, layer).iter_mut().enumerate() {
-                        let first = rows.start * width + head * d;
-                        kv.append(&k[first..], &v[first..], width, rows.len);
-                    }
-                }
-                Ok(())
-            })
-        })?;
-        Ok(())
     }
 }

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Time loading, reading and writing, beside what the machine can do at most
     #[command(
-        after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --threads 1 --json"
+        after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --threads 1 --json\n  lathe bench smollm2 --runs 3 --methods"
     )]
     Bench(BenchArgs),
     /// Take one measurement of one model on given texts
@@ -227,6 +227,9 @@ pub(crate) struct BenchArgs {
     /// Runs that count; one more goes before them
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) runs: usize,
+    /// Also time what the methods cost: scoring, spectrum and attention beside a forward pass, a training step
+    #[arg(long)]
+    pub(crate) methods: bool,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,

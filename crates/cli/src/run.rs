@@ -11,8 +11,8 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Context, Depth, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput, TraceSite, TraceSpec,
-    bench, export, inspect, models, models_page, trace,
+    BenchSpec, Context, Depth, ExportFormat, ExportSpec, InspectSpec, Methods, Progress, Rows, TokenInput, TraceSite,
+    TraceSpec, bench, export, inspect, models, models_page, trace,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -142,8 +142,9 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
-    let BenchArgs { models, prompt, decode, batch, runs, json } = args;
-    let result = bench(&BenchSpec { models, prompt, decode, batches: batch, runs }, context)?;
+    let BenchArgs { models, prompt, decode, batch, runs, methods, json } = args;
+    let methods = if methods { Methods::Time } else { Methods::Skip };
+    let result = bench(&BenchSpec { models, prompt, decode, batches: batch, runs, methods }, context)?;
     if json { print_json(&result) } else { print(&show::bench(&result)) }
 }
 

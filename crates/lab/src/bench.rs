@@ -6,11 +6,15 @@
 //! takes one for each parameter that it uses; attention is not counted), and reading memory in order (every weight is read
 //! once for all tokens of a step). The slower of the two bounds a row.
 
+mod methods;
+
 use lathe_kernels::ceiling::{Memory, multiply_adds};
 use lathe_model::reference::ModelReference;
 use lathe_model::spec::{FeedForwardSpec, HeadWeight, Part};
 use lathe_model::{Batch, Decoder, DecoderSpec, KvCache, NoTap};
 use serde::{Deserialize, Serialize};
+
+pub use methods::{Beside, Comparison, MethodRow, Timing};
 
 use crate::{Context, Error, load, open_model};
 
@@ -28,6 +32,18 @@ pub struct BenchSpec {
     pub batches: Vec<usize>,
     /// Runs that count.
     pub runs: usize,
+    /// Whether the methods are timed too.
+    pub methods: Methods,
+}
+
+/// Whether the methods are timed too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Methods {
+    /// Reading and writing only.
+    Skip,
+    /// Scoring, spectrum, attention and a training step, at the sizes that the project's targets name.
+    Time,
 }
 
 /// What was timed.
@@ -41,6 +57,8 @@ pub struct BenchResult {
     pub instructions: &'static str,
     /// The models.
     pub models: Vec<ModelBench>,
+    /// Methods that need no model.
+    pub methods: Vec<MethodRow>,
 }
 
 /// What the machine can do at most, all threads together.
@@ -65,6 +83,8 @@ pub struct ModelBench {
     pub peak_memory: Option<u64>,
     /// What was timed.
     pub rows: Vec<BenchRow>,
+    /// The methods; empty unless they were asked for.
+    pub methods: Vec<MethodRow>,
 }
 
 /// One thing that was timed.
@@ -111,6 +131,10 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
     }
     let models: Vec<ModelBench> =
         spec.models.iter().map(|model| one(model, spec, context)).collect::<Result<_, _>>()?;
+    let methods = match spec.methods {
+        Methods::Skip => Vec::new(),
+        Methods::Time => vec![methods::without_model(spec.runs, context)?],
+    };
     // Last, because its memory would count among the models'.
     let ceiling = ceiling(context);
     let mut result = BenchResult {
@@ -118,6 +142,7 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
         threads: rayon::current_num_threads(),
         instructions: lathe_kernels::Isa::best().name(),
         models,
+        methods,
     };
     for row in result.models.iter_mut().flat_map(|model| &mut model.rows) {
         row.of_ceiling = row.rate * ceiling.seconds(row.multiply_adds, row.bytes);
@@ -154,12 +179,21 @@ fn one(model: &ModelReference, spec: &BenchSpec, context: &Context<'_>) -> Resul
     let decoder = &loaded.decoder;
     let total = (2 + spec.batches.len()) * (spec.runs + 1);
     let rows = context.stage(&format!("{model}: timing"), total as u64, "runs", || rows(decoder, spec, context))?;
+    let peak_memory = (context.peak_memory)();
+    let methods = match spec.methods {
+        Methods::Skip => Vec::new(),
+        Methods::Time => {
+            let methods = || methods::methods(&loaded, spec.runs, context);
+            context.stage(&format!("{model}: timing methods"), methods::ROWS as u64, "methods", methods)?
+        }
+    };
     Ok(ModelBench {
         model: model.to_string(),
         load_seconds: loaded.seconds,
         weight_bytes: decoder.weight_bytes() as u64,
-        peak_memory: (context.peak_memory)(),
+        peak_memory,
         rows,
+        methods,
     })
 }
 

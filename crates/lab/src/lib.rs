@@ -18,7 +18,9 @@ pub mod report;
 pub mod sample;
 mod trace;
 
-pub use bench::{BenchResult, BenchRow, BenchSpec, Ceiling, ModelBench, bench};
+pub use bench::{
+    BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, MethodRow, Methods, ModelBench, Timing, bench,
+};
 pub use context::{Context, Progress, Silent};
 pub use documents::{DataReference, TextDocument, read_documents};
 pub use error::Error;

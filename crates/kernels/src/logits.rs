@@ -31,12 +31,17 @@ dispatch! {
             }
         }
         let (mut total, mut weighted) = (0.0f64, 0.0f64);
+        let mut exponentials = [0.0; BLOCK];
         for values in row.chunks(BLOCK) {
-            total += f64::from(sum_of(values.len(), |i| exp(values[i] - max)));
+            let exponentials = &mut exponentials[..values.len()];
+            for (exponential, x) in exponentials.iter_mut().zip(values) {
+                *exponential = exp(*x - max);
+            }
+            total += f64::from(sum_of(values.len(), |i| exponentials[i]));
             weighted += f64::from(sum_of(values.len(), |i| {
                 let shifted = values[i] - max;
                 // 0 · ln 0 = 0, also for a logit of -infinity
-                if shifted > -88.0 { exp(shifted) * shifted } else { 0.0 }
+                if shifted > -88.0 { exponentials[i] * shifted } else { 0.0 }
             }));
         }
         let log_total = total.ln();
@@ -50,6 +55,25 @@ dispatch! {
         for x in row.iter_mut() {
             *x = exp(*x - log_sum_exp) * scale;
         }
+    }
+}
+
+dispatch! {
+    /// Turns a row of logits `y` into the gradient of `log_sum_exp(y) - y[target]`, in place, with respect to the values
+    /// that `y` was made of: `y = scale · x`, or `y = cap · tanh(scale · x / cap)`.
+    ///
+    /// `(softmax(y) - [target]) · scale · (1 - (y / cap)²)`
+    pub fn likelihood_gradient(row: &mut [f32], log_sum_exp: f32, target: usize, scale: f32, soft_cap: Option<f32>) {
+        let at_target = row[target];
+        match soft_cap {
+            None => row.iter_mut().for_each(|y| *y = exp(*y - log_sum_exp) * scale),
+            Some(cap) => row.iter_mut().for_each(|y| {
+                let slope = scale * (1.0 - (*y / cap) * (*y / cap));
+                *y = exp(*y - log_sum_exp) * slope;
+            }),
+        }
+        let slope = soft_cap.map_or(1.0, |cap| 1.0 - (at_target / cap) * (at_target / cap));
+        row[target] = (exp(at_target - log_sum_exp) - 1.0) * scale * slope;
     }
 }
 
@@ -81,6 +105,34 @@ mod tests {
         assert!((row.entropy - 2f64.ln()).abs() < 1e-6);
         assert_eq!(row.argmax, 1);
         assert!(!summarise(&[0.0, f32::NAN]).log_sum_exp.is_finite());
+    }
+
+    #[test]
+    fn likelihood_gradients_equal_finite_differences() {
+        let x: Vec<f32> = (0..37).map(|i| ((i * 7 + 3) % 11) as f32 * 0.4 - 2.0).collect();
+        for (scale, cap) in [(1.0, None), (0.5, None), (1.5, Some(3.0))] {
+            let made = |x: &[f32]| {
+                let mut y: Vec<f32> = x.iter().map(|x| x * scale).collect();
+                cap.iter().for_each(|cap| soft_cap(&mut y, *cap));
+                y
+            };
+            let loss = |x: &[f32]| {
+                let y = made(x);
+                summarise(&y).log_sum_exp - f64::from(y[5])
+            };
+            let mut gradient = made(&x);
+            let log_sum_exp = summarise(&gradient).log_sum_exp as f32;
+            likelihood_gradient(&mut gradient, log_sum_exp, 5, scale, cap);
+            for (i, found) in gradient.iter().enumerate() {
+                let at = |by: f32| {
+                    let mut x = x.clone();
+                    x[i] += by;
+                    loss(&x)
+                };
+                let expected = ((at(1e-2) - at(-1e-2)) / 2e-2) as f32;
+                assert!((found - expected).abs() < 1e-3, "{scale} {cap:?} {i}: {found} {expected}");
+            }
+        }
     }
 
     proptest! {

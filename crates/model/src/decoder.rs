@@ -248,6 +248,11 @@ impl Decoder {
     /// # Errors
     /// A target is outside the vocabulary.
     pub fn negative_log_likelihood(&self, hidden: &Tensor, targets: Vec<u32>) -> Result<Tensor, Error> {
+        let head = &self.spec.head;
+        if let Some(weight) = self.head.trained() {
+            let scaling = ops::LogitScaling { scale: head.scale, soft_cap: head.soft_cap };
+            return Ok(ops::head_likelihood(hidden, weight, scaling, targets)?);
+        }
         Ok(ops::negative_log_likelihood(&self.logits(hidden)?, targets)?)
     }
 
@@ -352,6 +357,9 @@ impl Mlp {
     fn inner(&self, x: &Tensor) -> Result<Tensor, Error> {
         Ok(match &self.gate {
             Some(gate) => {
+                if let (Some(gate), Some(up)) = (gate.trained(), self.up.trained()) {
+                    return Ok(ops::gated_linear(x, gate, up, self.spec.activation)?);
+                }
                 let [gate, up] = Linear::apply_each([gate, &self.up], x)?;
                 ops::gated(&gate, &up, self.spec.activation)?
             }

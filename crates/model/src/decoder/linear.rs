@@ -58,6 +58,14 @@ impl Linear {
         }
     }
 
+    /// The variable of a trainable layer without a bias.
+    pub(crate) fn trained(&self) -> Option<&Tensor> {
+        match self {
+            Self::Trainable(weight, None) => Some(weight),
+            Self::Trainable(_, Some(_)) | Self::Frozen(..) | Self::Streamed(_) => None,
+        }
+    }
+
     /// The same without a tape, into `out`, `[rows, out]`.
     pub(crate) fn multiply(&self, x: &Tensor, out: &mut [f32]) -> Result<(), Error> {
         match self {

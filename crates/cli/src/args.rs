@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Time loading, reading and writing, beside what the machine can do at most
     #[command(
-        after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --runs 3 --profile\n  lathe bench smollm2 --threads 1 --json"
+        after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --compute f32,native\n  lathe bench smollm2 --runs 3 --profile\n  lathe bench smollm2 --runs 3 --methods\n  lathe bench smollm2 --threads 1 --json"
     )]
     Bench(BenchArgs),
     /// Take one measurement of one model on given texts
@@ -233,6 +233,9 @@ pub(crate) struct BenchArgs {
     /// Also say where the time of a pass goes: embedding, norms, products, attention, head
     #[arg(long)]
     pub(crate) profile: bool,
+    /// Also time what the methods cost: scoring, spectrum and attention beside a forward pass, a training step
+    #[arg(long)]
+    pub(crate) methods: bool,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,8 +11,8 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Compute, Context, Depth, Detail, ExportFormat, ExportSpec, InspectSpec, Progress, Rows, TokenInput,
-    TraceSite, TraceSpec, bench, export, inspect, models, models_page, trace,
+    BenchSpec, Compute, Context, Depth, Detail, ExportFormat, ExportSpec, InspectSpec, Methods, Progress, Rows,
+    TokenInput, TraceSite, TraceSpec, bench, export, inspect, models, models_page, trace,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -142,7 +142,7 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
-    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, json } = args;
+    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, json } = args;
     let compute = compute.into_iter().map(|compute| match compute {
         ComputeArg::F32 => Compute::F32,
         ComputeArg::Bf16 => Compute::Bf16,
@@ -150,7 +150,8 @@ fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
     });
     let compute = compute.collect();
     let detail = if profile { Detail::Phases } else { Detail::Passes };
-    let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute, detail };
+    let methods = if methods { Methods::Time } else { Methods::Skip };
+    let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute, detail, methods };
     let result = bench(&spec, context)?;
     if json { print_json(&result) } else { print(&show::bench(&result)) }
 }

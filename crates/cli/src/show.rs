@@ -5,7 +5,8 @@ use std::fmt::Write;
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
 use lathe_lab::{
-    BenchResult, Compute, ExportResult, Inspection, ModelList, PassProfile, PhaseTime, State, TraceResult,
+    BenchResult, Comparison, Compute, ExportResult, Inspection, MethodRow, ModelList, PassProfile, PhaseTime, State,
+    TraceResult,
 };
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
@@ -192,6 +193,10 @@ pub(crate) fn bench(result: &BenchResult) -> String {
         };
         out += &lines(&columns, model.rows.iter().map(row).collect());
         model.profiles.iter().for_each(|pass| out += &profile(pass));
+        out += &methods(&model.methods);
+    }
+    if !result.methods.is_empty() {
+        let _ = write!(out, "\nwithout a model:\n{}", methods(&result.methods));
     }
     out
 }
@@ -222,6 +227,33 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Head => "head",
         Phase::Other => "other",
     }
+}
+
+fn methods(rows: &[MethodRow]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        ("method", Align::Left),
+        ("ms", Align::Right),
+        ("fastest to slowest", Align::Left),
+        ("tokens/s", Align::Right),
+        ("compared", Align::Left),
+    ];
+    let ms = |seconds: f64| number(1e3 * seconds);
+    let row = |row: &MethodRow| {
+        let compared = row.beside.as_ref().map(|beside| match beside.comparison {
+            Comparison::Speed => format!("{} of the speed of {}", percent(beside.share), beside.what),
+            Comparison::Added => format!("adds {} to {}", percent(beside.share), beside.what),
+            Comparison::Time => format!("{} of {}", percent(beside.share), beside.what),
+        });
+        let [median, range, rate] = row.timing.as_ref().map_or_else(Default::default, |timing| {
+            let [fastest, slowest] = timing.range.map(ms);
+            [ms(timing.median), format!("{fastest} to {slowest}"), number(timing.rate)]
+        });
+        vec![row.what.clone(), median, range, rate, compared.or(row.note.clone()).unwrap_or_default()]
+    };
+    format!("\n{}", lines(&columns, rows.iter().map(row).collect()))
 }
 
 /// `lathe measure tokens`

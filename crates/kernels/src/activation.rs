@@ -84,6 +84,28 @@ macro_rules! each_function {
     };
 }
 
+/// Gradients of [`gated`]: `dgate = f'(gate) · up · dy` and `dup = f(gate) · dy`, value by value.
+pub fn gated_backward(f: Activation, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    let len = gate.len();
+    assert!([up.len(), dy.len(), dgate.len(), dup.len()] == [len; 4], "gate, up and gradients of one length");
+    let outputs = dgate.par_chunks_mut(CHUNK).zip(dup.par_chunks_mut(CHUNK));
+    let inputs = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
+    outputs.zip(inputs).for_each(|((dgate, dup), ((gate, up), dy))| gated_backward_chunk(f, gate, up, dy, dgate, dup));
+}
+
+dispatch! {
+    fn gated_backward_chunk(f: Activation, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+        each_function!(f, value => {
+            for ((dup, gate), dy) in dup.iter_mut().zip(gate).zip(dy) {
+                *dup = value(*gate) * dy;
+            }
+        });
+        let mut scaled = [0.0; CHUNK];
+        scaled.iter_mut().zip(dy.iter().zip(up)).for_each(|(scaled, (dy, up))| *scaled = dy * up);
+        derivative(f, gate, &scaled, dgate);
+    }
+}
+
 dispatch! {
     fn gated_chunk(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
         each_function!(f, value => {
@@ -116,27 +138,33 @@ dispatch! {
 
 dispatch! {
     fn derivative_chunk(f: Activation, x: &[f32], dy: &[f32], out: &mut [f32]) {
-        match f {
-            Activation::Silu => x.iter().enumerate().for_each(|(i, x)| {
-                let s = sigmoid(*x);
-                out[i] = dy[i] * s * (1.0 + x * (1.0 - s));
-            }),
-            Activation::GeluSigmoid => x.iter().enumerate().for_each(|(i, x)| {
-                let s = sigmoid(1.702 * x);
-                out[i] = dy[i] * s * (1.0 + 1.702 * x * (1.0 - s));
-            }),
-            Activation::GeluTanh => x.iter().enumerate().for_each(|(i, x)| {
-                let inner = GELU_LINEAR * (x + GELU_CUBIC * x * x * x);
-                let slope = GELU_LINEAR * (1.0 + 3.0 * GELU_CUBIC * x * x);
-                let s = sigmoid(2.0 * inner);
-                out[i] = dy[i] * (s + x * 2.0 * slope * s * (1.0 - s));
-            }),
-            Activation::GeluErf => x.iter().enumerate().for_each(|(i, x)| {
-                let density = 0.398_942_3 * crate::vector::exp(-0.5 * x * x);
-                out[i] = dy[i] * (normal_cdf(*x) + x * density);
-            }),
-            Activation::Relu => x.iter().enumerate().for_each(|(i, x)| out[i] = if *x > 0.0 { dy[i] } else { 0.0 }),
-        }
+        derivative(f, x, dy, out);
+    }
+}
+
+/// `out = f'(x) · dy`, value by value; `dy` may be longer than `x`.
+#[inline(always)]
+fn derivative(f: Activation, x: &[f32], dy: &[f32], out: &mut [f32]) {
+    match f {
+        Activation::Silu => x.iter().enumerate().for_each(|(i, x)| {
+            let s = sigmoid(*x);
+            out[i] = dy[i] * s * (1.0 + x * (1.0 - s));
+        }),
+        Activation::GeluSigmoid => x.iter().enumerate().for_each(|(i, x)| {
+            let s = sigmoid(1.702 * x);
+            out[i] = dy[i] * s * (1.0 + 1.702 * x * (1.0 - s));
+        }),
+        Activation::GeluTanh => x.iter().enumerate().for_each(|(i, x)| {
+            let inner = GELU_LINEAR * (x + GELU_CUBIC * x * x * x);
+            let slope = GELU_LINEAR * (1.0 + 3.0 * GELU_CUBIC * x * x);
+            let s = sigmoid(2.0 * inner);
+            out[i] = dy[i] * (s + x * 2.0 * slope * s * (1.0 - s));
+        }),
+        Activation::GeluErf => x.iter().enumerate().for_each(|(i, x)| {
+            let density = 0.398_942_3 * crate::vector::exp(-0.5 * x * x);
+            out[i] = dy[i] * (normal_cdf(*x) + x * density);
+        }),
+        Activation::Relu => x.iter().enumerate().for_each(|(i, x)| out[i] = if *x > 0.0 { dy[i] } else { 0.0 }),
     }
 }
 
@@ -189,6 +217,22 @@ mod tests {
             let mut in_place = x.clone();
             gate_in_place(f, &mut in_place, &up);
             assert_eq!(in_place, b, "{f:?}");
+        }
+    }
+
+    /// The slopes themselves are compared with finite differences below.
+    #[test]
+    fn gated_gradients_are_those_of_the_plain_function() {
+        let wave = |step: usize| (0..101).map(|i| ((i * step + 3) % 17) as f32 * 0.4 - 3.0).collect::<Vec<_>>();
+        let (gate, up, dy) = (wave(7), wave(5), wave(3));
+        for f in ALL {
+            let (mut dgate, mut dup) = (vec![0.0; 101], vec![0.0; 101]);
+            gated_backward(f, &gate, &up, &dy, &mut dgate, &mut dup);
+            let (mut slope, mut value) = (vec![0.0; 101], vec![0.0; 101]);
+            let scaled: Vec<f32> = dy.iter().zip(&up).map(|(dy, up)| dy * up).collect();
+            plain_backward(f, &gate, &scaled, &mut slope);
+            gated(f, &gate, &dy, &mut value);
+            assert_eq!((dgate, dup), (slope, value), "{f:?}");
         }
     }
 

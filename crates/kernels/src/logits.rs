@@ -56,6 +56,25 @@ dispatch! {
 }
 
 dispatch! {
+    /// Turns a row of logits `y` into the gradient of `log_sum_exp(y) - y[target]`, in place, with respect to the values
+    /// that `y` was made of: `y = scale · x`, or `y = cap · tanh(scale · x / cap)`.
+    ///
+    /// `(softmax(y) - [target]) · scale · (1 - (y / cap)²)`
+    pub fn likelihood_gradient(row: &mut [f32], log_sum_exp: f32, target: usize, scale: f32, soft_cap: Option<f32>) {
+        let at_target = row[target];
+        match soft_cap {
+            None => row.iter_mut().for_each(|y| *y = exp(*y - log_sum_exp) * scale),
+            Some(cap) => row.iter_mut().for_each(|y| {
+                let slope = scale * (1.0 - (*y / cap) * (*y / cap));
+                *y = exp(*y - log_sum_exp) * slope;
+            }),
+        }
+        let slope = soft_cap.map_or(1.0, |cap| 1.0 - (at_target / cap) * (at_target / cap));
+        row[target] = (exp(at_target - log_sum_exp) - 1.0) * scale * slope;
+    }
+}
+
+dispatch! {
     /// `cap · tanh(x / cap)`, in place (Gemma 2, section 2).
     pub fn soft_cap(row: &mut [f32], cap: f32) {
         for x in row.iter_mut() {
@@ -83,6 +102,34 @@ mod tests {
         assert!((row.entropy - 2f64.ln()).abs() < 1e-6);
         assert_eq!(row.argmax, 1);
         assert!(!summarise(&[0.0, f32::NAN]).log_sum_exp.is_finite());
+    }
+
+    #[test]
+    fn likelihood_gradients_equal_finite_differences() {
+        let x: Vec<f32> = (0..37).map(|i| ((i * 7 + 3) % 11) as f32 * 0.4 - 2.0).collect();
+        for (scale, cap) in [(1.0, None), (0.5, None), (1.5, Some(3.0))] {
+            let made = |x: &[f32]| {
+                let mut y: Vec<f32> = x.iter().map(|x| x * scale).collect();
+                cap.iter().for_each(|cap| soft_cap(&mut y, *cap));
+                y
+            };
+            let loss = |x: &[f32]| {
+                let y = made(x);
+                summarise(&y).log_sum_exp - f64::from(y[5])
+            };
+            let mut gradient = made(&x);
+            let log_sum_exp = summarise(&gradient).log_sum_exp as f32;
+            likelihood_gradient(&mut gradient, log_sum_exp, 5, scale, cap);
+            for (i, found) in gradient.iter().enumerate() {
+                let at = |by: f32| {
+                    let mut x = x.clone();
+                    x[i] += by;
+                    loss(&x)
+                };
+                let expected = ((at(1e-2) - at(-1e-2)) / 2e-2) as f32;
+                assert!((found - expected).abs() < 1e-3, "{scale} {cap:?} {i}: {found} {expected}");
+            }
+        }
     }
 
     proptest! {

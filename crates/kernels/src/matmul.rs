@@ -15,12 +15,14 @@ mod integers;
 mod left;
 mod packed;
 mod pairs;
+mod product;
 mod tile;
 mod weight;
 
 pub use coded::{Code, Coded, Coding, GroupRows, Groups, Offset, Scale};
 pub use left::Left;
 pub use packed::{Packed, Panels, transpose_into};
+pub use product::{Matrix, product};
 pub use weight::Weight;
 
 use std::ops::Range;

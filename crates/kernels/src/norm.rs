@@ -20,6 +20,9 @@ pub enum Kind {
 /// Rows below this many values are normalised on the calling thread.
 const PARALLEL_FROM: usize = 1 << 15;
 
+/// Rows whose gradients of weight and bias are added in f32.
+const BLOCK_ROWS: usize = 32;
+
 /// Normalises the rows of `x`, `[rows, d]`, into `out`. `weight` and `bias` are `[d]`; `None` is 1 and 0.
 pub fn forward(
     kind: Kind,
@@ -73,7 +76,8 @@ fn moments(kind: Kind, x: &[f32], eps: f32) -> (f32, f32) {
 /// Gradients of [`forward`]: `dx` is written, `dweight` and `dbias` are added to.
 ///
 /// With `z` the normalised row and `h = dy · g`: `dx = (h - mean(h) - z · mean(h · z)) / deviation`, where `mean(h)`
-/// is left out for RMS.
+/// is left out for RMS. The sums over rows are taken in blocks of [`BLOCK_ROWS`] rows, whatever the number of threads,
+/// and those are added in f64.
 #[expect(clippy::too_many_arguments, reason = "one operation's operands")]
 pub fn backward(
     kind: Kind,
@@ -86,10 +90,32 @@ pub fn backward(
     dweight: &mut [f32],
     dbias: &mut [f32],
 ) {
-    let mut z = vec![0.0; d];
-    for ((x, dy), dx) in x.chunks_exact(d.max(1)).zip(dy.chunks_exact(d.max(1))).zip(dx.chunks_exact_mut(d.max(1))) {
-        backward_row(kind, x, weight, eps, dy, &mut z, dx);
-        for ((dweight, dy), z) in dweight.iter_mut().zip(dy).zip(&z) {
+    assert!(x.len() == dy.len() && x.len() == dx.len() && x.len().is_multiple_of(d.max(1)), "rows of {d}");
+    let block = (BLOCK_ROWS * d).max(1);
+    let blocks = x.par_chunks(block).zip(dy.par_chunks(block)).zip(dx.par_chunks_mut(block));
+    let sums: Vec<[Vec<f32>; 2]> = blocks
+        .map(|((x, dy), dx)| {
+            let (mut z, mut dweight, mut dbias) = (vec![0.0; d], vec![0.0; dweight.len()], vec![0.0; dbias.len()]);
+            for ((x, dy), dx) in x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
+                backward_row(kind, x, weight, eps, dy, &mut z, dx);
+                add_row(dy, &z, &mut dweight, &mut dbias);
+            }
+            [dweight, dbias]
+        })
+        .collect();
+    for (index, total) in [dweight, dbias].into_iter().enumerate() {
+        for (i, total) in total.iter_mut().enumerate() {
+            let sum: f64 = sums.iter().map(|of_block| f64::from(of_block[index][i])).sum();
+            #[expect(clippy::cast_possible_truncation, reason = "gradients are f32")]
+            let sum = (f64::from(*total) + sum) as f32;
+            *total = sum;
+        }
+    }
+}
+
+dispatch! {
+    fn add_row(dy: &[f32], z: &[f32], dweight: &mut [f32], dbias: &mut [f32]) {
+        for ((dweight, dy), z) in dweight.iter_mut().zip(dy).zip(z) {
             *dweight = dy.mul_add(*z, *dweight);
         }
         for (dbias, dy) in dbias.iter_mut().zip(dy) {
@@ -139,6 +165,24 @@ mod tests {
         }
         forward(Kind::Layer, &x, 2, None, Some(&[0.5, 0.5]), 0.0, &mut out);
         assert_eq!(out, [-0.5, 1.5, 1.5, -0.5]);
+    }
+
+    #[test]
+    fn gradients_of_many_rows_are_the_same_bits_on_any_number_of_threads() {
+        let (rows, d) = (5 * BLOCK_ROWS + 3, 37);
+        let (x, dy) = (crate::noise(rows * d, 1), crate::noise(rows * d, 2));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            let (mut dx, mut dg, mut db) = (vec![0.0; rows * d], vec![0.0; d], vec![0.0; d]);
+            pool.install(|| backward(Kind::Layer, &x, d, None, 1e-5, &dy, &mut dx, &mut dg, &mut db));
+            (dx, dg, db)
+        };
+        let (dx, dg, db) = run(1);
+        assert_eq!((dx, dg, db.clone()), run(3));
+        for (i, db) in db.iter().enumerate() {
+            let expected: f64 = dy.chunks_exact(d).map(|row| f64::from(row[i])).sum();
+            assert!((f64::from(*db) - expected).abs() < 1e-5, "{db} {expected}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! takes one for each parameter that it uses; attention is not counted), and reading memory in order (every weight is read
 //! once for all tokens of a step). The slower of the two bounds a row.
 
+mod methods;
 mod profile;
 
 pub use profile::{PassProfile, PhaseTime};
@@ -16,6 +17,8 @@ use lathe_model::reference::ModelReference;
 use lathe_model::spec::{FeedForwardSpec, HeadWeight, Part};
 use lathe_model::{Batch, Coarse, Decoder, DecoderSpec, KvCache, NoTap, Phase, Tap, Weights};
 use serde::{Deserialize, Serialize};
+
+pub use methods::{Beside, Comparison, MethodRow, Timing};
 
 use crate::{Context, Error, load, open_model};
 
@@ -37,6 +40,8 @@ pub struct BenchSpec {
     pub compute: Vec<Compute>,
     /// How finely passes are timed.
     pub detail: Detail,
+    /// Whether the methods are timed too.
+    pub methods: Methods,
 }
 
 /// How finely passes are timed.
@@ -47,6 +52,16 @@ pub enum Detail {
     Passes,
     /// After the whole passes, some more with a reading of the clock at every phase of every layer.
     Phases,
+}
+
+/// Whether the methods are timed too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Methods {
+    /// Reading and writing only.
+    Skip,
+    /// Scoring, spectrum, attention and a training step, at the sizes that the project's targets name.
+    Time,
 }
 
 /// The arithmetic of matrix products.
@@ -72,6 +87,8 @@ pub struct BenchResult {
     pub instructions: &'static str,
     /// The models.
     pub models: Vec<ModelBench>,
+    /// Methods that need no model.
+    pub methods: Vec<MethodRow>,
 }
 
 /// What the machine can do at most, all threads together.
@@ -104,6 +121,8 @@ pub struct ModelBench {
     pub rows: Vec<BenchRow>,
     /// Where the time of a pass goes; empty unless phases were asked for.
     pub profiles: Vec<PassProfile>,
+    /// The methods; empty unless they were asked for.
+    pub methods: Vec<MethodRow>,
 }
 
 /// One thing that was timed.
@@ -156,6 +175,10 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
     let each = spec.models.iter().flat_map(|model| spec.compute.iter().map(move |compute| (model, *compute)));
     let models: Vec<ModelBench> =
         each.map(|(model, compute)| one(model, compute, spec, context)).collect::<Result<_, _>>()?;
+    let methods = match spec.methods {
+        Methods::Skip => Vec::new(),
+        Methods::Time => vec![methods::without_model(spec.runs, context)?],
+    };
     // Last, because its memory would count among the models'.
     let ceiling = ceiling(context);
     let mut result = BenchResult {
@@ -163,6 +186,7 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
         threads: rayon::current_num_threads(),
         instructions: lathe_kernels::Isa::best().name(),
         models,
+        methods,
     };
     let rows = result.models.iter_mut().flat_map(|model| model.rows.iter_mut().map(|row| (model.compute, row)));
     for (compute, row) in rows {
@@ -222,6 +246,7 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
     let decoder = &loaded.decoder;
     let total = (2 + spec.batches.len()) * (spec.runs + 1);
     let rows = context.stage(&format!("{model}: timing"), total as u64, "runs", || rows(decoder, spec, context))?;
+    let peak_memory = (context.peak_memory)();
     let profiles = match spec.detail {
         Detail::Passes => Vec::new(),
         Detail::Phases => {
@@ -230,14 +255,22 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
             context.stage(&format!("{model}: timing phases"), total as u64, "runs", profiles)?
         }
     };
+    let methods = match spec.methods {
+        Methods::Skip => Vec::new(),
+        Methods::Time => {
+            let methods = || methods::methods(&loaded, spec.runs, context);
+            context.stage(&format!("{model}: timing methods"), methods::ROWS as u64, "methods", methods)?
+        }
+    };
     Ok(ModelBench {
         model: model.to_string(),
         compute,
         load_seconds: loaded.seconds,
         weight_bytes: decoder.weight_bytes() as u64,
-        peak_memory: (context.peak_memory)(),
+        peak_memory,
         rows,
         profiles,
+        methods,
     })
 }
 

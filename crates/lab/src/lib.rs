@@ -19,7 +19,8 @@ pub mod sample;
 mod trace;
 
 pub use bench::{
-    BenchResult, BenchRow, BenchSpec, Ceiling, Compute, Detail, ModelBench, PassProfile, PhaseTime, bench,
+    BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Compute, Detail, MethodRow, Methods, ModelBench,
+    PassProfile, PhaseTime, Timing, bench,
 };
 pub use context::{Context, Progress, Silent};
 pub use documents::{DataReference, TextDocument, read_documents};

@@ -291,6 +291,11 @@ impl Decoder {
     /// # Errors
     /// A target is outside the vocabulary.
     pub fn negative_log_likelihood(&self, hidden: &Tensor, targets: Vec<u32>) -> Result<Tensor, Error> {
+        let head = &self.spec.head;
+        if let Some(weight) = self.head.trained() {
+            let scaling = ops::LogitScaling { scale: head.scale, soft_cap: head.soft_cap };
+            return Ok(ops::head_likelihood(hidden, weight, scaling, targets)?);
+        }
         Ok(ops::negative_log_likelihood(&self.logits(hidden)?, targets)?)
     }
 

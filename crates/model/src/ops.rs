@@ -4,16 +4,17 @@
 //! has a backward pass (candle's own fused norm, softmax and rotary ops have none and would stop gradients silently).
 //! All tensors are f32 on the CPU, rows of packed tokens.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::attention::{self, KeyValues, Rows};
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul, products, transpose_into};
+use lathe_kernels::matmul::{Left, Matrix, Start, Threads, Weight, product, products};
 use lathe_kernels::norm::{self, Kind};
 use lathe_kernels::rotary::{Angles, Direction};
 use lathe_kernels::vector;
+use rayon::prelude::*;
 
 /// A tensor of `values` with shape `shape`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -116,16 +117,11 @@ impl CustomOp1 for LinearFrozen {
         }
         let grad = grad.contiguous()?;
         let rows = grad.dim(0)?;
-        with_values(&grad, |grad| tensor(times(grad, rows, n, &w, k), (rows, k))).map(Some)
+        with_values(&grad, |grad| {
+            let dx = product(&[(Matrix::new(grad, rows, n), Matrix::new(&w, n, k))]);
+            tensor(dx, (rows, k)).map(Some)
+        })
     }
-}
-
-/// `A[m, k] · B[k, n]`, both row-major.
-fn times(a: &[f32], m: usize, k: usize, b: &[f32], n: usize) -> Vec<f32> {
-    let mut out = vec![0.0; m * n];
-    let right = Packed::from_rows(b, k, n);
-    matmul(Left { data: a, m, row_stride: k }, right.view(), Start::Zero, &mut out, n, Threads::Pool);
-    out
 }
 
 /// `x Wᵀ` with a trainable weight `[out, in]`; the bias, where there is one, is added by the tape.
@@ -146,23 +142,87 @@ impl CustomOp2 for Linear {
         if k != wk {
             bail!("linear layer of {wk} inputs got rows of {k}");
         }
-        let mut out = vec![0.0; rows * n];
-        let right = Packed::from_transposed(values(w, lw)?, n, k);
-        let left = Left { data: values(x, lx)?, m: rows, row_stride: k };
-        matmul(left, right.view(), Start::Zero, &mut out, n, Threads::Pool);
-        done(out, (rows, n))
+        let (x, w) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(w, lw)?, n, k));
+        done(product(&[(x, w.transposed())]), (rows, n))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let ((rows, k), n) = (x.dims2()?, w.dim(0)?);
+        let (dx, dw) = with_matrix(x, |x| {
+            with_matrix(w, |w| {
+                with_matrix(&grad, |grad| Ok((product(&[(grad, w)]), product(&[(grad.transposed(), x)]))))
+            })
+        })?;
+        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dw, w.shape())?)))
+    }
+}
+
+/// Calls `f` with a contiguous matrix.
+fn with_matrix<T>(x: &Tensor, f: impl FnOnce(Matrix<'_>) -> Result<T>) -> Result<T> {
+    let (rows, columns) = x.dims2()?;
+    with_values(x, |values| f(Matrix::new(values, rows, columns)))
+}
+
+/// `f(x Gᵀ) · (x Uᵀ)` with trainable weights `G` and `U`, `[out, in]`: as one operation, the gradients of both products
+/// are one sum, and nothing between them is on the tape.
+pub(crate) fn gated_linear(x: &Tensor, gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
+    let op = GatedLinear { f, inner: OnceLock::new() };
+    x.contiguous()?.apply_op3(&gate.contiguous()?, &up.contiguous()?, op)
+}
+
+struct GatedLinear {
+    f: Activation,
+    /// `x Gᵀ` and `x Uᵀ`, for the way back.
+    inner: OnceLock<[Vec<f32>; 2]>,
+}
+
+impl CustomOp3 for GatedLinear {
+    fn name(&self) -> &'static str {
+        "gated-linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        gate: &CpuStorage,
+        lg: &Layout,
+        up: &CpuStorage,
+        lu: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((rows, k), (n, wk)) = (rows_of(lx)?, rows_of(lg)?);
+        if k != wk || lu.shape() != lg.shape() {
+            bail!("gated layer of {:?} and {:?} got rows of {k}", lg.shape(), lu.shape());
+        }
+        let x = Matrix::new(values(x, lx)?, rows, k);
+        let times = |w| product(&[(x, Matrix::new(w, n, k).transposed())]);
+        let (gate, up) = (times(values(gate, lg)?), times(values(up, lu)?));
+        let mut out = vec![0.0; rows * n];
+        activation::gated(self.f, &gate, &up, &mut out);
+        _ = self.inner.set([gate, up]);
+        done(out, (rows, n))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        gate: &Tensor,
+        up: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let Some([gate_values, up_values]) = self.inner.get() else { bail!("gated-linear was not applied") };
+        let (rows, n) = grad.dims2()?;
+        let grad = grad.contiguous()?;
+        let (mut dgate, mut dup) = (vec![0.0; rows * n], vec![0.0; rows * n]);
         with_values(&grad, |grad| {
-            let dx = with_values(w, |w| tensor(times(grad, rows, n, w, k), (rows, k)))?;
-            let mut transposed = vec![0.0; grad.len()];
-            transpose_into(grad, rows, n, &mut transposed, rows);
-            let dw = with_values(x, |x| tensor(times(&transposed, n, rows, x, k), (n, k)))?;
-            Ok((Some(dx), Some(dw)))
-        })
+            activation::gated_backward(self.f, gate_values, up_values, grad, &mut dgate, &mut dup);
+            Ok(())
+        })?;
+        let (dgate, dup) = (Matrix::new(&dgate, rows, n), Matrix::new(&dup, rows, n));
+        let dx = with_matrix(gate, |gate| with_matrix(up, |up| Ok(product(&[(dgate, gate), (dup, up)]))))?;
+        let weights = |d: Matrix<'_>| with_matrix(x, |x| tensor(product(&[(d.transposed(), x)]), gate.shape()));
+        Ok((Some(tensor(dx, x.shape())?), Some(weights(dgate)?), Some(weights(dup)?)))
     }
 }
 
@@ -353,10 +413,8 @@ impl CustomOp2 for Gated {
         with_values(gate, |g| {
             with_values(up, |u| {
                 with_values(&grad, |grad| {
-                    let scaled: Vec<f32> = grad.iter().zip(u).map(|(grad, up)| grad * up).collect();
                     let (mut dgate, mut dup) = (vec![0.0; g.len()], vec![0.0; g.len()]);
-                    activation::plain_backward(self.0, g, &scaled, &mut dgate);
-                    activation::gated(self.0, g, grad, &mut dup);
+                    activation::gated_backward(self.0, g, u, grad, &mut dgate, &mut dup);
                     Ok((Some(tensor(dgate, gate.shape())?), Some(tensor(dup, up.shape())?)))
                 })
             })
@@ -428,13 +486,25 @@ impl CustomOp1 for Softmax {
     }
 }
 
+/// How logits are made of the head's product `x`: `y = scale · x`, or `cap · tanh(scale · x / cap)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogitScaling {
+    pub(crate) scale: f32,
+    pub(crate) soft_cap: Option<f32>,
+}
+
 /// Negative log-likelihood of `targets[i]` under row `i` of `logits`, `[rows]`, nats.
 pub(crate) fn negative_log_likelihood(logits: &Tensor, targets: Vec<u32>) -> Result<Tensor> {
     let (rows, vocab_size) = logits.dims2()?;
+    check_targets(&targets, rows, vocab_size)?;
+    logits.contiguous()?.apply_op1(NegativeLogLikelihood(targets))
+}
+
+fn check_targets(targets: &[u32], rows: usize, vocab_size: usize) -> Result<()> {
     if targets.len() != rows || targets.iter().any(|id| *id as usize >= vocab_size) {
         bail!("{} targets for {rows} rows of {vocab_size} logits, or one outside the vocabulary", targets.len());
     }
-    logits.contiguous()?.apply_op1(NegativeLogLikelihood(targets))
+    Ok(())
 }
 
 struct NegativeLogLikelihood(Vec<u32>);
@@ -448,7 +518,7 @@ impl CustomOp1 for NegativeLogLikelihood {
         let (rows, vocab_size) = rows_of(layout)?;
         let x = values(x, layout)?;
         let nll = x
-            .chunks_exact(vocab_size)
+            .par_chunks_exact(vocab_size)
             .zip(&self.0)
             .map(|(row, target)| (logits::summarise(row).log_sum_exp - f64::from(row[*target as usize])) as f32);
         done(nll.collect(), rows)
@@ -459,20 +529,88 @@ impl CustomOp1 for NegativeLogLikelihood {
         let grad = grad.contiguous()?;
         let mut dx = with_values(x, |x| Ok(x.to_vec()))?;
         with_values(&grad, |grad| {
-            for ((row, target), grad) in dx.chunks_exact_mut(vocab_size).zip(&self.0).zip(grad) {
+            dx.par_chunks_exact_mut(vocab_size).zip(&self.0).zip(grad).for_each(|((row, target), grad)| {
                 let log_sum_exp = logits::summarise(row).log_sum_exp as f32;
                 logits::softmax_scaled(row, log_sum_exp, *grad);
                 row[*target as usize] -= grad;
-            }
+            });
             Ok(())
         })?;
         tensor(dx, x.shape()).map(Some)
     }
 }
 
+/// Negative log-likelihood of `targets[i]` given hidden state `i` and a trainable head `[vocab_size, hidden_size]`,
+/// `[rows]`, nats. The logits turn into their own gradient where they lie: they are held once, and not on the tape.
+pub(crate) fn head_likelihood(x: &Tensor, head: &Tensor, scaling: LogitScaling, targets: Vec<u32>) -> Result<Tensor> {
+    check_targets(&targets, x.dim(0)?, head.dim(0)?)?;
+    let op = HeadLikelihood { scaling, targets, dlogits: OnceLock::new() };
+    x.contiguous()?.apply_op2(&head.contiguous()?, op)
+}
+
+struct HeadLikelihood {
+    scaling: LogitScaling,
+    targets: Vec<u32>,
+    /// Gradient of each row's likelihood with respect to the head's product, `[rows, vocab_size]`.
+    dlogits: OnceLock<Vec<f32>>,
+}
+
+impl CustomOp2 for HeadLikelihood {
+    fn name(&self) -> &'static str {
+        "head-likelihood"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, head: &CpuStorage, lh: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ((rows, k), (vocab_size, head_k)) = (rows_of(lx)?, rows_of(lh)?);
+        if k != head_k {
+            bail!("head of {head_k} inputs got rows of {k}");
+        }
+        let (x, head) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(head, lh)?, vocab_size, k));
+        let mut logits = product(&[(x, head.transposed())]);
+        let LogitScaling { scale, soft_cap } = self.scaling;
+        let of_row = |(row, target): (&mut [f32], &u32)| {
+            if scale != 1.0 {
+                row.iter_mut().for_each(|logit| *logit *= scale);
+            }
+            if let Some(cap) = soft_cap {
+                logits::soft_cap(row, cap);
+            }
+            let (log_sum_exp, target) = (logits::summarise(row).log_sum_exp, *target as usize);
+            let nll = (log_sum_exp - f64::from(row[target])) as f32;
+            logits::likelihood_gradient(row, log_sum_exp as f32, target, scale, soft_cap);
+            nll
+        };
+        let nll: Vec<f32> = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets).map(of_row).collect();
+        _ = self.dlogits.set(logits);
+        done(nll, rows)
+    }
+
+    fn bwd(&self, x: &Tensor, head: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let Some(dlogits) = self.dlogits.get() else { bail!("head-likelihood was not applied") };
+        let ((rows, k), vocab_size) = (x.dims2()?, head.dim(0)?);
+        let dlogits = Matrix::new(dlogits, rows, vocab_size);
+        let grad = grad.contiguous()?;
+        // Row i of the logits' gradient counts `grad[i]` times: cheaper on the narrow matrices than on the wide one.
+        let weigh = |rows: &mut [f32]| {
+            with_values(&grad, |grad| {
+                let rows = rows.chunks_exact_mut(k.max(1)).zip(grad);
+                rows.for_each(|(row, grad)| row.iter_mut().for_each(|x| *x *= grad));
+                Ok(())
+            })
+        };
+        let mut dx = with_matrix(head, |head| Ok(product(&[(dlogits, head)])))?;
+        weigh(&mut dx)?;
+        let mut weighted = with_values(x, |x| Ok(x.to_vec()))?;
+        weigh(&mut weighted)?;
+        let dhead = product(&[(dlogits.transposed(), Matrix::new(&weighted, rows, k))]);
+        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dhead, head.shape())?)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Var;
+    use lathe_kernels::matmul::Packed;
 
     use super::*;
 
@@ -499,6 +637,49 @@ mod tests {
         assert_eq!(trainable.to_vec2::<f32>().expect("values"), frozen.to_vec2::<f32>().expect("values"));
         assert_eq!(gradient(trainable), gradient(frozen));
         assert!(!linear_frozen(&x.detach(), &packed, None).expect("applied").track_op());
+    }
+
+    /// Each fused operation says the same as the parts that it is made of.
+    #[test]
+    fn fused_operations_equal_their_parts() {
+        let (x, a, b) = (ramp(5, 17, 0.1), ramp(9, 17, 0.07), ramp(9, 17, 0.05));
+        let g = ramp(5, 9, 0.2);
+        let targets = vec![0, 8, 3, 3, 5];
+        let per_row = ramp(1, 5, 0.3).flatten_all().expect("a vector");
+        let gated_parts = |x: &Tensor, a: &Tensor, b: &Tensor| {
+            (gated(&linear(x, a, None)?, &linear(x, b, None)?, Activation::Silu)? * &g)?.sum_all()
+        };
+        let gated_whole =
+            |x: &Tensor, a: &Tensor, b: &Tensor| (gated_linear(x, a, b, Activation::Silu)? * &g)?.sum_all();
+        let capped_parts = |x: &Tensor, a: &Tensor, _: &Tensor| {
+            let logits = (((linear(x, a, None)? * 1.5)? / 2.0)?.tanh()? * 2.0)?;
+            (negative_log_likelihood(&logits, targets.clone())? * &per_row)?.sum_all()
+        };
+        let capped_whole = |x: &Tensor, a: &Tensor, _: &Tensor| {
+            let scaling = LogitScaling { scale: 1.5, soft_cap: Some(2.0) };
+            (head_likelihood(x, a, scaling, targets.clone())? * &per_row)?.sum_all()
+        };
+        type Loss<'a> = &'a dyn Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>;
+        let pairs: [(&str, Loss<'_>, Loss<'_>); 2] =
+            [("gated", &gated_parts, &gated_whole), ("head", &capped_parts, &capped_whole)];
+        for (name, parts, whole) in pairs {
+            let run = |loss: Loss<'_>| {
+                let vars = [&x, &a, &b].map(|value| Var::from_tensor(value).expect("a variable"));
+                let loss = loss(&vars[0], &vars[1], &vars[2]).expect("a loss");
+                let gradients = loss.backward().expect("gradients");
+                let flat = |var| gradients.get(var).map(|g: &Tensor| g.flatten_all().and_then(|g| g.to_vec1::<f32>()));
+                let gradients = vars.iter().map(|var| flat(var).transpose().expect("values")).collect::<Vec<_>>();
+                (loss.to_scalar::<f32>().expect("a number"), gradients)
+            };
+            let ((expected_loss, expected), (loss, found)) = (run(parts), run(whole));
+            assert!((loss - expected_loss).abs() < 1e-5, "{name}: {loss} {expected_loss}");
+            for (expected, found) in expected.iter().zip(&found) {
+                assert_eq!(expected.is_some(), found.is_some(), "{name}");
+                for (expected, found) in expected.iter().flatten().zip(found.iter().flatten()) {
+                    assert!((expected - found).abs() < 1e-5, "{name}: {found} {expected}");
+                }
+            }
+        }
     }
 
     #[test]

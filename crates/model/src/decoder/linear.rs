@@ -52,6 +52,9 @@ impl Linear {
         if let (Some(gate), Some(up), false) = (gate.frozen(), up.frozen(), x.track_op()) {
             return Ok(ops::gated_frozen(x, [gate, up], f)?);
         }
+        if let (Some(gate), Some(up)) = (gate.trained(), up.trained()) {
+            return Ok(ops::gated_linear(x, gate, up, f)?);
+        }
         Ok(ops::gated(&gate.apply(x)?, &up.apply(x)?, f)?)
     }
 
@@ -59,6 +62,14 @@ impl Linear {
         match self {
             Self::Frozen(weight, bias) => Some((weight, bias.as_ref().map(|bias| bias.as_slice()))),
             Self::Streamed(_) | Self::Trainable(..) => None,
+        }
+    }
+
+    /// The variable of a trainable layer without a bias.
+    pub(crate) fn trained(&self) -> Option<&Tensor> {
+        match self {
+            Self::Trainable(weight, None) => Some(weight),
+            Self::Trainable(_, Some(_)) | Self::Frozen(..) | Self::Streamed(_) => None,
         }
     }
 

@@ -12,11 +12,13 @@ pub mod activation;
 pub mod attention;
 mod buffer;
 pub mod ceiling;
+pub mod column_sums;
 mod isa;
 pub mod logits;
 pub mod matmul;
 pub mod norm;
 pub mod rotary;
+pub mod unit_rows;
 pub mod vector;
 
 pub use buffer::Buffer;

@@ -13,11 +13,13 @@ pub mod attention;
 mod awake;
 mod buffer;
 pub mod ceiling;
+pub mod column_sums;
 mod isa;
 pub mod logits;
 pub mod matmul;
 pub mod norm;
 pub mod rotary;
+pub mod unit_rows;
 pub mod vector;
 
 pub use awake::Awake;

@@ -16,6 +16,9 @@ mod spans;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
+use lathe_kernels::column_sums;
 use serde::{Deserialize, Serialize};
 
 use crate::error::MeasureError;
@@ -98,23 +101,40 @@ impl<'plan> HeadAttention<'plan> {
     /// A shape that does not fit, rows out of order, weights that are negative, not finite or sum to more
     /// than 1, or weight on a later key. The rows before the wrong one stay added.
     pub fn add_rows(&mut self, first_query: usize, keys: usize, probabilities: &[f32]) -> Result<(), MeasureError> {
+        self.add_rows_of_keys(first_query, 0..keys, probabilities)
+    }
+
+    /// [`HeadAttention::add_rows`] of queries that see no key outside `keys`: a window of the text. Where it begins at
+    /// a multiple of 8, the sums are the same bits as those of whole rows.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_rows_of_keys(
+        &mut self,
+        first_query: usize,
+        keys: Range<usize>,
+        probabilities: &[f32],
+    ) -> Result<(), MeasureError> {
         let what = "attention rows";
-        if keys == 0 || keys > self.plan.tokens() {
-            return Err(MeasureError::Dimensions { what, rows: self.plan.tokens(), columns: keys });
+        if keys.is_empty() || keys.end > self.plan.tokens() {
+            return Err(MeasureError::Dimensions { what, rows: self.plan.tokens(), columns: keys.end });
         }
-        if !probabilities.len().is_multiple_of(keys) {
-            let expected = probabilities.len().next_multiple_of(keys);
+        if !probabilities.len().is_multiple_of(keys.len()) {
+            let expected = probabilities.len().next_multiple_of(keys.len());
             return Err(MeasureError::Shape { what, expected, found: probabilities.len() });
         }
-        let rows = probabilities.len() / keys;
+        let rows = probabilities.len() / keys.len();
         if first_query != self.rows || rows > self.plan.tokens() - self.rows {
             let found = if first_query == self.rows { first_query + rows } else { first_query };
             return Err(MeasureError::RowOrder { expected: self.rows, found, tokens: self.plan.tokens() });
         }
-        if keys < first_query + rows {
-            return Err(MeasureError::Dimensions { what, rows: first_query + rows, columns: keys });
+        if keys.end < first_query + rows || keys.start > first_query {
+            return Err(MeasureError::Dimensions { what, rows: first_query + rows, columns: keys.end });
         }
-        probabilities.chunks_exact(keys).try_for_each(|row| self.add_row(row))
+        let checked = probabilities.chunks_exact(keys.len()).try_for_each(|row| self.add_row(keys.start, row));
+        let right = (self.rows - first_query) * keys.len();
+        column_sums::add_rows(&probabilities[..right], &mut self.column_sums[keys]);
+        checked
     }
 
     /// Attention received by each key, summed over queries: `[tokens]`.
@@ -141,34 +161,32 @@ impl<'plan> HeadAttention<'plan> {
         })
     }
 
-    fn add_row(&mut self, row: &[f32]) -> Result<(), MeasureError> {
+    /// Everything but the column sums, of the next row, whose first weight is that of key `first`.
+    fn add_row(&mut self, first: usize, row: &[f32]) -> Result<(), MeasureError> {
         let query = self.rows;
-        let (visible, later) = row.split_at(query + 1);
+        let (visible, later) = row.split_at(query + 1 - first);
         // The kept mass is summed by itself and not taken from the total less the excluded mass, which would
         // leave rounding where there is nothing.
-        let (sum, kept) = row_masses(visible, self.plan.keep_weights());
-        // Folds without an early end vectorise; the search for the culprit is for the error only.
-        if visible.iter().fold(false, |any, &weight| any | (weight < 0.0)) {
+        let masses = column_sums::row_masses(visible, &self.plan.keep_weights()[first..]);
+        if masses.has_negative {
             let negative = visible.iter().copied().fold(0.0, f32::min);
             return Err(MeasureError::NotProbabilities { query, found: f64::from(negative) });
         }
-        if sum.is_nan() || sum > 1.0 + ROW_SUM_TOLERANCE {
-            return Err(MeasureError::NotProbabilities { query, found: sum });
+        if masses.all.is_nan() || masses.all > 1.0 + ROW_SUM_TOLERANCE {
+            return Err(MeasureError::NotProbabilities { query, found: masses.all });
         }
+        // A fold without an early end vectorises; the search for the culprit is for the error only.
         if later.iter().fold(false, |any, &weight| any | (weight != 0.0)) {
             let at = later.iter().position(|&weight| weight != 0.0).unwrap_or(0);
             return Err(MeasureError::NotCausal { query, key: query + 1 + at, weight: later[at] });
         }
-
-        for (sum, &weight) in self.column_sums.iter_mut().zip(visible) {
-            *sum += f64::from(weight);
-        }
-        if kept > 0.0 {
+        if masses.kept > 0.0 {
             self.usable_rows += 1;
             for (sum, span) in self.renormalised_sums.iter_mut().zip(self.plan.spans()) {
-                let seen = span.iter().take_while(|&&position| position <= query);
-                let mass: f64 = seen.map(|&position| f64::from(visible[position])).sum();
-                *sum += mass / kept;
+                let seen =
+                    span.iter().filter(|&&position| position >= first).take_while(|&&position| position <= query);
+                let mass: f64 = seen.map(|&position| f64::from(visible[position - first])).sum();
+                *sum += mass / masses.kept;
             }
         }
         self.rows += 1;
@@ -220,24 +238,4 @@ impl<'plan> HeadAttention<'plan> {
     fn mass(&self, positions: &[usize]) -> f64 {
         positions.iter().map(|&position| self.column_sums[position]).sum()
     }
-}
-
-/// Σ weight and Σ weight × keep of one row, each in eight interleaved parts: that vectorises and has a fixed
-/// order. `keep` is at least as long as `weights`.
-fn row_masses(weights: &[f32], keep: &[f64]) -> (f64, f64) {
-    let (mut all, mut kept) = ([0.0; 8], [0.0; 8]);
-    let (blocks, rest) = weights.as_chunks::<8>();
-    let (keep_blocks, keep_rest) = keep[..weights.len()].as_chunks::<8>();
-    for (weights, keep) in blocks.iter().zip(keep_blocks) {
-        for lane in 0..8 {
-            let weight = f64::from(weights[lane]);
-            all[lane] += weight;
-            kept[lane] += weight * keep[lane];
-        }
-    }
-    for (lane, (&weight, &keep)) in rest.iter().zip(keep_rest).enumerate() {
-        all[lane] += f64::from(weight);
-        kept[lane] += f64::from(weight) * keep;
-    }
-    (all.iter().sum(), kept.iter().sum())
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::tile::{Tile, copy_tile, tile_kernel};
-use super::{DEPTH, PANEL, TILE_ROWS, Target};
+use super::{PANEL, TILE_ROWS, Target};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
 
@@ -31,8 +31,11 @@ enum Order {
     Columns,
 }
 
-/// Rows of `A` that one task packs at most: 516 x 256 floats are half a megabyte.
-const TASK_ROWS: usize = 43 * TILE_ROWS;
+/// Depth of one pass at most.
+const DEPTH: usize = 256;
+
+/// Rows of `A` that one task packs at most: 264 x 256 floats are a quarter of a megabyte.
+const TASK_ROWS: usize = 22 * TILE_ROWS;
 
 /// Panels of `B` that are packed together, so that a row of `B` is read in longer pieces.
 const TASK_PANELS: usize = 8;
@@ -127,7 +130,7 @@ struct Scratch {
 }
 
 thread_local! {
-    /// Three quarters of a megabyte for each thread, which would take longer to clear than a small product takes.
+    /// Half a megabyte for each thread, which would take longer to clear than a small product takes.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
@@ -149,8 +152,9 @@ impl Product<'_> {
     fn run(&self, scratch: &mut Scratch, rows: Range<usize>, panels: Range<usize>) {
         let mut first = true;
         for (a, b) in self.terms {
-            for depth in (0..a.columns).step_by(DEPTH) {
-                let depths = depth..a.columns.min(depth + DEPTH);
+            let step = a.columns.div_ceil(a.columns.div_ceil(DEPTH).max(1)).max(1);
+            for depth in (0..a.columns).step_by(step) {
+                let depths = depth..a.columns.min(depth + step);
                 pack_left(self.isa, *a, rows.clone(), depths.clone(), &mut scratch.a);
                 for panel in panels.clone().step_by(TASK_PANELS) {
                     let some = panel..panels.end.min(panel + TASK_PANELS);
@@ -169,15 +173,18 @@ impl Product<'_> {
     fn panel(&self, a: &[f32], b: &[f32], rows: Range<usize>, panel: usize, len: usize, first: bool) {
         let column = panel * PANEL;
         let columns = PANEL.min(self.n - column);
+        // What the first block adds to is nowhere yet, and an incomplete tile needs a whole one to work on.
+        let in_place = columns == PANEL && !first;
+        let mut whole = [0.0f32; TILE_ROWS * PANEL];
         for (row, a) in rows.clone().step_by(TILE_ROWS).zip(a.chunks_exact(GROUP)) {
             let tile_rows = TILE_ROWS.min(rows.end - row);
-            // What the first block adds to is nowhere yet, and an incomplete tile needs a whole one to work on.
-            let mut whole = [0.0f32; TILE_ROWS * PANEL];
+            if first {
+                whole.fill(0.0);
+            }
             // SAFETY: `C` has room for m x n values, tasks write disjoint rectangles of it, and only a tile of 32
             // columns is worked on in place. `a` and `b` hold packed blocks of up to 256 depths.
             unsafe {
                 let c = self.c.0.add(row * self.n + column);
-                let in_place = columns == PANEL && !first;
                 let (tile, stride) = if in_place { (c, self.n) } else { (whole.as_mut_ptr(), PANEL) };
                 if in_place {
                     fetch_early(c.wrapping_add(TILE_ROWS * self.n), self.n, TILE_ROWS.min(rows.end - row - tile_rows));
@@ -195,10 +202,11 @@ impl Product<'_> {
                     c_stride: stride,
                 };
                 tile_kernel(self.isa, tile_rows, operands);
-                match (in_place, columns) {
-                    (true, _) => {}
-                    (false, PANEL) => copy_tile(tile, PANEL, c, self.n, tile_rows, PANEL),
-                    (false, _) => copy_tile(tile, PANEL, c, self.n, tile_rows, columns),
+                if columns < PANEL {
+                    copy_tile(tile, PANEL, c, self.n, tile_rows, columns);
+                } else if first {
+                    let row = |r| std::ptr::copy_nonoverlapping(tile.add(r * PANEL), c.add(r * self.n), PANEL);
+                    (0..tile_rows).for_each(row);
                 }
             }
         }

@@ -318,3 +318,23 @@ proptest! {
         prop_assert!((streamed.spans[0].renormalised_share.value().unwrap() - renormalised).abs() < 1e-12);
     }
 }
+
+proptest! {
+    /// Rows of a windowed layer come without the keys that no query of theirs sees.
+    #[test]
+    fn rows_without_unseen_keys_give_the_same_bits(tokens in 20usize..60, window in 1usize..9, seed in 0u64..99) {
+        let span: Vec<usize> = (tokens / 2..tokens / 2 + 3).collect();
+        let plan = SpanPlan::new(tokens, KeyWindow::Last(window), &[1, 2], &[span], seed).unwrap();
+        let rows = uniform(tokens, window);
+        let whole = report(&plan, &rows);
+        let mut head = HeadAttention::new(&plan);
+        for first_query in (0..tokens).step_by(7) {
+            let queries = first_query..tokens.min(first_query + 7);
+            let keys = (first_query + 1).saturating_sub(window) / 8 * 8..queries.end;
+            let block: Vec<f32> =
+                queries.flat_map(|query| rows[query * tokens..][keys.clone()].to_vec()).collect();
+            head.add_rows_of_keys(first_query, keys, &block).unwrap();
+        }
+        prop_assert_eq!(head.report().unwrap(), whole);
+    }
+}

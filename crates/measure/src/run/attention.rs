@@ -57,17 +57,8 @@ impl Tap for Heads<'_> {
     fn pattern(&self, layer: usize, pattern: &Pattern<'_>) {
         let mut head = self.heads[layer][pattern.head].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Ok(attention) = head.as_mut() else { return };
-        let added = if pattern.first_key == 0 {
-            attention.add_rows(pattern.first_query, pattern.keys, pattern.probabilities)
-        } else {
-            // The accumulator counts keys from the start of the text.
-            let keys = pattern.first_key + pattern.keys;
-            let mut rows = vec![0.0; pattern.queries * keys];
-            for (row, part) in rows.chunks_exact_mut(keys).zip(pattern.probabilities.chunks_exact(pattern.keys)) {
-                row[pattern.first_key..].copy_from_slice(part);
-            }
-            attention.add_rows(pattern.first_query, keys, &rows)
-        };
+        let keys = pattern.first_key..pattern.first_key + pattern.keys;
+        let added = attention.add_rows_of_keys(pattern.first_query, keys, pattern.probabilities);
         if let Err(error) = added {
             *head = Err(error);
         }

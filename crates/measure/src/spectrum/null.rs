@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use lathe_kernels::matmul::Threads;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::{HiddenStates, Metric, decomposition, matrix_entropy, matrix_nuclear_norm, unit_rows};
@@ -89,7 +90,11 @@ fn gaussian_null(shape: Shape) -> Result<GaussianNull, MeasureError> {
 
 fn metric(cloud: HiddenStates<'_>, shape: Shape) -> Result<Number, MeasureError> {
     match shape.metric {
-        Metric::MatrixNuclearNorm => Ok(matrix_nuclear_norm(&unit_rows::columns(cloud), shape.kept)),
+        Metric::MatrixNuclearNorm => {
+            // On one thread, for the reason given at the lock.
+            let columns = lathe_kernels::unit_rows::columns(cloud.values, cloud.width, Threads::One);
+            Ok(matrix_nuclear_norm(&columns, shape.kept))
+        }
         Metric::MatrixEntropy => {
             let entropy = decomposition::entropy(&unit_rows::unit_rows(cloud))?;
             Ok(matrix_entropy(entropy, shape.width))

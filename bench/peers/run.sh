@@ -38,7 +38,9 @@ fi
 ! with transformers || torch=$(python "${TORCH_PYTHON:-}" torch transformers safetensors)
 if with candle; then
   candle=${PEER_CANDLE:-$out/candle/release/peer-candle}
-  [[ -n ${PEER_CANDLE:-} ]] || CARGO_TARGET_DIR=$out/candle cargo build --release --manifest-path "$here/candle/Cargo.toml"
+  # It chooses instructions when it is compiled: without this its products of blocks are plain loops.
+  [[ -n ${PEER_CANDLE:-} ]] || RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$out/candle \
+    cargo build --release --manifest-path "$here/candle/Cargo.toml"
 fi
 
 # peer MODEL COMMAND…: appends its rows. A peer that cannot run a model leaves a note and the others go on.

@@ -113,7 +113,7 @@ class Rows:
                 continue
             middle, beside = statistics.median(seconds), self.beside.get((model, what, who))
             text = f"{beside['share']:.2%} of {beside['what']} ({beside['comparison']})" if beside else ""
-            print(f"| {model or '–'} | {what} | {who} | {1e3 * middle:.3g} ms | {text} |")
+            print(f"| {model or '–'} | {what} | {who} | {number(1e3 * middle)} ms | {text} |")
         print()
         for model, who, what, note in self.notes:
             print(f"* {model or '–'}, {who}, {what}: {note}")

@@ -1,5 +1,7 @@
 //! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
 
+mod texts;
+
 use std::fmt::Write;
 
 use lathe_lab::figure::{bytes, count, number, percent};
@@ -7,6 +9,8 @@ use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResu
 use lathe_lab::{BenchResult, ExportResult, Inspection, ModelList, State, TraceResult};
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
+
+pub(crate) use texts::{experiment, generate, samples};
 
 use crate::table::{Align, Table, render, terminal_width};
 

@@ -1,5 +1,7 @@
 //! The command line: what a user may write, and what it says about itself.
 
+mod decode;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -7,6 +9,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use lathe_lab::DataReference;
 use lathe_measure::spectrum::Metric;
 use lathe_model::reference::{ModelReference, ReferenceError};
+
+pub(crate) use decode::{ChatArgs, GenerateArgs, Normalisation, Sampler};
 
 /// A workbench for open-weight language models: open, measure, report.
 ///
@@ -57,6 +61,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe trace smollm2 --text \"The cat sat\" --take logits,hidden_states --out trace.safetensors\n  lathe trace ./my-model --ids 5,6,7 --take attentions --layers 0,3 --out trace.safetensors"
     )]
     Trace(TraceArgs),
+    /// Write texts: one to the terminal, or many to a file with the record of every draw
+    #[command(
+        after_help = "Examples:\n  lathe generate smollm2 --prompt \"The sea\" --max-tokens 64\n  lathe generate smollm2 --prompts questions.jsonl --field question --chat --top-p 0.9 --out answers.jsonl\n  lathe generate smollm2 --prompt \"The sea\" --top-k 10 --normalise global --sampler smc --samples 64 --out sea.jsonl"
+    )]
+    Generate(GenerateArgs),
+    /// Talk to a model in its chat template
+    #[command(
+        after_help = "At the prompt: /reset begins a new conversation, /save FILE writes this one, /quit or Ctrl-D leaves. Ctrl-C stops a\nreply.\n\nExamples:\n  lathe chat smollm2\n  lathe chat smollm2 --system \"Answer in one sentence.\" --temperature 0"
+    )]
+    Chat(ChatArgs),
     /// Write a model as a complete safetensors folder or GGUF file
     #[command(
         after_help = "Examples:\n  lathe export smollm2 --to safetensors --dtype bf16 --out smollm2-bf16\n  lathe export ./my-model --to gguf --dtype q4_k --out my-model.gguf"
@@ -70,6 +84,9 @@ pub(crate) enum Command {
     /// Take one measurement of one model on given texts
     #[command(subcommand)]
     Measure(Measure),
+    /// Run the steps of an experiment file; what was done before is not done again
+    #[command(after_help = "Example:\n  lathe run experiments/2410.10810-local-global/small.toml")]
+    Run(RunArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -211,6 +228,16 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// The experiment; results, figures and RESULTS.md are written beside it
+    #[arg(value_name = "EXPERIMENT")]
+    pub(crate) file: PathBuf,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
     /// The models, one after the other
     #[arg(value_name = "MODEL", value_parser = model, required = true)]
@@ -276,6 +303,11 @@ pub(crate) enum Measure {
         after_help = "Examples:\n  lathe measure attention smollm2 --text \"Paris is the capital of France\" --span \"capital\"\n  lathe measure attention base.gguf --against tuned.gguf --spans spans.jsonl"
     )]
     Attention(AttentionArgs),
+    /// Length, variety, repetition, likelihood and MAUVE of generated texts; one set, or two compared
+    #[command(
+        after_help = "Examples:\n  lathe measure samples local.jsonl\n  lathe measure samples local.jsonl global.jsonl --model smollm2\n  lathe measure samples local.jsonl --reference web.jsonl --model gemma3-270m"
+    )]
+    Samples(SamplesArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -383,6 +415,31 @@ pub(crate) struct AttentionArgs {
     #[arg(long, value_name = "MODEL", value_parser = model)]
     pub(crate) against: Option<ModelReference>,
     /// Seed of the control spans
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SamplesArgs {
+    /// JSON lines with texts, as `lathe generate --out` writes them; of two files, lines with the same number are pairs
+    #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
+    pub(crate) sets: Vec<PathBuf>,
+    /// Field that holds the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) field: String,
+    /// Texts to be like, for MAUVE: JSON lines with the same field, or `sample`
+    #[arg(long, value_name = "DATA", requires = "model")]
+    pub(crate) reference: Option<String>,
+    /// Model of log-likelihoods and of the features of MAUVE
+    #[arg(long, value_name = "MODEL", value_parser = model)]
+    pub(crate) model: Option<ModelReference>,
+    /// Tokens of a text that the model reads
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) max_tokens: usize,
+    /// Seed of intervals, clusters and permutations
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// Print everything as JSON

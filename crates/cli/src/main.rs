@@ -10,6 +10,7 @@ mod machine;
 mod progress;
 mod run;
 mod show;
+mod stream;
 mod table;
 
 use std::process::ExitCode;

@@ -1,5 +1,7 @@
 //! From flags to a task, and from its result to standard output.
 
+mod decode;
+
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -7,12 +9,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use clap::CommandFactory;
 use lathe_lab::measure::{
-    AttentionSpec, SpanSource, SpectrumSpec, TokensSpec, Untrained, measure_attention, measure_spectrum, measure_tokens,
+    AttentionSpec, SamplesSpec, SpanSource, SpectrumSpec, TokensSpec, Untrained, measure_attention, measure_samples,
+    measure_spectrum, measure_tokens,
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Compute, Context, Depth, Detail, ExportFormat, ExportSpec, InspectSpec, Methods, Progress, Rows,
-    TokenInput, TraceSite, TraceSpec, bench, export, inspect, models, models_page, trace,
+    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportFormat, ExportSpec, InspectSpec,
+    Methods, Progress, Rows, TokenInput, TraceSite, TraceSpec, bench, export, inspect, models, models_page, trace,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -23,7 +26,7 @@ use serde::Serialize;
 
 use crate::args::{
     Args, AttentionArgs, BenchArgs, Command, ComputeArg, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs,
-    ReportArgs, SpectrumArgs, Take, Target, TokensArgs, TraceArgs,
+    ReportArgs, RunArgs, SamplesArgs, SpectrumArgs, Take, Target, TokensArgs, TraceArgs,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, fetch};
@@ -54,11 +57,15 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Models(args) => run_models(&args, &context),
         Command::Inspect(args) => run_inspect(&args, &context),
         Command::Trace(args) => run_trace(args, &context),
+        Command::Generate(args) => decode::run_generate(args, &context),
+        Command::Chat(args) => decode::run_chat(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Bench(args) => run_bench(args, &context),
+        Command::Run(args) => run_experiment(args, &context),
         Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),
         Command::Measure(Measure::Tokens(args)) => run_tokens(args, &context),
         Command::Measure(Measure::Attention(args)) => run_attention(args, &context),
+        Command::Measure(Measure::Samples(args)) => run_samples(args, &context),
         Command::Report(args) => run_report(args, threads, &context),
         Command::Completions { .. } => Ok(()),
     }
@@ -156,6 +163,11 @@ fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
     if json { print_json(&result) } else { print(&show::bench(&result)) }
 }
 
+fn run_experiment(args: RunArgs, context: &Context<'_>) -> Result<()> {
+    let result = lathe_lab::run(&ExperimentSpec { file: args.file }, context)?;
+    if args.json { print_json(&result) } else { print(&show::experiment(&result)) }
+}
+
 fn read_ids(file: &Path) -> Result<Vec<u32>> {
     let text = std::fs::read_to_string(file).map_err(|source| lathe_lab::Error::Read { file: file.into(), source })?;
     let ids = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
@@ -206,6 +218,19 @@ fn run_attention(args: AttentionArgs, context: &Context<'_>) -> Result<()> {
     let spec = AttentionSpec { model: args.model, against: args.against, spans, seed: args.seed };
     let result = measure_attention(&spec, context)?;
     if args.json { print_json(&result) } else { print(&show::attention(&result)) }
+}
+
+fn run_samples(args: SamplesArgs, context: &Context<'_>) -> Result<()> {
+    let spec = SamplesSpec {
+        sets: args.sets,
+        field: args.field,
+        reference: args.reference.map(DataReference::from),
+        model: args.model,
+        max_tokens: args.max_tokens,
+        seed: args.seed,
+    };
+    let result = measure_samples(&spec, context)?;
+    if args.json { print_json(&result) } else { print(&show::samples(&result)) }
 }
 
 fn run_report(args: ReportArgs, threads: u64, context: &Context<'_>) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
 
+mod texts;
+
 use std::fmt::Write;
 
 use lathe_lab::figure::{bytes, count, number, percent};
@@ -11,6 +13,8 @@ use lathe_lab::{
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 use lathe_model::Phase;
+
+pub(crate) use texts::{experiment, generate, samples};
 
 use crate::table::{Align, Table, render, terminal_width};
 

@@ -92,11 +92,10 @@ dispatch! {
             let mut at = 0;
             while at < columns {
                 let len = if at < whole { LANES } else { columns - at };
-                for lane in 0..len {
-                    let i = at + lane;
+                for (i, squares) in (at..at + len).zip(&mut lanes) {
                     let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(f64::from);
                     sums[i] = sums[i] + a + b + c + d;
-                    lanes[lane] = d.mul_add(d, c.mul_add(c, b.mul_add(b, a.mul_add(a, lanes[lane]))));
+                    *squares = d.mul_add(d, c.mul_add(c, b.mul_add(b, a.mul_add(a, *squares))));
                 }
                 at += len;
             }

@@ -29,6 +29,12 @@ pub enum Error {
     /// A measurement failed while the model ran.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Decoding failed.
+    #[error(transparent)]
+    Decode(lathe_decode::DecodeError),
+    /// The listener stopped the run.
+    #[error("interrupted")]
+    Interrupted,
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -106,6 +112,7 @@ impl Error {
             Self::Format(error) => error.hint(),
             Self::Measure(error) => error.hint(),
             Self::Run(error) => error.hint(),
+            Self::Decode(error) => error.hint(),
             Self::Record { expected, .. } => Some((*expected).into()),
             Self::UnknownData { .. } => Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into()),
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
@@ -121,7 +128,8 @@ impl Error {
             Self::Model(error) | Self::Run(RunError::Model(error)) => error.is_bad_input(),
             Self::Format(error) => error.is_bad_input(),
             Self::Read { source, .. } | Self::Write { source, .. } => is_about_path(source),
-            Self::Json(_) | Self::Tensor(_) => false,
+            Self::Decode(error) => error.is_bad_input(),
+            Self::Json(_) | Self::Tensor(_) | Self::Interrupted => false,
             _ => true,
         }
     }

@@ -5,11 +5,14 @@
 //! program can write the same spec as data.
 
 mod bench;
+mod chat;
 mod context;
 mod documents;
 mod error;
+mod experiment;
 mod export;
 pub mod figure;
+pub mod generate;
 mod inspect;
 mod load;
 pub mod measure;
@@ -22,9 +25,11 @@ pub use bench::{
     BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Compute, Detail, MethodRow, Methods, ModelBench,
     PassProfile, PhaseTime, Timing, bench,
 };
+pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};
 pub use documents::{DataReference, TextDocument, read_documents};
 pub use error::Error;
+pub use experiment::{ExperimentResult, ExperimentSpec, StepOutcome, run};
 pub use export::{ExportFormat, ExportResult, ExportSpec, WrittenFile, export};
 pub use inspect::{Depth, ElementCount, InspectSpec, Inspection, LoadSummary, TensorRow, inspect};
 pub use load::{Loaded, load, open_model};

@@ -1,12 +1,14 @@
 //! `lathe measure`: one measurement of one model on given texts.
 
 mod attention;
+mod samples;
 mod spectrum;
 mod tokens;
 
 pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
 };
+pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};
 pub use spectrum::{DiffErankResult, LayerResult, SpectrumResult, SpectrumSpec, Untrained, measure_spectrum};
 pub use tokens::{TokensResult, TokensSpec, measure_tokens};
 

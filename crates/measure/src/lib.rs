@@ -4,6 +4,7 @@
 //!   each beside the value of a Gaussian cloud of the same shape.
 //! * [`tokens`]: loss per token, per byte and per token type, by frequency.
 //! * [`attention`]: the share of attention on a span, streamed as column sums, with control spans.
+//! * [`samples`]: variety of sets of texts, MAUVE, paired comparison.
 //! * [`statistics`]: the bootstrap, moments and histogram entropy they report with.
 //! * [`run`]: runs a model for what they need.
 //!
@@ -15,6 +16,7 @@ pub mod attention;
 mod error;
 mod measured;
 pub mod run;
+pub mod samples;
 pub mod spectrum;
 pub mod statistics;
 pub mod tokens;

@@ -10,12 +10,16 @@ const COMMANDS: &[&[&str]] = &[
     &["models"],
     &["inspect"],
     &["trace"],
+    &["generate"],
+    &["chat"],
     &["export"],
     &["bench"],
     &["measure"],
     &["measure", "spectrum"],
     &["measure", "tokens"],
     &["measure", "attention"],
+    &["measure", "samples"],
+    &["run"],
     &["completions"],
 ];
 

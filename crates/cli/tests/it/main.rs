@@ -4,7 +4,9 @@
 
 mod bench;
 mod errors;
+mod experiment;
 mod export;
+mod generate;
 mod gguf;
 mod help;
 mod list;

@@ -80,7 +80,7 @@ pub(super) mod avx512 {
     /// # Safety
     /// The machine has what `D` needs; `c` has `rows` rows of 32 values.
     pub(super) unsafe fn tile_with<D: Dot>(a: &[u32], b: &[u8], rows: usize, c: *mut f32, c_stride: usize) {
-        assert!(b.len() % PAIRS == 0 && a.len() >= b.len() / PAIRS * TILE_ROWS, "pairs of both operands");
+        assert!(b.len().is_multiple_of(PAIRS) && a.len() >= b.len() / PAIRS * TILE_ROWS, "pairs of both operands");
         // SAFETY: checked above; the rest is the caller's.
         unsafe {
             match rows {

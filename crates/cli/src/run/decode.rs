@@ -1,0 +1,228 @@
+//! `lathe generate` and `lathe chat`: texts that appear as they are written.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result};
+use lathe_decode::global::{Keep, Supply};
+use lathe_lab::generate::{
+    Filter, GenerateSpec, Heard, Normalise, PromptDiagnostics, Prompts, StepRecords, Turn, generate,
+};
+use lathe_lab::{Chat, ChatSpec, Context};
+
+use super::{print, print_json};
+use crate::args::{ChatArgs, GenerateArgs, Normalisation, Sampler};
+use crate::failure::BadInput;
+use crate::show;
+use crate::stream::TextStream;
+
+/// What standard output gets while texts are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// The one text, piece by piece.
+    Stream,
+    /// Every text when it is complete.
+    Texts,
+    /// Every record as a line.
+    Lines,
+    /// Nothing: the file gets them.
+    Nothing,
+}
+
+pub(super) fn run_generate(args: GenerateArgs, context: &Context<'_>) -> Result<()> {
+    let json = args.json;
+    let spec = generate_spec(args)?;
+    let one = spec.samples == 1 && spec.normalise == Normalise::Local && !matches!(spec.prompts, Prompts::File { .. });
+    let output = match (&spec.out, json) {
+        (Some(_), _) => Output::Nothing,
+        (None, true) => Output::Lines,
+        (None, false) if one => Output::Stream,
+        (None, false) => Output::Texts,
+    };
+    let mut stream = TextStream::new(io::stdout());
+    let mut failed = None;
+    let result = generate(&spec, context, &mut |heard| {
+        let written = match (output, heard) {
+            (Output::Stream, Heard::Text { bytes, .. }) => stream.write(bytes),
+            (Output::Texts, Heard::String(string)) => {
+                let heading = format!("--- prompt {}, text {}\n", string.prompt, string.sample);
+                stream.write(format!("{heading}{}\n", string.text).as_bytes())
+            }
+            (Output::Lines, Heard::String(string)) => {
+                serde_json::to_string(string).map_err(io::Error::from).and_then(|line| writeln!(io::stdout(), "{line}"))
+            }
+            _ => Ok(()),
+        };
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let result = result?;
+    if output == Output::Stream {
+        stream.finish()?;
+        print("\n")?;
+    }
+    warn(&result.diagnostics)?;
+    match (output, json) {
+        (Output::Nothing, true) => print_json(&result),
+        (Output::Nothing, false) => print(&show::generate(&result)),
+        _ if !result.diagnostics.is_empty() => Ok(io::stderr().write_all(show::generate(&result).as_bytes())?),
+        _ => Ok(()),
+    }
+}
+
+/// What the diagnostics mean, on standard error: each sentence once, with the prompts that it holds for.
+fn warn(diagnostics: &[PromptDiagnostics]) -> Result<()> {
+    for prompt in diagnostics {
+        for warning in &prompt.diagnostics.warnings {
+            let of = if diagnostics.len() > 1 { format!("prompt {}: ", prompt.prompt) } else { String::new() };
+            writeln!(io::stderr(), "warning: {of}{warning}")?;
+        }
+    }
+    Ok(())
+}
+
+fn generate_spec(args: GenerateArgs) -> Result<GenerateSpec> {
+    let global = args.global;
+    let normalise = match (global.normalise, global.sampler) {
+        (Normalisation::Local, _) => Normalise::Local,
+        (_, Sampler::Imh) => Normalise::Imh {
+            proposals: global.proposals,
+            keep: global.burn_in.map_or(Keep::Last, Keep::After),
+            supply: global.bootstrap.map_or(Supply::Fresh, Supply::Bootstrap),
+            filter: if global.prune { Filter::Wordless } else { Filter::Nothing },
+        },
+        (_, Sampler::Rejection) => Normalise::Rejection { draws: global.max_draws },
+        (_, Sampler::Sir) => Normalise::Sir { proposals: global.proposals },
+        (_, Sampler::Smc) => Normalise::Smc { resample_below: global.resample_below },
+    };
+    let prompts = match (args.prompt.prompt, args.prompt.prompt_ids, args.prompt.prompts) {
+        (_, Some(ids), _) => Prompts::Ids(ids),
+        (_, _, Some(file)) => Prompts::File { file, field: args.field },
+        (text, ..) => Prompts::Text(text.unwrap_or_default()),
+    };
+    if args.chat && !matches!(&prompts, Prompts::File { .. } | Prompts::Text(_)) {
+        let message = "--prompt-ids: ids are taken as they are, without a template".into();
+        return Err(BadInput { message, hint: Some("leave out --chat, or give text".into()) }.into());
+    }
+    Ok(GenerateSpec {
+        model: args.model,
+        prompts,
+        turn: if args.chat { Turn::User { system: args.system } } else { Turn::Beginning },
+        decoding: args.sampling.spec(args.alternatives),
+        normalise,
+        samples: args.samples,
+        batch: args.batch,
+        steps: if args.no_steps { StepRecords::Sums } else { StepRecords::Every },
+        out: args.out,
+    })
+}
+
+pub(super) fn run_chat(args: ChatArgs, context: &Context<'_>) -> Result<()> {
+    let spec = ChatSpec { model: args.model, system: args.system, decoding: args.sampling.spec(0) };
+    let mut chat = Chat::begin(spec, context)?;
+    let interrupt = Interrupt::install()?;
+    let is_terminal = io::stdin().is_terminal();
+    if is_terminal {
+        tell("/reset begins anew, /save FILE writes the conversation, /quit or Ctrl-D leaves; Ctrl-C stops a reply\n")?;
+    }
+    let mut line = String::new();
+    loop {
+        if is_terminal {
+            tell("> ")?;
+        }
+        line.clear();
+        if io::stdin().lock().read_line(&mut line).context("cannot read standard input")? == 0 {
+            return if is_terminal { tell("\n") } else { Ok(()) };
+        }
+        let said = line.trim();
+        match said.split_once(' ').map_or((said, ""), |(command, rest)| (command, rest.trim())) {
+            ("", _) => {}
+            ("/quit" | "/exit", _) => return Ok(()),
+            ("/reset", _) => chat.reset(),
+            ("/save", file) => save(&chat, file)?,
+            (command, _) if command.starts_with('/') => {
+                tell(&format!("{command} is no command: /reset, /save FILE, /quit\n"))?;
+            }
+            _ => answer(&mut chat, said, &interrupt)?,
+        }
+    }
+}
+
+/// Writes a reply. A turn that cannot be answered is said so, and the conversation goes on.
+fn answer(chat: &mut Chat, said: &str, interrupt: &Interrupt) -> Result<()> {
+    let mut stream = TextStream::new(io::stdout());
+    let mut failed = None;
+    interrupt.begin();
+    let answered = chat.say(said, &mut |bytes| {
+        if let Err(error) = stream.write(bytes) {
+            failed = Some(error);
+            return ControlFlow::Break(());
+        }
+        if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    match answered {
+        Ok(_) => {
+            stream.finish()?;
+            print("\n")
+        }
+        Err(error) if error.is_bad_input() => {
+            let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+            tell(&format!("error: {error}\n{hint}"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes the conversation as JSON lines of role and content. What is wrong with the file is no reason to leave.
+fn save(chat: &Chat, file: &str) -> Result<()> {
+    if file.is_empty() {
+        return tell("/save needs a file: /save talk.jsonl\n");
+    }
+    match chat.save(Path::new(file)) {
+        Ok(turns) => tell(&format!("{turns} turns in {file}\n")),
+        Err(error) => tell(&format!("error: {error}\n")),
+    }
+}
+
+fn tell(text: &str) -> Result<()> {
+    let mut out = io::stderr().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Ctrl-C: it stops a reply that is being written, and otherwise nothing.
+struct Interrupt {
+    pressed: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    fn install() -> Result<Self> {
+        let pressed = Arc::default();
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&pressed))
+            .context("cannot listen for Ctrl-C")?;
+        Ok(Self { pressed })
+    }
+
+    /// What was pressed before counts for nothing.
+    fn begin(&self) {
+        self.pressed.store(false, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+}

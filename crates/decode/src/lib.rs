@@ -1,0 +1,26 @@
+//! Decoding: from a model's logits to strings, with every probability on record.
+//!
+//! * [`Truncation`] and [`Sampling`]: which tokens may be drawn, and the one sampler that draws them. A [`Step`] carries
+//!   what was known when its token was drawn: log p under the model, log q under the truncated distribution, size and
+//!   log-mass of the kept set.
+//! * [`generate()`]: many strings at once through one KV cache. Every draw comes from (seed, item, step), so no string
+//!   depends on how many others are written beside it.
+//! * [`global`]: the same truncation, renormalised once over strings instead of at every step, by four samplers.
+//!
+//! Nothing here opens a file, prints, or depends on the number of threads.
+
+mod draw;
+mod error;
+mod generate;
+pub mod global;
+mod sampling;
+mod stop;
+mod truncation;
+
+pub use draw::uniform;
+pub use error::DecodeError;
+pub use generate::{Decoding, Ended, Event, Generation, Request, Writer, generate, reply};
+pub use sampling::{Alternative, Sampling, Step};
+use sampling::{History, Scratch};
+pub use stop::Stops;
+pub use truncation::{Kept, Truncation};

@@ -1,0 +1,226 @@
+//! `lathe run`: the steps of an experiment file, each cached by what it depends on.
+//!
+//! The file (TOML) names steps. A step is one task with its spec; `for` repeats it over values, and `{name}` in its name and
+//! spec stands for the value. `@name of a step` in a spec is the file of strings that this step writes. A step's result is kept
+//! under the hash of its spec, with the hashes of the steps that it refers to: what has not changed is not done again, and
+//! what was interrupted goes on. At the end figures and `RESULTS.md` are written from the results, beside the experiment file.
+
+mod figure;
+mod page;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
+use crate::measure::{SamplesSpec, measure_samples};
+use crate::{Context, Error};
+use plan::{ExperimentFile, Step};
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentSpec {
+    /// The experiment file.
+    pub file: PathBuf,
+}
+
+/// What was run.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExperimentResult {
+    /// The steps, in order.
+    pub steps: Vec<StepOutcome>,
+    /// The page that was written.
+    pub page: PathBuf,
+    /// The figures that were written.
+    pub figures: Vec<PathBuf>,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepOutcome {
+    /// Its name.
+    pub name: String,
+    /// Whether an earlier run had done it.
+    pub cached: bool,
+    /// Seconds that it took when it was done.
+    pub seconds: f64,
+    /// Why there is no result, where there is none.
+    pub failed: Option<String>,
+}
+
+/// A task with its spec, as the file writes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Work {
+    Generate(Box<GenerateSpec>),
+    Select(SelectSpec),
+    MeasureSamples(SamplesSpec),
+}
+
+/// What is kept of a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    name: String,
+    /// The spec as it was hashed.
+    spec: Value,
+    seconds: f64,
+    /// The task's result; none where the step could not be done.
+    result: Option<Value>,
+    failed: Option<String>,
+}
+
+/// Runs what has not been run.
+///
+/// # Errors
+/// The file is malformed, a spec cannot be used, a task fails.
+pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentResult, Error> {
+    let file = ExperimentFile::read(&spec.file)?;
+    let steps = plan::steps(&file, &spec.file)?;
+    let folder = spec.file.parent().unwrap_or(Path::new("")).to_owned();
+    let stem = spec.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let cache = folder.join("out");
+    let make =
+        |folder: &Path| fs::create_dir_all(folder).map_err(|source| Error::Write { file: folder.into(), source });
+    make(&cache)?;
+    let mut outcomes = Vec::with_capacity(steps.len());
+    let mut results: BTreeMap<String, Kept> = BTreeMap::new();
+    for step in &steps {
+        let path = cache.join(format!("{}.json", step.hash));
+        let earlier = read_kept(&path)?;
+        let cached = earlier.is_some();
+        let kept = match earlier {
+            Some(kept) => kept,
+            None => {
+                let kept = perform(step, &cache, &results, context)?;
+                write(&path, &serde_json::to_vec_pretty(&kept)?)?;
+                kept
+            }
+        };
+        outcomes.push(StepOutcome {
+            name: step.name.clone(),
+            cached,
+            seconds: kept.seconds,
+            failed: kept.failed.clone(),
+        });
+        results.insert(step.name.clone(), kept);
+    }
+    let drawings = folder.join(format!("{stem}-figures"));
+    let mut figures = Vec::new();
+    for of in &file.figure {
+        make(&drawings)?;
+        let path = drawings.join(format!("{}.svg", of.name));
+        write(&path, figure::draw(of, &results)?.as_bytes())?;
+        figures.push(path);
+    }
+    let page = folder.join(if stem == "small" { "RESULTS.md".into() } else { format!("RESULTS-{stem}.md") });
+    let text = page::page(&file, &stem, &steps, &results);
+    write(&page, text.as_bytes())?;
+    Ok(ExperimentResult { steps: outcomes, page, figures })
+}
+
+/// Does a step. One that random draws did not favour is kept as failed; what refers to it fails too.
+fn perform(step: &Step, cache: &Path, results: &BTreeMap<String, Kept>, context: &Context<'_>) -> Result<Kept, Error> {
+    let kept = |result: Option<Value>, failed: Option<String>, seconds: f64| Kept {
+        name: step.name.clone(),
+        spec: step.hashed.clone(),
+        seconds,
+        result,
+        failed,
+    };
+    if let Some(missing) = step.needs.iter().find(|name| results.get(*name).is_none_or(|kept| kept.result.is_none())) {
+        return Ok(kept(None, Some(format!("`{missing}` has no result")), 0.0));
+    }
+    let work: Work = serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
+        field: "step",
+        problem: format!("`{}`: {error}", step.name),
+        hint: Some("a step has one of generate, select, measure_samples, with the fields of that task's spec".into()),
+    })?;
+    let strings = cache.join(format!("{}.jsonl", step.hash));
+    // A file without its result is of a run that was killed between the two.
+    if strings.exists() {
+        fs::remove_file(&strings).map_err(|source| Error::Write { file: strings.clone(), source })?;
+    }
+    let (result, seconds) = context.timed(|| match work {
+        Work::Generate(spec) => {
+            let spec = GenerateSpec { out: Some(strings), ..*spec };
+            to_json(generate(&spec, context, &mut |_| ControlFlow::Continue(()))?)
+        }
+        Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(strings), ..spec })?),
+        Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
+    });
+    match result {
+        Ok(result) => Ok(kept(Some(result), None, seconds)),
+        Err(Error::Decode(error @ lathe_decode::DecodeError::TooFewAccepted { .. })) => {
+            Ok(kept(None, Some(error.to_string()), seconds))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn to_json(result: impl Serialize) -> Result<Value, Error> {
+    Ok(serde_json::to_value(result)?)
+}
+
+/// A result that is there and readable; one that is not readable is done again.
+fn read_kept(path: &Path) -> Result<Option<Kept>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { file: path.into(), source }),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = lathe_formats::NewFile::create(path)?;
+    file.append(bytes)?;
+    Ok(file.finish()?)
+}
+
+/// The number at a path of a result: a plain one, or the value of a measured one with its interval.
+fn number_at(result: &Value, path: &str) -> Option<(f64, Option<[f64; 2]>)> {
+    let found = lookup(result, path)?;
+    if let Some(number) = found.as_f64() {
+        return Some((number, None));
+    }
+    let inner = found.get("value")?;
+    let value = inner.as_f64().or_else(|| inner.get("value")?.as_f64())?;
+    let interval = found
+        .get("interval")
+        .and_then(|interval| interval.get("value"))
+        .and_then(|interval| Some([interval.get("low")?.as_f64()?, interval.get("high")?.as_f64()?]));
+    Some((value, interval))
+}
+
+/// A value by a path such as `sets/0/means/length`: keys, indices, or the `name` of a list's entry.
+fn lookup<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('/').try_fold(value, |value, part| match value {
+        Value::Array(list) => match part.parse::<usize>() {
+            Ok(index) => list.get(index),
+            Err(_) => list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(part)),
+        },
+        other => other.get(part),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_path() {
+        let result = serde_json::json!({
+            "sets": [{"means": [{"name": "length", "value": {"value": 3.5}, "interval": {"value": {"low": 3, "high": 4}}}]}],
+            "ln": {"value": null, "reason": "empty"}, "plain": 2
+        });
+        assert_eq!(number_at(&result, "sets/0/means/length"), Some((3.5, Some([3.0, 4.0]))));
+        assert_eq!(number_at(&result, "plain"), Some((2.0, None)));
+        assert_eq!(number_at(&result, "ln"), None);
+        assert_eq!(number_at(&result, "sets/1/means/length"), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! Figures of an experiment: a number of the steps of a series against a quantity, as SVG that stands alone.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Kept, number_at};
+use crate::Error;
+use crate::figure::{
+    Axis, AxisScale, Draw, LineChart, LinePoint, STYLE, Series, SeriesStyle, Ticks, WIDE, line_chart, number,
+};
+
+/// A figure.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FigureSpec {
+    /// Name of its file.
+    pub(super) name: String,
+    /// What it shows.
+    pub(super) title: String,
+    /// Horizontal axis.
+    x: String,
+    /// Its scale.
+    #[serde(default)]
+    scale: XScale,
+    /// Vertical axis.
+    y: String,
+    /// Position of each point on the horizontal axis, by the label that stands for `{point}` in the names of steps.
+    points: BTreeMap<String, f64>,
+    /// What is drawn.
+    series: Vec<SeriesSpec>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum XScale {
+    #[default]
+    Linear,
+    Log,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeriesSpec {
+    name: String,
+    /// Name of the steps, with `{point}`.
+    step: String,
+    /// Where the number is in their results.
+    path: String,
+}
+
+/// Draws a figure. Steps without a result are gaps.
+pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<String, Error> {
+    let mut series = Vec::new();
+    for (index, spec) in of.series.iter().enumerate() {
+        let mut points = Vec::new();
+        for (label, x) in &of.points {
+            let name = spec.step.replace("{point}", label);
+            let kept = results.get(&name).ok_or_else(|| Error::Spec {
+                field: "figure",
+                problem: format!("`{}`: no step is called `{name}`", of.name),
+                hint: None,
+            })?;
+            let found = kept.result.as_ref().and_then(|result| number_at(result, &spec.path));
+            points.push(LinePoint {
+                x: *x,
+                y: found.map(|(value, _)| value),
+                interval: found.and_then(|(_, interval)| interval),
+                tip: found.map_or(String::new(), |(value, _)| format!("{}, {label}: {}", spec.name, number(value))),
+            });
+        }
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        series.push(Series { name: spec.name.clone(), style: SeriesStyle::Model(index), draw: Draw::Points, points });
+    }
+    let scale = match of.scale {
+        XScale::Linear => AxisScale::Linear,
+        XScale::Log => AxisScale::Log,
+    };
+    let chart = LineChart {
+        title: of.title.clone(),
+        desc: format!("{} against {}", of.y, of.x),
+        x: Axis { label: of.x.clone(), scale, ticks: Ticks::Any },
+        y: Axis { label: of.y.clone(), scale: AxisScale::Linear, ticks: Ticks::Any },
+        series,
+        references: Vec::new(),
+        y_extent: None,
+    };
+    Ok(alone(&line_chart(&chart, WIDE)))
+}
+
+/// A figure of the page as a file of its own: with its name space, its colours and a ground.
+fn alone(svg: &str) -> String {
+    const COLOURS: &str = ".figure { --sans: system-ui, sans-serif; --paper: #fdfcf9; --ink: #1d1c1a; --muted: #65625b; \
+                           --rule: #e2ded5; --m0: #1f5f9e; --m1: #b4420c; --m2: #0d7267; --m3: #8a3aa3; --m4: #7a6000; \
+                           --m5: #b01e5e; background: var(--paper); }";
+    let svg = svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1);
+    svg.replacen("</desc>", &format!("</desc><style>{COLOURS}\n{STYLE}</style>"), 1) + "\n"
+}

@@ -1,0 +1,89 @@
+//! Prompts: from text, ids or a file to the tokens that a string goes on from.
+
+use std::path::PathBuf;
+
+use lathe_tokenizer::{BosEos, GenerationPrompt, Markup, Message, TemplateVariables, Tokenizer};
+use serde::{Deserialize, Serialize};
+
+use super::GenerateSpec;
+use crate::{DataReference, Error, Loaded, read_documents};
+
+/// What to go on from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prompts {
+    /// A text; an empty one is the start token, or the end token of a model without one.
+    Text(String),
+    /// Token ids, taken as they are.
+    Ids(Vec<u32>),
+    /// JSON lines, or one plain text.
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Field of the records that holds the prompt.
+        field: String,
+    },
+}
+
+/// What a prompt is to the model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turn {
+    /// The beginning of a text.
+    #[default]
+    Beginning,
+    /// What a user says, in the model's chat template.
+    User {
+        /// A system prompt before it.
+        #[serde(default)]
+        system: Option<String>,
+    },
+}
+
+/// Tokens of every prompt.
+pub(super) fn encode(spec: &GenerateSpec, loaded: &Loaded, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>, Error> {
+    let texts: Vec<String> = match &spec.prompts {
+        Prompts::Ids(ids) => return Ok(vec![ids.clone()]),
+        Prompts::Text(text) => vec![text.clone()],
+        Prompts::File { file, field } => {
+            let documents = read_documents(&[DataReference::File(file.clone())], field)?;
+            documents.into_iter().map(|document| document.text).collect()
+        }
+    };
+    match &spec.turn {
+        Turn::Beginning => texts.iter().map(|text| beginning(tokenizer, text)).collect(),
+        Turn::User { system } => {
+            let encode = |text: &String| {
+                let system = system.iter().map(|system| Message::new("system", system));
+                let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
+                conversation(loaded, &messages)
+            };
+            texts.iter().map(encode).collect()
+        }
+    }
+}
+
+/// A text with the tokens that the model expects before it, and without those after it.
+fn beginning(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
+    if text.is_empty() {
+        let special = tokenizer.special();
+        return Ok(special.bos.or(special.eos.first().copied()).into_iter().collect());
+    }
+    let mut tokens = tokenizer.encode_with_offsets(text, BosEos::Add, Markup::Text)?;
+    while tokens.last().is_some_and(|token| token.bytes.is_none()) {
+        tokens.pop();
+    }
+    Ok(tokens.into_iter().map(|token| token.id).collect())
+}
+
+/// A conversation in the model's template, up to where the assistant answers.
+pub(crate) fn conversation(loaded: &Loaded, messages: &[Message]) -> Result<Vec<u32>, Error> {
+    let tokenizer = loaded.tokenizer()?;
+    let template = loaded.opened.chat_template()?.ok_or_else(|| Error::Spec {
+        field: "MODEL",
+        problem: format!("{} has no chat template", loaded.reference),
+        hint: Some("a base model goes on from a text: use `lathe generate --prompt`".into()),
+    })?;
+    let text = template.render(messages, GenerationPrompt::Add, &TemplateVariables::of(tokenizer))?;
+    Ok(tokenizer.encode(&text, BosEos::Omit, Markup::Parse)?)
+}

@@ -117,7 +117,7 @@ mod tests {
     use lathe_model::{Weights, open};
 
     use super::*;
-    use crate::bench::{Compute, Detail};
+    use crate::bench::{Compute, Detail, Methods};
 
     fn opened(name: &str) -> lathe_model::Opened {
         open(&std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/parity")).join(name))
@@ -147,6 +147,7 @@ mod tests {
                 runs: 2,
                 compute: vec![Compute::F32],
                 detail: Detail::Phases,
+                methods: Methods::Skip,
             };
             let profiles = profiles(&decoder, &spec, &context).unwrap();
             assert_eq!(profiles.iter().map(|pass| pass.passes).collect::<Vec<_>>(), [2, 4, 4], "{name}");

@@ -133,7 +133,7 @@ pub fn measure_samples(spec: &SamplesSpec, context: &Context<'_>) -> Result<Samp
             Some(read(file, &spec.field)?.into_iter().map(|record| record.text).collect())
         }
         Some(data) => {
-            Some(read_documents(&[data.clone()], &spec.field)?.into_iter().map(|document| document.text).collect())
+            Some(read_documents(std::slice::from_ref(data), &spec.field)?.into_iter().map(|document| document.text).collect())
         }
         None => None,
     };

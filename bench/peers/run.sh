@@ -8,6 +8,7 @@
 #   LATHE, PEER_CANDLE   the two programs, where they have been built; otherwise they are built
 #   LLAMA_PYTHON    a Python with llama-cpp-python; otherwise one is made in OUT: building takes a quarter of an hour
 #   TORCH_PYTHON    a Python with torch, transformers and safetensors; otherwise one is made in OUT
+#   LIMIT=600       seconds that a peer may take with one model; what it had timed by then counts
 #   WITHOUT=""      what to leave out, for example "candle llama.cpp transformers training methods"
 set -euo pipefail
 out=$(mkdir -p "$1" && realpath "$1") here=$(cd "$(dirname "$0")" && pwd) root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -48,7 +49,7 @@ peer() {
   local model=$1 status=0
   shift
   echo "== $model: ${*:1:3}" >&2
-  "$@" > "$out/rows" 2> "$out/errors" || status=$?
+  timeout "${LIMIT:-600}" "$@" > "$out/rows" 2> "$out/errors" || status=$?
   sed -n 's/^{/{"model": '"$model"', /p' "$out/rows" >> "$out/peers.jsonl"
   if ((status)); then
     tail -n 3 "$out/errors" >&2

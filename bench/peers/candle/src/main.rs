@@ -21,7 +21,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Tokens before the first one that is written, as in lathe and the other peers.
 const PROMPT_BEFORE_WRITING: usize = 16;
-/// A row that has taken this many seconds ends after its second run that counts.
+/// A row that has taken this many seconds ends after its first run that counts.
 const LONG: f64 = 30.0;
 
 enum Model {
@@ -118,7 +118,7 @@ fn timed(options: &Options, what: &str, tokens: usize, mut run: impl FnMut() -> 
         if i > 0 {
             seconds.push(of_run);
         }
-        if taken > LONG && i >= 2 {
+        if taken > LONG && i >= 1 {
             break;
         }
     }

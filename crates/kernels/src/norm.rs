@@ -76,7 +76,7 @@ fn moments(kind: Kind, x: &[f32], eps: f32) -> (f32, f32) {
 /// Gradients of [`forward`]: `dx` is written, `dweight` and `dbias` are added to.
 ///
 /// With `z` the normalised row and `h = dy · g`: `dx = (h - mean(h) - z · mean(h · z)) / deviation`, where `mean(h)`
-/// is left out for RMS. The sums over rows are taken in blocks of [`BLOCK_ROWS`] rows, whatever the number of threads,
+/// is left out for RMS. The sums over rows are taken in blocks of 32 rows, whatever the number of threads,
 /// and those are added in f64.
 #[expect(clippy::too_many_arguments, reason = "one operation's operands")]
 pub fn backward(

@@ -1,7 +1,7 @@
 //! Rows centred on their mean and scaled to length 1, as far as their columns go: what the Matrix Nuclear-Norm needs.
 //!
 //! Two passes over the matrix, in f64: the mean of every column, then the squares of the centred and scaled rows. Rows
-//! are taken in blocks of [`BLOCK_ROWS`], and the sums of the blocks are added in order. Threads share the blocks.
+//! are taken in blocks of `BLOCK_ROWS` rows, and the sums of the blocks are added in order. Threads share the blocks.
 
 use rayon::prelude::*;
 

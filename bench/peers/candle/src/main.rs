@@ -3,8 +3,8 @@
 //! usage: peer-candle MODEL.gguf [--prompt 512] [--decode 64] [--runs 5]
 //!
 //! Its quantised models compute the logits of the last position only, so reading with the logits of all positions is not
-//! timed; they take one text, or several of one length, at a time. Threads are those of `RAYON_NUM_THREADS`. Prints one JSON
-//! line for each thing timed: the seconds of every run, after one that does not count.
+//! timed. Several sequences at once fail in those that expect contiguous rows, and are then a note. Threads are those of
+//! `RAYON_NUM_THREADS`. Prints one JSON line for each thing timed: the seconds of every run, after one that does not count.
 
 use std::error::Error;
 use std::fs::File;
@@ -53,14 +53,19 @@ fn main() -> Result<()> {
     for batch in [1, 16] {
         let start = ids(batch, PROMPT_BEFORE_WRITING, vocabulary)?;
         let next = ids(batch, 1, vocabulary)?;
-        timed(&options, &format!("writing {} tokens, {batch} at once", options.decode), batch * options.decode, || {
-            model.forward(&start, 0)?;
-            let started = Instant::now();
-            for position in PROMPT_BEFORE_WRITING..PROMPT_BEFORE_WRITING + options.decode {
-                model.forward(&next, position)?;
-            }
-            Ok(started.elapsed().as_secs_f64())
-        })?;
+        timed(
+            &options,
+            &format!("writing {} tokens, {batch} at once", options.decode),
+            batch * options.decode,
+            || {
+                model.forward(&start, 0)?;
+                let started = Instant::now();
+                for position in PROMPT_BEFORE_WRITING..PROMPT_BEFORE_WRITING + options.decode {
+                    model.forward(&next, position)?;
+                }
+                Ok(started.elapsed().as_secs_f64())
+            },
+        )?;
     }
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -99,7 +104,8 @@ impl Model {
 
 /// Arbitrary tokens, `[batch, count]`.
 fn ids(batch: usize, count: usize, vocabulary: usize) -> Result<Tensor> {
-    let ids = (0..batch * count).map(|i| u32::try_from(i * 7919 % vocabulary)).collect::<std::result::Result<Vec<_>, _>>()?;
+    let ids =
+        (0..batch * count).map(|i| u32::try_from(i * 7919 % vocabulary)).collect::<std::result::Result<Vec<_>, _>>()?;
     Ok(Tensor::from_vec(ids, (batch, count), &Device::Cpu)?)
 }
 

@@ -65,7 +65,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  lathe generate smollm2 --prompt \"The sea\" --max-tokens 64\n  lathe generate smollm2 --prompts questions.jsonl --field question --chat --top-p 0.9 --out answers.jsonl\n  lathe generate smollm2 --prompt \"The sea\" --top-k 10 --normalise global --sampler smc --samples 64 --out sea.jsonl"
     )]
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Talk to a model in its chat template
     #[command(
         after_help = "At the prompt: /reset begins a new conversation, /save FILE writes this one, /quit or Ctrl-D leaves. Ctrl-C stops a\nreply.\n\nExamples:\n  lathe chat smollm2\n  lathe chat smollm2 --system \"Answer in one sentence.\" --temperature 0"

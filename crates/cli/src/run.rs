@@ -57,7 +57,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Models(args) => run_models(&args, &context),
         Command::Inspect(args) => run_inspect(&args, &context),
         Command::Trace(args) => run_trace(args, &context),
-        Command::Generate(args) => decode::run_generate(args, &context),
+        Command::Generate(args) => decode::run_generate(*args, &context),
         Command::Chat(args) => decode::run_chat(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Bench(args) => run_bench(args, &context),

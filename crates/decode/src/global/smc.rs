@@ -117,6 +117,9 @@ enum Action<'a> {
     Become(&'a [usize]),
 }
 
+/// log m of every particle's step; none for one that has ended.
+type Increments = Vec<Option<f64>>;
+
 /// Weights of a population.
 struct Swarm {
     /// Since the last resampling.
@@ -135,7 +138,7 @@ struct Swarm {
 fn run<E>(
     population: &Population,
     uniform: impl Fn(usize) -> f64,
-    act: &mut dyn FnMut(Action<'_>) -> Result<Vec<Option<f64>>, E>,
+    act: &mut dyn FnMut(Action<'_>) -> Result<Increments, E>,
 ) -> Result<Swarm, E> {
     let n = population.particles;
     let mut swarm = Swarm {

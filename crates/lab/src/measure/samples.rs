@@ -132,9 +132,12 @@ pub fn measure_samples(spec: &SamplesSpec, context: &Context<'_>) -> Result<Samp
         Some(DataReference::File(file)) if file.extension().is_some_and(|extension| extension == "jsonl") => {
             Some(read(file, &spec.field)?.into_iter().map(|record| record.text).collect())
         }
-        Some(data) => {
-            Some(read_documents(&[data.clone()], &spec.field)?.into_iter().map(|document| document.text).collect())
-        }
+        Some(data) => Some(
+            read_documents(std::slice::from_ref(data), &spec.field)?
+                .into_iter()
+                .map(|document| document.text)
+                .collect(),
+        ),
         None => None,
     };
     let loaded = spec.model.as_ref().map(|model| load(model, context)).transpose()?;

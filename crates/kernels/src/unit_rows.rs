@@ -11,8 +11,11 @@ use crate::matmul::Threads;
 /// Rows that are summed by one task.
 const BLOCK_ROWS: usize = 64;
 
-/// Partial sums of a row's length: value `i` goes to sum `i % 16`.
-const LANES: usize = 16;
+/// Values that one task looks at.
+const FINITE_CHUNK: usize = 1 << 15;
+
+/// Partial sums of a row's length: value `i` goes to sum `i % 32`.
+const LANES: usize = 32;
 
 /// The columns of a matrix whose rows are centred and of length 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,20 +40,19 @@ pub fn columns(values: &[f32], columns: usize, threads: Threads) -> UnitRowColum
     assert!(columns > 0 && values.len().is_multiple_of(columns), "rows of {columns}");
     let rows = (values.len() / columns) as f64;
     let sums = blocks(values, columns, threads, |block| {
-        let (mut sums, mut squares) = (vec![0.0; columns], 0.0);
-        add_sums(block, &mut sums, &mut squares);
-        (sums, squares)
+        let (mut sums, mut largest) = (vec![0.0; columns], 0.0);
+        add_sums(block, &mut sums, &mut largest);
+        (sums, largest)
     });
-    let mut mean = vec![0.0; columns];
-    let mut squares = 0.0;
-    for (sums, square) in &sums {
+    let (mut mean, mut largest) = (vec![0.0; columns], 0.0f32);
+    for (sums, of_block) in &sums {
         mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += sum);
-        squares += square;
+        largest = largest.max(*of_block);
     }
     mean.iter_mut().for_each(|sum| *sum /= rows);
-    // A sum of N terms is off by at most N ε Σ|x|, so its mean by N ε times the mean size of a row; the factor 4 covers
-    // the division and the subtraction. f32 values resolve nothing near that.
-    let resolution = 4.0 * rows * f64::EPSILON * (squares / rows).sqrt();
+    // A sum of N terms is off by at most N ε Σ|x|, so its mean by N ε times the largest size, and a row of d such means
+    // by sqrt(d) times that; the factor 4 covers the division and the subtraction. f32 values resolve nothing near that.
+    let resolution = 4.0 * rows * f64::EPSILON * (columns as f64).sqrt() * f64::from(largest);
 
     let parts = blocks(values, columns, threads, |block| {
         let (mut squared_norms, mut rows_used) = (vec![0.0; columns], 0);
@@ -63,6 +65,19 @@ pub fn columns(values: &[f32], columns: usize, threads: Threads) -> UnitRowColum
         rows_used += used;
     }
     UnitRowColumns { mean, resolution, rows_used, squared_norms }
+}
+
+/// Whether no value is infinite or NaN.
+#[must_use]
+pub fn all_finite(values: &[f32]) -> bool {
+    values.par_chunks(FINITE_CHUNK).all(chunk_is_finite)
+}
+
+dispatch! {
+    fn chunk_is_finite(values: &[f32]) -> bool {
+        // A fold without an early end vectorises.
+        values.iter().fold(true, |all, value| all & value.is_finite())
+    }
 }
 
 /// What `work` says of every block of rows, in order.
@@ -80,66 +95,79 @@ fn blocks<T: Send>(
 }
 
 dispatch! {
-    /// Adds the rows of a block to `sums`, `[columns]`, and all squares to `squares`.
-    fn add_sums(block: &[f32], sums: &mut [f64], squares: &mut f64) {
+    /// Adds the rows of a block to `sums`, `[columns]`, and keeps the largest size of a value in `largest`.
+    fn add_sums(block: &[f32], sums: &mut [f64], largest: &mut f32) {
         let columns = sums.len();
-        let mut lanes = [0.0; LANES];
         // Four rows at a time: a sum is loaded and stored once for them.
         let mut rows = block.chunks_exact(4 * columns);
         for four in rows.by_ref() {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|row| &four[row * columns..][..columns]);
-            let whole = columns / LANES * LANES;
-            let mut at = 0;
-            while at < columns {
-                let len = if at < whole { LANES } else { columns - at };
-                for (i, squares) in (at..at + len).zip(&mut lanes) {
-                    let [a, b, c, d] = [a[i], b[i], c[i], d[i]].map(f64::from);
-                    sums[i] = sums[i] + a + b + c + d;
-                    *squares = d.mul_add(d, c.mul_add(c, b.mul_add(b, a.mul_add(a, *squares))));
-                }
-                at += len;
+            let (ab, cd) = four.split_at(2 * columns);
+            let ((a, b), (c, d)) = (ab.split_at(columns), cd.split_at(columns));
+            for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *sum = *sum + f64::from(*a) + f64::from(*b) + f64::from(*c) + f64::from(*d);
             }
         }
         for row in rows.remainder().chunks_exact(columns) {
-            for (i, (sum, x)) in sums.iter_mut().zip(row).enumerate() {
-                let x = f64::from(*x);
-                *sum += x;
-                lanes[i % LANES] = x.mul_add(x, lanes[i % LANES]);
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        let mut lanes = [0.0f32; 2 * LANES];
+        let (parts, rest) = block.as_chunks::<{ 2 * LANES }>();
+        for part in parts {
+            for (lane, x) in lanes.iter_mut().zip(part) {
+                *lane = if x.abs() > *lane { x.abs() } else { *lane };
             }
         }
-        *squares += lanes.iter().sum::<f64>();
+        *largest = lanes.iter().chain(rest).fold(*largest, |largest, x| largest.max(x.abs()));
     }
 }
 
 dispatch! {
     /// Adds the squares of the centred and scaled rows of a block to `squared_norms`, `[columns]`.
     fn add_unit_rows(block: &[f32], mean: &[f64], resolution: f64, squared_norms: &mut [f64], rows_used: &mut usize) {
-        for row in block.chunks_exact(mean.len()) {
-            let mut lanes = [0.0; LANES];
-            let (parts, rest) = row.as_chunks::<LANES>();
-            let (mean_parts, mean_rest) = mean.as_chunks::<LANES>();
-            for (x, mean) in parts.iter().zip(mean_parts) {
-                for lane in 0..LANES {
-                    let centred = f64::from(x[lane]) - mean[lane];
-                    lanes[lane] = centred.mul_add(centred, lanes[lane]);
-                }
+        let columns = mean.len();
+        let mut rows = block.chunks_exact(4 * columns);
+        for four in rows.by_ref() {
+            let (ab, cd) = four.split_at(2 * columns);
+            let ((a, b), (c, d)) = (ab.split_at(columns), cd.split_at(columns));
+            let (wa, wb) = (weight(a, mean, resolution), weight(b, mean, resolution));
+            let (wc, wd) = (weight(c, mean, resolution), weight(d, mean, resolution));
+            *rows_used += [wa, wb, wc, wd].iter().filter(|weight| **weight > 0.0).count();
+            let inputs = mean.iter().zip(a).zip(b).zip(c).zip(d);
+            for (sum, ((((mean, a), b), c), d)) in squared_norms.iter_mut().zip(inputs) {
+                let (a, b) = (f64::from(*a) - mean, f64::from(*b) - mean);
+                let (c, d) = (f64::from(*c) - mean, f64::from(*d) - mean);
+                *sum = (d * d).mul_add(wd, (c * c).mul_add(wc, (b * b).mul_add(wb, (a * a).mul_add(wa, *sum))));
             }
-            for (lane, (x, mean)) in lanes.iter_mut().zip(rest.iter().zip(mean_rest)) {
-                let centred = f64::from(*x) - mean;
-                *lane = centred.mul_add(centred, *lane);
-            }
-            let length = lanes.iter().sum::<f64>().sqrt();
-            if length <= resolution {
-                continue;
-            }
-            let scale = 1.0 / length;
+        }
+        for row in rows.remainder().chunks_exact(columns) {
+            let weight = weight(row, mean, resolution);
+            *rows_used += usize::from(weight > 0.0);
             for ((sum, x), mean) in squared_norms.iter_mut().zip(row).zip(mean) {
-                let scaled = (f64::from(*x) - mean) * scale;
-                *sum = scaled.mul_add(scaled, *sum);
+                let centred = f64::from(*x) - mean;
+                *sum = (centred * centred).mul_add(weight, *sum);
             }
-            *rows_used += 1;
         }
     }
+}
+
+/// 1 / |x - mean|² of a row; 0 where it has no direction.
+#[inline(always)]
+fn weight(row: &[f32], mean: &[f64], resolution: f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let (parts, rest) = row.as_chunks::<LANES>();
+    let (mean_parts, mean_rest) = mean.as_chunks::<LANES>();
+    for (x, mean) in parts.iter().zip(mean_parts) {
+        for ((lane, x), mean) in lanes.iter_mut().zip(x).zip(mean) {
+            let centred = f64::from(*x) - mean;
+            *lane = centred.mul_add(centred, *lane);
+        }
+    }
+    for (lane, (x, mean)) in lanes.iter_mut().zip(rest.iter().zip(mean_rest)) {
+        let centred = f64::from(*x) - mean;
+        *lane = centred.mul_add(centred, *lane);
+    }
+    let square: f64 = lanes.iter().sum();
+    if square.sqrt() > resolution { 1.0 / square } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -185,6 +213,17 @@ mod tests {
             let one = columns(&values, width, Threads::One);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
             prop_assert_eq!(pool.install(|| columns(&values, width, Threads::Pool)), one);
+        }
+    }
+
+    #[test]
+    fn one_value_that_is_not_finite_is_seen() {
+        let mut values = noise(FINITE_CHUNK + 77, 1);
+        assert!(all_finite(&values) && all_finite(&[]));
+        for (at, value) in [(0, f32::NAN), (FINITE_CHUNK + 76, f32::NEG_INFINITY)] {
+            let was = std::mem::replace(&mut values[at], value);
+            assert!(!all_finite(&values));
+            values[at] = was;
         }
     }
 

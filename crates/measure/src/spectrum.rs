@@ -16,6 +16,7 @@ mod rankme;
 mod tests;
 mod unit_rows;
 
+use lathe_kernels::unit_rows::all_finite;
 use serde::{Deserialize, Serialize};
 
 use crate::error::MeasureError;
@@ -175,10 +176,8 @@ impl<'a> HiddenStates<'a> {
         if values.len() != expected {
             return Err(MeasureError::Shape { what: WHAT, expected, found: values.len() });
         }
-        // Folds without an early end vectorise; the search for the culprit is for the error only.
-        let has_culprit = |part: &[f32]| part.iter().fold(false, |any, value| any | !value.is_finite());
         let culprit = || values.iter().position(|value| !value.is_finite());
-        if let Some(at) = values.chunks(1 << 12).any(has_culprit).then(culprit).flatten() {
+        if let Some(at) = (!all_finite(values)).then(culprit).flatten() {
             return Err(MeasureError::NonFiniteState { token: at / width, feature: at % width, value: values[at] });
         }
         Ok(Self { values, tokens, width })

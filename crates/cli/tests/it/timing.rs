@@ -107,3 +107,53 @@ fn what_cannot_be_timed_is_refused() {
     let error = refused(&["--prompt", "65"]);
     assert!(error.contains("80 tokens do not fit the context of 64 of model"), "{error}");
 }
+
+/// A context too short for a method is a note in its row, and the rest is timed.
+#[test]
+fn methods_are_timed_where_the_context_is_long_enough() {
+    let bench = Bench::new();
+    copy(&bench, "llama", "short");
+    let config = std::fs::read_to_string(bench.path("short/config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["max_position_embeddings"] = 600.into();
+    copy(&bench, "llama", "model");
+    bench.write("model/config.json", config.to_string());
+    let arguments =
+        ["bench", "model", "short", "--prompt", "8", "--decode", "1", "--batch", "1", "--runs", "1", "--methods"];
+    let result = bench.json(&[&arguments[..], &["--json"]].concat());
+    let whats = [
+        "scoring a text of 512 tokens",
+        "spectrum: matrix nuclear norm of 512 tokens",
+        "spectrum: matrix entropy of 512 tokens",
+        "attention column sums of 2048 tokens",
+        "training step of 4 x 256 tokens",
+    ];
+    for (model, timed) in [(0, [true, true, true, false, true]), (1, [false; 5])] {
+        let rows = result["models"][model]["methods"].as_array().unwrap();
+        assert_eq!(rows.iter().map(|row| row["what"].as_str().unwrap()).collect::<Vec<_>>(), whats);
+        for (row, timed) in rows.iter().zip(timed) {
+            assert_eq!((row["timing"].is_object(), row["note"].is_null()), (timed, timed), "{row}");
+            if timed {
+                let timing = &row["timing"];
+                assert_eq!(timing["seconds"].as_array().unwrap().len(), 1);
+                let (rate, median) = (timing["rate"].as_f64().unwrap(), timing["median"].as_f64().unwrap());
+                assert!((rate * median - row["tokens"].as_f64().unwrap()).abs() < 1e-6 * rate * median);
+            } else {
+                assert!(row["note"].as_str().unwrap().contains("tokens do not fit the context of"), "{row}");
+            }
+        }
+    }
+    let compared: Vec<_> = result["models"][0]["methods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["beside"]["comparison"].as_str())
+        .collect();
+    assert_eq!(compared, [Some("speed"), Some("time"), Some("time"), None, None]);
+    let without_model = &result["methods"][0];
+    assert_eq!(without_model["what"], "matrix nuclear norm of 512 x 2048");
+    assert!(without_model["timing"]["median"].as_f64() > Some(0.0));
+    let text = bench.succeed(&arguments);
+    assert!(whats.iter().all(|what| text.contains(what)), "{text}");
+    assert!(text.contains("2048 tokens do not fit the context of 600"), "{text}");
+}

@@ -106,7 +106,7 @@ pub(super) fn without_model(runs: usize, context: &Context<'_>) -> Result<Method
     // Any numbers do: those of a multiplicative generator, between -1 and 1.
     let values = std::iter::successors(Some(1u32), |x| Some(x.wrapping_mul(747_796_405).wrapping_add(2_891_336_453)));
     let values: Vec<f32> = values.take(TEXT * WIDE).map(|x| x as f32 / u32::MAX as f32 * 2.0 - 1.0).collect();
-    let measure = metric_of(&values, WIDE, Metric::MatrixNuclearNorm);
+    let measure = metric_of(HiddenStates::new(&values, TEXT, WIDE)?, Metric::MatrixNuclearNorm);
     let [timing] = Timer { runs, context }.in_turn(TEXT, [Work { run: &measure, repeats: REPEATS }])?;
     Ok(MethodRow::timed(format!("matrix nuclear norm of {TEXT} x {WIDE}"), TEXT, timing))
 }
@@ -147,19 +147,19 @@ fn metric(decoder: &Decoder, metric: Metric, timer: Timer<'_, '_>) -> Result<Met
     let ids = arbitrary_ids(TEXT, decoder.spec().vocab_size);
     let pass = || decoder.forward(&Batch::single(&ids), None, &mut NoTap);
     let states: Vec<f32> = pass()?.flatten_all()?.to_vec1()?;
-    let measure = metric_of(&states, states.len() / TEXT, metric);
+    let measure = metric_of(HiddenStates::new(&states, TEXT, states.len() / TEXT)?, metric);
     let read = || Ok(pass()?.dim(0)? as f64);
     let [timing, pass] = timer.in_turn(TEXT, [Work { run: &measure, repeats }, Work::once(&read)])?;
     Ok(MethodRow::timed(what, TEXT, timing).beside("reading without the head", pass, Comparison::Time))
 }
 
-/// A metric of states `[tokens, width]`, the search for numbers that are not finite included. Its Gaussian null depends
-/// on the shape only and is computed once: in the first run, which does not count.
-fn metric_of(values: &[f32], width: usize, metric: Metric) -> impl Fn() -> Result<f64, Error> {
+/// A metric of states. Its Gaussian null depends on the shape only and is computed once: in the first run, which does
+/// not count.
+fn metric_of(states: HiddenStates<'_>, metric: Metric) -> impl Fn() -> Result<f64, Error> {
     let nulls = NullCache::new();
     let options = SpectrumOptions { metrics: vec![metric], ..SpectrumOptions::default() };
     move || {
-        let measured = spectrum(HiddenStates::new(values, values.len() / width, width)?, &options, &nulls)?;
+        let measured = spectrum(states, &options, &nulls)?;
         Ok(measured.mnn.value.value().or(measured.entropy_nats.value()).unwrap_or(0.0))
     }
 }

@@ -83,8 +83,10 @@ pub(super) fn steps(file: &ExperimentFile, path: &Path) -> Result<Vec<Step>, Err
     for raw in &file.step {
         for values in combinations(&raw.r#for) {
             let name = fill_text(&raw.name, &values);
-            let bad =
-                |problem: String| Error::Spec { field: "step", problem: format!("`{name}`: {problem}"), hint: None };
+            let bad = |problem: String| {
+                let problem = format!("`{name}` of {}: {problem}", path.display());
+                Error::Spec { field: "step", problem, hint: None }
+            };
             if steps.iter().any(|step| step.name == name) {
                 return Err(bad("there are two of this name; put what differs between them into it".into()));
             }

@@ -78,7 +78,8 @@ fn gaussian_null(shape: Shape) -> Result<GaussianNull, MeasureError> {
     for draw in 0..GAUSSIAN_DRAWS {
         let generator = item_generator(shape.seed, draw);
         let cloud: Vec<f32> = StandardNormal.sample_iter(generator).take(shape.rows * shape.width).collect();
-        match metric(HiddenStates::new(&cloud, shape.rows, shape.width)?, shape)? {
+        // Gaussian numbers are finite, and the search for others would start parallel work.
+        match metric(HiddenStates { values: &cloud, tokens: shape.rows, width: shape.width }, shape)? {
             Number::Value(value) => values.push(value),
             undefined => {
                 return Ok(GaussianNull { mean: undefined, sd: undefined });

@@ -9,7 +9,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use lathe_kernels::logits::softmax_scaled;
+use lathe_kernels::logits::{largest, softmax_scaled};
 use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;
@@ -152,8 +152,7 @@ impl Sampling {
             Kept::All => drawn_from_all(row.weights, sums, uniform * mass),
             Kept::Ids(ids) => drawn(ids.iter().copied(), row.weights, uniform * mass),
         };
-        let max = row.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let log_p = |id: u32| f64::from(row.logits[id as usize]) - f64::from(max) - row.total.ln();
+        let log_p = |id: u32| f64::from(row.logits[id as usize]) - f64::from(row.max) - row.total.ln();
         // The kept set may be everything, and its sum in another order a little more than the total.
         let log_mass = if mass >= row.total || count == 0 { 0.0 } else { (mass / row.total).ln() };
         let alternatives = most_probable(&row, alternatives).into_iter();
@@ -203,7 +202,7 @@ impl Sampling {
 /// Weights of the changed logits and their sums.
 fn weigh(buffers: &mut Buffers) -> Result<(Row<'_>, &[f64]), NoToken> {
     let Buffers { logits, weights, sums } = buffers;
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = largest(logits);
     if max == f32::INFINITY {
         return Err(NoToken::NotFinite);
     }
@@ -220,7 +219,7 @@ fn weigh(buffers: &mut Buffers) -> Result<(Row<'_>, &[f64]), NoToken> {
     if !total.is_finite() {
         return Err(NoToken::NotFinite);
     }
-    Ok((Row { logits, weights, total }, sums))
+    Ok((Row { logits, max, weights, total }, sums))
 }
 
 /// Sum in eight interleaved parts.

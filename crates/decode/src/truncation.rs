@@ -49,7 +49,9 @@ pub enum Kept {
 pub(crate) struct Row<'a> {
     /// Logits after penalties and temperature.
     pub(crate) logits: &'a [f32],
-    /// `e^(logit − largest logit)` of each.
+    /// The largest of them.
+    pub(crate) max: f32,
+    /// `e^(logit − max)` of each.
     pub(crate) weights: &'a [f32],
     /// Their sum.
     pub(crate) total: f64,
@@ -85,11 +87,11 @@ impl Truncation {
     /// The kept set of logits, which are finite or −∞, at least one of them finite.
     #[must_use]
     pub fn keep(&self, logits: &[f32]) -> Kept {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let max = lathe_kernels::logits::largest(logits);
         let mut weights = logits.to_vec();
         lathe_kernels::logits::softmax_scaled(&mut weights, max, 1.0);
         let total = weights.iter().map(|w| f64::from(*w)).sum();
-        self.apply(&Row { logits, weights: &weights, total })
+        self.apply(&Row { logits, max, weights: &weights, total })
     }
 
     pub(crate) fn apply(&self, row: &Row<'_>) -> Kept {

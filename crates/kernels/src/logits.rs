@@ -20,6 +20,13 @@ pub struct RowSummary {
 }
 
 dispatch! {
+    /// The largest logit; NaN is passed over, and of nothing it is -infinity.
+    pub fn largest(row: &[f32]) -> f32 {
+        max_of(row)
+    }
+}
+
+dispatch! {
     /// Summarises one row of logits. A row with NaN or +infinity gives a non-finite `log_sum_exp`.
     pub fn summarise(row: &[f32]) -> RowSummary {
         let (mut first, mut max) = (0, f32::NEG_INFINITY);

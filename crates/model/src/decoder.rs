@@ -291,9 +291,8 @@ impl Decoder {
     /// # Errors
     /// A target is outside the vocabulary.
     pub fn negative_log_likelihood(&self, hidden: &Tensor, targets: Vec<u32>) -> Result<Tensor, Error> {
-        let head = &self.spec.head;
         if let Some(weight) = self.head.trained() {
-            let scaling = ops::LogitScaling { scale: head.scale, soft_cap: head.soft_cap };
+            let scaling = ops::LogitScaling::of(&self.spec.head);
             return Ok(ops::head_likelihood(hidden, weight, scaling, targets)?);
         }
         Ok(ops::negative_log_likelihood(&self.logits(hidden)?, targets)?)

@@ -4,6 +4,8 @@
 //! has a backward pass (candle's own fused norm, softmax and rotary ops have none and would stop gradients silently).
 //! All tensors are f32 on the CPU, rows of packed tokens.
 
+mod likelihood;
+
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
@@ -14,7 +16,8 @@ use lathe_kernels::matmul::{Left, Matrix, Start, Threads, Weight, product, produ
 use lathe_kernels::norm::{self, Kind};
 use lathe_kernels::rotary::{Angles, Direction};
 use lathe_kernels::vector;
-use rayon::prelude::*;
+
+pub(crate) use likelihood::{LogitScaling, head_likelihood, negative_log_likelihood};
 
 /// A tensor of `values` with shape `shape`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -483,127 +486,6 @@ impl CustomOp1 for Softmax {
         let weighted = (p * grad)?;
         let total = weighted.sum_keepdim(1)?;
         Ok(Some((weighted - p.broadcast_mul(&total)?)?))
-    }
-}
-
-/// How logits are made of the head's product `x`: `y = scale · x`, or `cap · tanh(scale · x / cap)`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LogitScaling {
-    pub(crate) scale: f32,
-    pub(crate) soft_cap: Option<f32>,
-}
-
-/// Negative log-likelihood of `targets[i]` under row `i` of `logits`, `[rows]`, nats.
-pub(crate) fn negative_log_likelihood(logits: &Tensor, targets: Vec<u32>) -> Result<Tensor> {
-    let (rows, vocab_size) = logits.dims2()?;
-    check_targets(&targets, rows, vocab_size)?;
-    logits.contiguous()?.apply_op1(NegativeLogLikelihood(targets))
-}
-
-fn check_targets(targets: &[u32], rows: usize, vocab_size: usize) -> Result<()> {
-    if targets.len() != rows || targets.iter().any(|id| *id as usize >= vocab_size) {
-        bail!("{} targets for {rows} rows of {vocab_size} logits, or one outside the vocabulary", targets.len());
-    }
-    Ok(())
-}
-
-struct NegativeLogLikelihood(Vec<u32>);
-
-impl CustomOp1 for NegativeLogLikelihood {
-    fn name(&self) -> &'static str {
-        "negative-log-likelihood"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, vocab_size) = rows_of(layout)?;
-        let x = values(x, layout)?;
-        let nll = x
-            .par_chunks_exact(vocab_size)
-            .zip(&self.0)
-            .map(|(row, target)| (logits::summarise(row).log_sum_exp - f64::from(row[*target as usize])) as f32);
-        done(nll.collect(), rows)
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let vocab_size = x.dim(1)?;
-        let grad = grad.contiguous()?;
-        let mut dx = with_values(x, |x| Ok(x.to_vec()))?;
-        with_values(&grad, |grad| {
-            dx.par_chunks_exact_mut(vocab_size).zip(&self.0).zip(grad).for_each(|((row, target), grad)| {
-                let log_sum_exp = logits::summarise(row).log_sum_exp as f32;
-                logits::softmax_scaled(row, log_sum_exp, *grad);
-                row[*target as usize] -= grad;
-            });
-            Ok(())
-        })?;
-        tensor(dx, x.shape()).map(Some)
-    }
-}
-
-/// Negative log-likelihood of `targets[i]` given hidden state `i` and a trainable head `[vocab_size, hidden_size]`,
-/// `[rows]`, nats. The logits turn into their own gradient where they lie: they are held once, and not on the tape.
-pub(crate) fn head_likelihood(x: &Tensor, head: &Tensor, scaling: LogitScaling, targets: Vec<u32>) -> Result<Tensor> {
-    check_targets(&targets, x.dim(0)?, head.dim(0)?)?;
-    let op = HeadLikelihood { scaling, targets, dlogits: OnceLock::new() };
-    x.contiguous()?.apply_op2(&head.contiguous()?, op)
-}
-
-struct HeadLikelihood {
-    scaling: LogitScaling,
-    targets: Vec<u32>,
-    /// Gradient of each row's likelihood with respect to the head's product, `[rows, vocab_size]`.
-    dlogits: OnceLock<Vec<f32>>,
-}
-
-impl CustomOp2 for HeadLikelihood {
-    fn name(&self) -> &'static str {
-        "head-likelihood"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, head: &CpuStorage, lh: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ((rows, k), (vocab_size, head_k)) = (rows_of(lx)?, rows_of(lh)?);
-        if k != head_k {
-            bail!("head of {head_k} inputs got rows of {k}");
-        }
-        let (x, head) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(head, lh)?, vocab_size, k));
-        let mut logits = product(&[(x, head.transposed())]);
-        let LogitScaling { scale, soft_cap } = self.scaling;
-        let of_row = |(row, target): (&mut [f32], &u32)| {
-            if scale != 1.0 {
-                row.iter_mut().for_each(|logit| *logit *= scale);
-            }
-            if let Some(cap) = soft_cap {
-                logits::soft_cap(row, cap);
-            }
-            let (log_sum_exp, target) = (logits::summarise(row).log_sum_exp, *target as usize);
-            let nll = (log_sum_exp - f64::from(row[target])) as f32;
-            logits::likelihood_gradient(row, log_sum_exp as f32, target, scale, soft_cap);
-            nll
-        };
-        let nll: Vec<f32> = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets).map(of_row).collect();
-        _ = self.dlogits.set(logits);
-        done(nll, rows)
-    }
-
-    fn bwd(&self, x: &Tensor, head: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let Some(dlogits) = self.dlogits.get() else { bail!("head-likelihood was not applied") };
-        let ((rows, k), vocab_size) = (x.dims2()?, head.dim(0)?);
-        let dlogits = Matrix::new(dlogits, rows, vocab_size);
-        let grad = grad.contiguous()?;
-        // Row i of the logits' gradient counts `grad[i]` times: cheaper on the narrow matrices than on the wide one.
-        let weigh = |rows: &mut [f32]| {
-            with_values(&grad, |grad| {
-                let rows = rows.chunks_exact_mut(k.max(1)).zip(grad);
-                rows.for_each(|(row, grad)| row.iter_mut().for_each(|x| *x *= grad));
-                Ok(())
-            })
-        };
-        let mut dx = with_matrix(head, |head| Ok(product(&[(dlogits, head)])))?;
-        weigh(&mut dx)?;
-        let mut weighted = with_values(x, |x| Ok(x.to_vec()))?;
-        weigh(&mut weighted)?;
-        let dhead = product(&[(dlogits.transposed(), Matrix::new(&weighted, rows, k))]);
-        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dhead, head.shape())?)))
     }
 }
 

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::decoder::Decoder;
+use crate::ops::LogitScaling;
 
 /// Logits held at once.
 const CHUNK_VALUES: usize = 1 << 23;
@@ -65,19 +66,14 @@ impl Decoder {
     ) -> Result<(), Error> {
         let rows = hidden.dim(0)?;
         let vocab_size = self.spec().vocab_size;
+        let scaling = LogitScaling::of(&self.spec().head);
         let chunk = (CHUNK_VALUES / vocab_size.max(1)).clamp(12, 384);
         for first in (0..rows).step_by(chunk) {
             let count = chunk.min(rows - first);
             let part = hidden.narrow(0, first, count)?;
             let mut values = self.head.values(&part)?;
-            let head = &self.spec().head;
             results.par_extend(values.par_chunks_exact_mut(vocab_size).enumerate().map(|(row, logits)| {
-                if head.scale != 1.0 {
-                    logits.iter_mut().for_each(|logit| *logit *= head.scale);
-                }
-                if let Some(cap) = head.soft_cap {
-                    logits::soft_cap(logits, cap);
-                }
+                scaling.apply(logits);
                 f(first + row, logits)
             }));
         }

@@ -131,6 +131,8 @@ fn a_killed_run_goes_on_and_ends_with_the_same_file() {
 #[test]
 fn every_sampler_writes_and_says_how_far_to_trust_it() {
     let bench = bench();
+    let global = "generate tiny --prompt the --samples 6 --max-tokens 4 --normalise global --json";
+    let global: Vec<&str> = global.split(' ').collect();
     for (sampler, more) in [
         ("imh", &["--proposals", "5"][..]),
         ("imh", &["--proposals", "5", "--burn-in", "2", "--bootstrap", "2", "--prune"]),
@@ -139,26 +141,7 @@ fn every_sampler_writes_and_says_how_far_to_trust_it() {
         ("smc", &[]),
     ] {
         let out = format!("{sampler}-{}.jsonl", more.len());
-        let common = [
-            "generate",
-            "tiny",
-            "--prompt",
-            "the",
-            "--samples",
-            "6",
-            "--max-tokens",
-            "4",
-            "--top-k",
-            "60",
-            "--normalise",
-            "global",
-            "--sampler",
-            sampler,
-            "--out",
-            &out,
-            "--json",
-        ];
-        let outcome = bench.run(&[&common[..], more].concat());
+        let outcome = bench.run(&[&global[..], &["--top-k", "60", "--sampler", sampler, "--out", &out], more].concat());
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
         let result: Value = serde_json::from_str(&outcome.stdout).unwrap();
         let of = &result["diagnostics"][0];
@@ -169,25 +152,8 @@ fn every_sampler_writes_and_says_how_far_to_trust_it() {
         assert!(lines(&bench, &out)[0]["proposal"].is_u64(), "{sampler}");
     }
     // Rules that cut nothing: everything is accepted, in order.
-    let json = bench.run(&[
-        "generate",
-        "tiny",
-        "--prompt",
-        "the",
-        "--samples",
-        "6",
-        "--max-tokens",
-        "4",
-        "--top-p",
-        "1",
-        "--normalise",
-        "global",
-        "--sampler",
-        "rejection",
-        "--out",
-        "all.jsonl",
-        "--json",
-    ]);
+    let whole = ["--top-p", "1", "--sampler", "rejection", "--out", "all.jsonl"];
+    let json = bench.run(&[&global[..], &whole].concat());
     let of: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(of["diagnostics"][0]["acceptance"]["value"], 1.0);
     assert_eq!(of["diagnostics"][0]["sd_log_w"]["value"], 0.0);

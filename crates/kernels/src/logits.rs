@@ -26,21 +26,35 @@ dispatch! {
     }
 }
 
+/// What a part of a row adds to its summary.
+#[derive(Clone, Copy, Debug)]
+pub struct PartSummary {
+    argmax: usize,
+    max: f32,
+    /// What `total` and `weighted` are relative to: `max`, or the least number where that is -infinity.
+    origin: f32,
+    /// `Σ e^(logit - origin)`
+    total: f64,
+    /// `Σ e^(logit - origin) · (logit - origin)`
+    weighted: f64,
+}
+
 dispatch! {
-    /// Summarises one row of logits. A row with NaN or +infinity gives a non-finite `log_sum_exp`.
-    pub fn summarise(row: &[f32]) -> RowSummary {
-        let (mut first, mut max) = (0, f32::NEG_INFINITY);
-        for (block, values) in row.chunks(BLOCK).enumerate() {
+    /// Summarises the logits from number `first` of their row on.
+    pub fn summarise_part(first: usize, logits: &[f32]) -> PartSummary {
+        let (mut block, mut max) = (0, f32::NEG_INFINITY);
+        for (index, values) in logits.chunks(BLOCK).enumerate() {
             let top = max_of(values);
             if top > max {
-                (first, max) = (block * BLOCK, top);
+                (block, max) = (index * BLOCK, top);
             }
         }
-        let argmax = first + row[first..].iter().position(|x| *x == max).unwrap_or(0);
+        let argmax = first + block + logits[block..].iter().position(|x| *x == max).unwrap_or(0);
+        let origin = max.max(f32::MIN);
         let (mut total, mut weighted) = (0.0f64, 0.0f64);
-        for values in row.chunks(BLOCK) {
+        for values in logits.chunks(BLOCK) {
             let sums = sums_of(values.len(), |i| {
-                let shifted = values[i] - max;
+                let shifted = values[i] - origin;
                 let weight = exp(shifted);
                 // 0 · ln 0 = 0, also for a logit of -infinity
                 [weight, if shifted > -88.0 { weight * shifted } else { 0.0 }]
@@ -48,9 +62,46 @@ dispatch! {
             total += f64::from(sums[0]);
             weighted += f64::from(sums[1]);
         }
-        let log_total = total.ln();
-        RowSummary { log_sum_exp: f64::from(max) + log_total, entropy: log_total - weighted / total, argmax, max }
+        PartSummary { argmax, max, origin, total, weighted }
     }
+}
+
+impl PartSummary {
+    /// Of this part and the `next` one.
+    #[must_use]
+    pub fn join(self, next: Self) -> Self {
+        let (argmax, max) = if next.max > self.max { (next.argmax, next.max) } else { (self.argmax, self.max) };
+        let origin = self.origin.max(next.origin);
+        let moved = |part: &Self| {
+            let by = f64::from(part.origin) - f64::from(origin);
+            let scale = by.exp();
+            // Parts that are too small to count must not become 0 · infinity.
+            [
+                scale * part.total,
+                if by > -700.0 { scale * (part.weighted + by * part.total) } else { scale * part.weighted },
+            ]
+        };
+        let ([a, b], [c, d]) = (moved(&self), moved(&next));
+        Self { argmax, max, origin, total: a + c, weighted: b + d }
+    }
+
+    /// Of a row whose parts these were.
+    #[must_use]
+    pub fn finish(self) -> RowSummary {
+        let log_total = self.total.ln();
+        RowSummary {
+            log_sum_exp: f64::from(self.origin) + log_total,
+            entropy: log_total - self.weighted / self.total,
+            argmax: self.argmax,
+            max: self.max,
+        }
+    }
+}
+
+/// Summarises one row of logits. A row with NaN or +infinity gives a non-finite `log_sum_exp`.
+#[must_use]
+pub fn summarise(row: &[f32]) -> RowSummary {
+    summarise_part(0, row).finish()
 }
 
 dispatch! {
@@ -139,7 +190,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn parts_without_a_possible_token_count_for_nothing() {
+        let none = summarise_part(0, &[f32::NEG_INFINITY; 3]);
+        for joined in [none.join(summarise_part(3, &[1.0, 1.0])), summarise_part(0, &[1.0, 1.0]).join(none)] {
+            assert!((joined.finish().entropy - 2f64.ln()).abs() < 1e-6);
+            assert!((joined.finish().log_sum_exp - 1.0 - 2f64.ln()).abs() < 1e-6);
+        }
+        assert_eq!(none.join(summarise_part(3, &[0.5, 1.0, 1.0])).finish().argmax, 4);
+        assert!(!none.finish().log_sum_exp.is_finite());
+        let nan = summarise_part(0, &[f32::NEG_INFINITY, f32::NAN]);
+        assert!(!nan.join(summarise_part(2, &[1.0])).finish().log_sum_exp.is_finite());
+    }
+
     proptest! {
+        #[test]
+        fn parts_of_a_row_equal_the_whole(row in proptest::collection::vec(-60.0f32..60.0, 1..3000), part in 1usize..800) {
+            let parts = row.chunks(part).enumerate().map(|(i, values)| summarise_part(i * part, values));
+            let (joined, whole) = (parts.reduce(PartSummary::join).expect("a part").finish(), summarise(&row));
+            prop_assert!((joined.log_sum_exp - whole.log_sum_exp).abs() < 2e-6);
+            prop_assert!((joined.entropy - whole.entropy).abs() < 2e-5, "{} {}", joined.entropy, whole.entropy);
+            prop_assert_eq!((joined.argmax, joined.max), (whole.argmax, whole.max));
+        }
+
         #[test]
         fn equals_the_definition(row in proptest::collection::vec(-20.0f32..20.0, 1..3000)) {
             let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -16,6 +16,7 @@ mod left;
 mod packed;
 mod pairs;
 mod product;
+mod reduce;
 mod tile;
 mod weight;
 
@@ -23,17 +24,19 @@ pub use coded::{Code, Coded, Coding, GroupRows, Groups, Offset, Scale};
 pub use left::Left;
 pub use packed::{Packed, Panels, transpose_into};
 pub use product::{Matrix, product};
+pub use reduce::{PIECE, reduce_rows};
 pub use weight::Weight;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::Isa;
+use crate::{Buffer, Isa};
 use integers::IntegerLeft;
 use left::{Lefts, PackedLeft, TileRows};
 use pairs::PairLeft;
-use tile::{Tile, copy_tile, tile_kernel};
+use tile::{Tile, ZEROS, copy_tile, tile_kernel};
 
 /// Columns of one panel.
 pub const PANEL: usize = 32;
@@ -41,10 +44,14 @@ pub const PANEL: usize = 32;
 /// Rows of one register tile: 12 x 32 floats fill 24 of the 32 AVX-512 registers.
 const TILE_ROWS: usize = 12;
 
-/// Depth of one pass: a panel block of 256 x 32 floats (32 KiB) stays in the first-level cache.
-const DEPTH: usize = 256;
+/// Depth of one pass at most, a multiple of [`DEPTH_STEP`]: every pass reads and writes all of `C`, so that few long ones
+/// are faster than what would keep a panel in the first-level cache.
+const DEPTH: usize = 640;
 
-/// Rows that one task takes: the block of `A` stays in the second-level cache while panels pass by.
+/// Passes begin at multiples of it.
+const DEPTH_STEP: usize = 128;
+
+/// Rows that one task takes at most: the block of `A` stays in the second-level cache while panels pass by.
 const TASK_ROWS: usize = 32 * TILE_ROWS;
 
 /// Fewer rows are not worth packing.
@@ -85,6 +92,20 @@ impl Right<'_> {
         match self {
             Self::Panels(panels) => panels.n,
             Self::Coded(coded, _) => coded.n(),
+        }
+    }
+}
+
+impl Right<'_> {
+    /// # Panics
+    /// When it is too short for its shape, cannot be multiplied so, or is not as wide as what sums start from.
+    fn check(&self, start: Start<'_>) {
+        match self {
+            Self::Panels(panels) => panels.check(),
+            Self::Coded(coded, arithmetic) => assert!(coded.allows(*arithmetic), "{arithmetic:?} of another coding"),
+        }
+        if let Start::Row(row) = start {
+            assert_eq!(row.len(), self.n(), "start row");
         }
     }
 }
@@ -205,7 +226,8 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
     terms.iter().for_each(|term| term.check(left));
     let work: usize = terms.iter().map(|term| m * term.right.n() * term.right.k()).sum();
     let parallel = threads == Threads::Pool && work >= PARALLEL_FROM;
-    let lefts = Lefts::of(isa, left, terms, parallel && m >= PACK_FROM);
+    let rights: Vec<Right<'_>> = terms.iter().map(|term| term.right).collect();
+    let lefts = Lefts::of(isa, left, &rights, parallel);
     let products: Vec<Product<'_>> = terms
         .iter()
         .filter(|term| m > 0 && term.right.n() > 0)
@@ -222,24 +244,23 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
         products.iter().for_each(|product| product.run(0..m, 0..product.n.div_ceil(PANEL)));
         return;
     }
-    // About four tasks a worker even out uneven cores. A task's panels are a share of one product's.
+    // About eight tasks a worker even out uneven cores. A task's panels are a share of one product's.
     let row_tasks = m.div_ceil(TASK_ROWS);
+    let of_rows = m.div_ceil(row_tasks.max(1)).next_multiple_of(TILE_ROWS);
     let all_panels: usize = products.iter().map(|product| product.n.div_ceil(PANEL)).sum();
-    let of_task = all_panels.div_ceil((4 * rayon::current_num_threads()).div_ceil(row_tasks)).max(1);
-    let tasks: Vec<Task<'_, '_>> = products
-        .iter()
-        .flat_map(|product| {
-            let panels = product.n.div_ceil(PANEL);
-            (0..panels.div_ceil(of_task)).flat_map(move |share| {
-                let panels = share * of_task..panels.min((share + 1) * of_task);
-                (0..row_tasks).map(move |task| Task {
-                    product,
-                    rows: task * TASK_ROWS..m.min((task + 1) * TASK_ROWS),
-                    panels: panels.clone(),
-                })
+    let of_task = all_panels.div_ceil((8 * rayon::current_num_threads()).div_ceil(row_tasks)).max(1);
+    // Neighbours share rows: what a worker does one after the other finds its block of `A` in the cache.
+    let of_rows = |task: usize| {
+        let rows = task * of_rows..m.min((task + 1) * of_rows);
+        products.iter().flat_map(move |product| {
+            let (rows, panels) = (rows.clone(), product.n.div_ceil(PANEL));
+            (0..panels).step_by(of_task).map(move |first| {
+                let panels = first..panels.min(first + of_task);
+                Task { product, rows: rows.clone(), panels }
             })
         })
-        .collect();
+    };
+    let tasks: Vec<Task<'_, '_>> = (0..row_tasks).flat_map(of_rows).collect();
     tasks.into_par_iter().for_each(|task| task.product.run(task.rows, task.panels));
 }
 
@@ -254,21 +275,14 @@ impl Term<'_> {
     /// # Panics
     /// When an operand is too short for its shape.
     fn check(&self, left: Left<'_>) {
-        let (m, n, k) = (left.m, self.right.n(), self.right.k());
+        let (m, n) = (left.m, self.right.n());
         if m == 0 || n == 0 {
             return;
         }
         let values = self.len;
         assert!(self.c_stride >= n && values >= (m - 1) * self.c_stride + n, "C of {m} x {n} in {values} values");
-        let rows = left.data.len();
-        assert!(left.row_stride >= k && (k == 0 || rows >= (m - 1) * left.row_stride + k), "A of {m} x {k}");
-        match self.right {
-            Right::Panels(panels) => panels.check(),
-            Right::Coded(coded, arithmetic) => assert!(coded.allows(arithmetic), "{arithmetic:?} of another coding"),
-        }
-        if let Start::Row(row) = self.start {
-            assert_eq!(row.len(), n, "start row");
-        }
+        left.check(self.right.k());
+        self.right.check(self.start);
     }
 }
 
@@ -282,9 +296,13 @@ unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-/// Depth ranges of at most `most`: start and length. A sum over nothing has one, of length 0.
+/// Depth ranges of about the same length, at most `most`: start and length. A sum over nothing has one, of length 0.
 fn depths(k: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..k.max(1)).step_by(most).map(move |depth| (depth, most.min(k - depth)))
+    let step = k
+        .div_ceil(k.div_ceil(most).max(1))
+        .checked_next_multiple_of(DEPTH_STEP)
+        .map_or(most, |step| step.clamp(1, most));
+    (0..k.max(1)).step_by(step).map(move |depth| (depth, step.min(k - depth)))
 }
 
 /// Both operands of a product, `A` in the form that `B` is multiplied with.
@@ -311,6 +329,11 @@ enum Block<'a> {
     Pairs(&'a PairLeft, &'a [u8]),
     /// Records of integers.
     Integers(&'a IntegerLeft, &'a Groups, &'a [u8]),
+}
+
+thread_local! {
+    /// A panel's block of coded values as floats.
+    static DECODED: RefCell<Buffer> = RefCell::new(Buffer::zeros(DEPTH * PANEL));
 }
 
 /// Where a tile is: its rows of `A`, and the depths of the block.
@@ -348,13 +371,14 @@ impl Product<'_> {
                 }
             }
             Operands::Coded(left, packed, right) => {
-                let mut block = [0.0; DEPTH * PANEL];
-                for (depth, len) in depths(right.k(), DEPTH) {
-                    for panel in panels.clone() {
-                        right.unpack(self.isa, panel, depth, len, &mut block);
-                        self.block(&rows, panel, depth, len, Block::Floats(left, packed, &block, PANEL));
+                DECODED.with_borrow_mut(|block| {
+                    for (depth, len) in depths(right.k(), DEPTH) {
+                        for panel in panels.clone() {
+                            right.unpack(self.isa, panel, depth, len, block);
+                            self.block(&rows, panel, depth, len, Block::Floats(left, packed, block, PANEL));
+                        }
                     }
-                }
+                });
             }
             Operands::Pairs(left, right) => {
                 for (depth, len) in depths(right.k(), if rows.len() <= TILE_ROWS { usize::MAX } else { DEPTH }) {
@@ -396,15 +420,18 @@ impl Product<'_> {
             // SAFETY: `multiply` checked that A and C hold the rectangle, and B is checked above; a tile of fewer than
             // 32 columns goes through `edge`, which is a whole tile; rectangles of different tasks are disjoint.
             unsafe {
-                let c = self.target.0.add(row * self.c_stride + first);
+                let c = self.target.0.wrapping_add(row * self.c_stride + first);
                 let (tile, stride) = if columns == PANEL { (c, self.c_stride) } else { (edge.as_mut_ptr(), PANEL) };
-                if depth == 0 {
-                    self.start_tile(c, tile, stride, tile_rows, first, columns);
-                } else if columns < PANEL {
-                    copy_tile(c, self.c_stride, tile, stride, tile_rows, columns);
+                // Tiles of floats read what they start from themselves, others find it where they add.
+                let mut start = (tile.cast_const(), stride);
+                match self.start {
+                    Start::Zero if depth == 0 && matches!(b, Block::Floats(..)) => start = (ZEROS.0.as_ptr(), 0),
+                    _ if depth == 0 => self.start_tile(c, tile, stride, tile_rows, first, columns),
+                    _ if columns < PANEL => copy_tile(c, self.c_stride, tile, stride, tile_rows, columns),
+                    _ => {}
                 }
-                if len > 0 {
-                    self.add(b, panel, Place { row, rows: tile_rows, depth, len }, tile, stride);
+                if len > 0 || start.1 == 0 {
+                    self.add(b, panel, Place { row, rows: tile_rows, depth, len }, start, tile, stride);
                 }
                 if columns < PANEL {
                     copy_tile(tile, stride, c, self.c_stride, tile_rows, columns);
@@ -416,7 +443,15 @@ impl Product<'_> {
 
     /// Adds the products of one tile.
     #[expect(unsafe_code, reason = "the inner loop works on pointers")]
-    unsafe fn add(&self, b: Block<'_>, panel: usize, at: Place, c: *mut f32, c_stride: usize) {
+    unsafe fn add(
+        &self,
+        b: Block<'_>,
+        panel: usize,
+        at: Place,
+        (start, start_stride): (*const f32, usize),
+        c: *mut f32,
+        c_stride: usize,
+    ) {
         let Place { row, rows, depth, len } = at;
         let float_tile = |a: TileRows<'_>, b: *const f32, b_stride| Tile {
             k: len,
@@ -425,6 +460,8 @@ impl Product<'_> {
             a_step: a.step,
             b,
             b_stride,
+            start,
+            start_stride,
             c,
             c_stride,
         };
@@ -433,11 +470,11 @@ impl Product<'_> {
             match b {
                 Block::Floats(left, packed, b, stride) => {
                     let a = packed.map_or_else(|| left.tile(row, depth), |packed| packed.tile(row, depth));
-                    tile_kernel(self.isa, rows, float_tile(a, b.as_ptr(), stride));
+                    tile_kernel(self.isa, rows, &float_tile(a, b.as_ptr(), stride));
                 }
                 #[cfg(target_arch = "x86_64")]
                 Block::Coded(left, coded) => {
-                    coded_avx512::few(coded, panel, rows, float_tile(left.tile(row, depth), std::ptr::null(), 0));
+                    coded_avx512::few(coded, panel, rows, &float_tile(left.tile(row, depth), std::ptr::null(), 0));
                 }
                 #[cfg(target_arch = "x86_64")]
                 Block::Pairs(left, b) => pairs::avx512::tile(left.tile(row, depth), b, rows, c, c_stride),

@@ -1,8 +1,9 @@
-//! Log-likelihoods without the logits of a whole text: the head is applied to a few rows at a time and reduced at
-//! once.
+//! Log-likelihoods without the logits of a whole text: the head's product is reduced as it is made, a few hundred rows
+//! and columns at a time.
 
 use candle_core::Tensor;
-use lathe_kernels::logits;
+use lathe_kernels::logits::{self, PartSummary};
+use lathe_kernels::matmul::PIECE;
 use rayon::prelude::*;
 
 use crate::Error;
@@ -37,21 +38,39 @@ impl Decoder {
             let vocab_size = self.spec().vocab_size;
             return Err(Error::TokenOutOfRange { id: targets[position], position, vocab_size });
         }
-        let mut scores = Vec::with_capacity(rows);
-        self.for_logits(
-            hidden,
-            |row, logits| {
-                let summary = logits::summarise(logits);
-                #[expect(clippy::cast_possible_truncation, reason = "token ids are u32")]
-                TokenScore {
-                    nll: summary.log_sum_exp - f64::from(logits[targets[row] as usize]),
-                    entropy: summary.entropy,
-                    argmax: summary.argmax as u32,
-                }
-            },
-            &mut scores,
-        )?;
-        Ok(scores)
+        let scaling = LogitScaling::of(&self.spec().head);
+        let of_piece = |row: usize, column: usize, logits: &mut [f32]| {
+            scaling.apply(logits);
+            let target = (targets[row] as usize).checked_sub(column);
+            (logits::summarise_part(column, logits), target.and_then(|at| logits.get(at)).copied().unwrap_or(0.0))
+        };
+        // One piece of a row has its target: the others add zero.
+        let join = |a: (PartSummary, f32), b: (PartSummary, f32)| (a.0.join(b.0), a.1 + b.1);
+        let rows = match self.head.reduced(hidden, of_piece, join)? {
+            Some(rows) => rows,
+            None => {
+                let mut rows = Vec::with_capacity(targets.len());
+                self.for_products(
+                    hidden,
+                    |row, logits| {
+                        let pieces = logits.chunks_mut(PIECE).enumerate();
+                        pieces.map(|(i, piece)| of_piece(row, i * PIECE, piece)).reduce(join)
+                    },
+                    &mut rows,
+                )?;
+                rows.into_iter().flatten().collect()
+            }
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "token ids are u32")]
+        let score = |(summary, logit): (PartSummary, f32)| {
+            let summary = summary.finish();
+            TokenScore {
+                nll: summary.log_sum_exp - f64::from(logit),
+                entropy: summary.entropy,
+                argmax: summary.argmax as u32,
+            }
+        };
+        Ok(rows.into_iter().map(score).collect())
     }
 
     /// Calls `f(row, logits)` for every hidden state and collects its results in order. Rows come from several threads.
@@ -64,18 +83,30 @@ impl Decoder {
         f: impl Fn(usize, &[f32]) -> T + Sync,
         results: &mut Vec<T>,
     ) -> Result<(), Error> {
+        let scaling = LogitScaling::of(&self.spec().head);
+        let of_row = |row, logits: &mut [f32]| {
+            scaling.apply(logits);
+            f(row, logits)
+        };
+        self.for_products(hidden, of_row, results)
+    }
+
+    /// The same with the head's products, which are no logits yet.
+    fn for_products<T: Send>(
+        &self,
+        hidden: &Tensor,
+        f: impl Fn(usize, &mut [f32]) -> T + Sync,
+        results: &mut Vec<T>,
+    ) -> Result<(), Error> {
         let rows = hidden.dim(0)?;
         let vocab_size = self.spec().vocab_size;
-        let scaling = LogitScaling::of(&self.spec().head);
         let chunk = (CHUNK_VALUES / vocab_size.max(1)).clamp(12, 384);
         for first in (0..rows).step_by(chunk) {
             let count = chunk.min(rows - first);
             let part = hidden.narrow(0, first, count)?;
             let mut values = self.head.values(&part)?;
-            results.par_extend(values.par_chunks_exact_mut(vocab_size).enumerate().map(|(row, logits)| {
-                scaling.apply(logits);
-                f(first + row, logits)
-            }));
+            let rows = values.par_chunks_exact_mut(vocab_size).enumerate();
+            results.par_extend(rows.map(|(row, products)| f(first + row, products)));
         }
         Ok(())
     }

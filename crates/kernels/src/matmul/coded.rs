@@ -8,7 +8,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{Arithmetic, DEPTH, PANEL, Packed};
+use super::{Arithmetic, DEPTH_STEP, PANEL, Packed};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
 
@@ -140,7 +140,10 @@ impl Coded {
     #[must_use]
     pub fn zeros(coding: Coding, k: usize, n: usize) -> Self {
         if let Coding::Groups(groups) = &coding {
-            assert!(groups.len > 0 && groups.len.is_multiple_of(16) && DEPTH.is_multiple_of(groups.len), "{groups:?}");
+            assert!(
+                groups.len > 0 && groups.len.is_multiple_of(16) && DEPTH_STEP.is_multiple_of(groups.len),
+                "{groups:?}"
+            );
             assert!(k.is_multiple_of(groups.len), "{k} rows in groups of {}", groups.len);
         }
         let bytes = n.div_ceil(PANEL) * coding.panel_bytes(k);
@@ -254,8 +257,8 @@ impl Coded {
         self.data.bytes()
     }
 
-    /// Decodes `len` rows of a panel from `depth`, a multiple of 256, on (whole groups) into `out`, `[len][32]`.
-    pub(super) fn unpack(&self, isa: Isa, panel: usize, depth: usize, len: usize, out: &mut [f32; DEPTH * PANEL]) {
+    /// Decodes `len` rows of a panel from `depth`, a multiple of 128, on (whole groups) into `out`, `[len][32]`.
+    pub(super) fn unpack(&self, isa: Isa, panel: usize, depth: usize, len: usize, out: &mut [f32]) {
         let panel = &self.data.as_bytes()[panel * self.coding.panel_bytes(self.k)..];
         let out = &mut out[..len * PANEL];
         match &self.coding {
@@ -281,11 +284,7 @@ impl Coded {
     pub fn to_packed(&self) -> Packed {
         let mut packed = Packed::zeros(self.k, self.n);
         packed.panels_mut().par_chunks_mut((PANEL * self.k).max(1)).enumerate().for_each(|(panel, out)| {
-            let mut block = [0.0; DEPTH * PANEL];
-            for (depth, out) in (0..self.k).step_by(DEPTH).zip(out.chunks_mut(DEPTH * PANEL)) {
-                self.unpack(Isa::best(), panel, depth, out.len() / PANEL, &mut block);
-                out.copy_from_slice(&block[..out.len()]);
-            }
+            self.unpack(Isa::best(), panel, 0, self.k, out);
         });
         packed
     }

@@ -33,7 +33,7 @@ pub(super) fn unpack(groups: &Groups, records: &[u8], out: &mut [f32]) {
 ///
 /// # Safety
 /// The machine has AVX-512; `tile` holds `rows` rows of `C` and, with `tile.k` the depth of the matrix, of `A`.
-pub(super) unsafe fn few(b: &Coded, panel: usize, rows: usize, tile: Tile) {
+pub(super) unsafe fn few(b: &Coded, panel: usize, rows: usize, tile: &Tile) {
     // SAFETY: as above.
     unsafe {
         match rows {
@@ -45,7 +45,7 @@ pub(super) unsafe fn few(b: &Coded, panel: usize, rows: usize, tile: Tile) {
     }
 }
 
-unsafe fn few_rows<const ROWS: usize>(b: &Coded, panel: usize, tile: Tile) {
+unsafe fn few_rows<const ROWS: usize>(b: &Coded, panel: usize, tile: &Tile) {
     let (coding, bytes) = b.panel(panel);
     // SAFETY: as for `few`.
     unsafe {
@@ -193,7 +193,7 @@ unsafe fn unpack_with<C: Codes>(groups: &Groups, records: &[u8], out: &mut [f32]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8], t: Tile) {
+unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8], t: &Tile) {
     let (offsets_at, codes_at, bits_at) = groups.places();
     // SAFETY: the panel has a record for every group of the depth, and `t` holds the operands.
     unsafe {
@@ -232,7 +232,7 @@ unsafe fn few_groups<const ROWS: usize, C: Codes>(groups: &Groups, panel: &[u8],
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn few_f16<const ROWS: usize>(panel: &[u8], t: Tile) {
+unsafe fn few_f16<const ROWS: usize>(panel: &[u8], t: &Tile) {
     // SAFETY: the panel has 32 values for each `k`, and `t` holds the operands.
     unsafe {
         let mut sum = load::<ROWS>(t);
@@ -248,7 +248,7 @@ unsafe fn few_f16<const ROWS: usize>(panel: &[u8], t: Tile) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn few_bf16<const ROWS: usize>(panel: &[u8], t: Tile) {
+unsafe fn few_bf16<const ROWS: usize>(panel: &[u8], t: &Tile) {
     // SAFETY: the panel has 32 pairs for every two `k`, and `t` holds the operands.
     unsafe {
         let mut sum = load::<ROWS>(t);
@@ -293,7 +293,7 @@ unsafe fn accumulate<const ROWS: usize>(sum: &mut [Line; ROWS], a: *const f32, a
 }
 
 #[inline(always)]
-unsafe fn load<const ROWS: usize>(t: Tile) -> [Line; ROWS] {
+unsafe fn load<const ROWS: usize>(t: &Tile) -> [Line; ROWS] {
     // SAFETY: the caller's `C` has ROWS rows of 32 values.
     unsafe {
         let mut sum = [[_mm512_setzero_ps(); 2]; ROWS];
@@ -306,7 +306,7 @@ unsafe fn load<const ROWS: usize>(t: Tile) -> [Line; ROWS] {
 }
 
 #[inline(always)]
-unsafe fn store<const ROWS: usize>(t: Tile, sum: [Line; ROWS]) {
+unsafe fn store<const ROWS: usize>(t: &Tile, sum: [Line; ROWS]) {
     for (r, sum) in sum.iter().enumerate() {
         // SAFETY: the caller's `C` has ROWS rows of 32 values.
         unsafe {

@@ -1,12 +1,13 @@
 //! Left operands: as they lie, packed for the tiles, or rounded to what a product is computed in.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use rayon::prelude::*;
 
 use super::integers::IntegerLeft;
 use super::pairs::{self, PairLeft};
-use super::{Arithmetic, Operands, Right, TILE_ROWS, Term};
+use super::{Arithmetic, Operands, PACK_FROM, Right, TILE_ROWS};
 use crate::{Buffer, Isa};
 
 /// A left operand `A[m, k]`, row-major with a stride between rows.
@@ -28,11 +29,22 @@ pub(super) struct TileRows<'a> {
     pub(super) step: usize,
 }
 
-/// `A` in groups of 12 rows, `[m / 12][k][12]`, the last group padded with zeros: what a tile reads for one `k` lies in one
+/// `A` in groups of 12 rows, `[m / 12][k][12]`, the last group padded with anything: what a tile reads for one `k` lies in one
 /// cache line. Rows a power of two apart would fall on each other in the cache.
 pub(super) struct PackedLeft {
     k: usize,
     data: Buffer,
+}
+
+thread_local! {
+    /// The memory of the last packed operand: writing into pages that are there takes half the time of packing away.
+    static SPARE: Cell<Buffer> = Cell::default();
+}
+
+impl Drop for PackedLeft {
+    fn drop(&mut self) {
+        _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.data)));
+    }
 }
 
 /// `A` in every form that one of several products needs.
@@ -53,12 +65,13 @@ struct FloatLeft<'a> {
 }
 
 impl<'a> Lefts<'a> {
-    /// What `terms` need; floats are packed when `many` rows are multiplied.
-    pub(super) fn of(isa: Isa, left: Left<'a>, terms: &[Term<'_>], many: bool) -> Self {
-        let k = terms.first().map_or(0, |term| term.right.k());
+    /// What `rights` need; with `threads`, many rows of floats are packed.
+    pub(super) fn of(isa: Isa, left: Left<'a>, rights: &[Right<'_>], threads: bool) -> Self {
+        let k = rights.first().map_or(0, Right::k);
+        let many = threads && left.m >= PACK_FROM;
         let packs = |arithmetic: Arithmetic| {
             let floats = |right: &Right<'_>| !matches!(right, Right::Coded(_, other) if *other != arithmetic);
-            many && terms.iter().all(|term| term.right.k() == k && floats(&term.right))
+            many && rights.iter().all(|right| right.k() == k && floats(right))
         };
         let mut lefts = Self {
             floats: FloatLeft::new(
@@ -71,9 +84,9 @@ impl<'a> Lefts<'a> {
             pairs: None,
             integers: Vec::new(),
         };
-        for right in terms.iter().map(|term| term.right) {
+        for right in rights {
             let k = right.k();
-            match right {
+            match *right {
                 Right::Coded(_, Arithmetic::Bf16) if has_pairs(isa) => {
                     lefts.pairs.get_or_insert_with(|| PairLeft::round(left, k));
                 }
@@ -137,11 +150,22 @@ impl<'a> FloatLeft<'a> {
 }
 
 impl Left<'_> {
+    /// # Panics
+    /// When it is too short for rows of `k` values.
+    pub(super) fn check(&self, k: usize) {
+        let (m, rows) = (self.m, self.data.len());
+        assert!(self.row_stride >= k && (k == 0 || m == 0 || rows >= (m - 1) * self.row_stride + k), "A of {m} x {k}");
+    }
+
     /// Packs the first `k` columns, in parallel.
     pub(super) fn pack(&self, k: usize) -> PackedLeft {
         let group = TILE_ROWS * k;
-        let mut data = Buffer::zeros(self.m.div_ceil(TILE_ROWS) * group);
-        data.par_chunks_mut(group.max(1)).with_min_len(4).enumerate().for_each(|(index, out)| {
+        let mut data = SPARE.take();
+        if data.len() < self.m.div_ceil(TILE_ROWS) * group {
+            data = Buffer::zeros(self.m.div_ceil(TILE_ROWS) * group);
+        }
+        let groups = data.par_chunks_mut(group.max(1)).take(self.m.div_ceil(TILE_ROWS)).with_min_len(4);
+        groups.enumerate().for_each(|(index, out)| {
             let first = index * TILE_ROWS;
             let rows = TILE_ROWS.min(self.m - first);
             for row in (0..rows).step_by(4) {

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::tile::{Tile, copy_tile, tile_kernel};
+use super::tile::{Tile, ZEROS, copy_tile, tile_kernel};
 use super::{PANEL, TILE_ROWS, Target};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
@@ -173,25 +173,25 @@ impl Product<'_> {
     fn panel(&self, a: &[f32], b: &[f32], rows: Range<usize>, panel: usize, len: usize, first: bool) {
         let column = panel * PANEL;
         let columns = PANEL.min(self.n - column);
-        // What the first block adds to is nowhere yet, and an incomplete tile needs a whole one to work on.
-        let in_place = columns == PANEL && !first;
+        // An incomplete tile needs a whole one to work on.
+        let in_place = columns == PANEL;
         let mut whole = [0.0f32; TILE_ROWS * PANEL];
         for (row, a) in rows.clone().step_by(TILE_ROWS).zip(a.chunks_exact(GROUP)) {
             let tile_rows = TILE_ROWS.min(rows.end - row);
-            if first {
-                whole.fill(0.0);
-            }
             // SAFETY: `C` has room for m x n values, tasks write disjoint rectangles of it, and only a tile of 32
             // columns is worked on in place. `a` and `b` hold packed blocks of up to 256 depths.
             unsafe {
                 let c = self.c.0.add(row * self.n + column);
                 let (tile, stride) = if in_place { (c, self.n) } else { (whole.as_mut_ptr(), PANEL) };
-                if in_place {
+                if in_place && !first {
                     fetch_early(c.wrapping_add(TILE_ROWS * self.n), self.n, TILE_ROWS.min(rows.end - row - tile_rows));
-                } else if !first {
+                } else if !in_place && !first {
                     copy_tile(c, self.n, tile, stride, tile_rows, columns);
                 }
+                let start = if first { (ZEROS.0.as_ptr(), 0) } else { (tile.cast_const(), stride) };
                 let operands = Tile {
+                    start: start.0,
+                    start_stride: start.1,
                     k: len,
                     a: a.as_ptr(),
                     a_stride: 1,
@@ -201,12 +201,9 @@ impl Product<'_> {
                     c: tile,
                     c_stride: stride,
                 };
-                tile_kernel(self.isa, tile_rows, operands);
-                if columns < PANEL {
+                tile_kernel(self.isa, tile_rows, &operands);
+                if !in_place {
                     copy_tile(tile, PANEL, c, self.n, tile_rows, columns);
-                } else if first {
-                    let row = |r| std::ptr::copy_nonoverlapping(tile.add(r * PANEL), c.add(r * self.n), PANEL);
-                    (0..tile_rows).for_each(row);
                 }
             }
         }

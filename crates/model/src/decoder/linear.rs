@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use lathe_kernels::activation::Activation;
-use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul};
+use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul, reduce_rows};
 
 use crate::parameters::ParameterSource;
 use crate::spec::Parameter;
@@ -83,6 +83,26 @@ impl Linear {
             Self::Streamed(layer) => layer.multiply(x)?,
             Self::Trainable(..) => ops::with_values(&self.apply(&x.detach())?.detach(), |y| Ok(y.to_vec()))?,
         })
+    }
+
+    /// Every row of [`values`](Self::values) reduced piece by piece, as [`reduce_rows`] does; nothing where the weights
+    /// are not held as they are multiplied.
+    pub(crate) fn reduced<T: Copy + Send + Sync>(
+        &self,
+        x: &Tensor,
+        of_piece: impl Fn(usize, usize, &mut [f32]) -> T + Sync,
+        join: impl Fn(T, T) -> T + Sync,
+    ) -> Result<Option<Vec<T>>, Error> {
+        let Some((weight, bias)) = self.frozen() else { return Ok(None) };
+        let (m, k) = x.dims2()?;
+        if k != weight.k() {
+            return Err(candle_core::Error::Msg(format!("a layer of {} inputs got rows of {k}", weight.k())).into());
+        }
+        let start = bias.map_or(Start::Zero, Start::Row);
+        let reduce = |values: &[f32]| {
+            Ok(reduce_rows(Left { data: values, m, row_stride: k }, weight.view(), start, of_piece, join))
+        };
+        Ok(Some(ops::with_values(&x.contiguous()?, reduce)?))
     }
 }
 

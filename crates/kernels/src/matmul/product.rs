@@ -31,14 +31,14 @@ enum Order {
     Columns,
 }
 
-/// Depth of one pass at most.
-const DEPTH: usize = 256;
+/// Depth of one pass at most: every pass reads and writes all of `C`.
+const DEPTH: usize = 576;
 
-/// Rows of `A` that one task packs at most: 264 x 256 floats are a quarter of a megabyte.
+/// Rows of `A` that one task packs at most: 264 x 576 floats are half of a second-level cache.
 const TASK_ROWS: usize = 22 * TILE_ROWS;
 
 /// Panels of `B` that are packed together, so that a row of `B` is read in longer pieces.
-const TASK_PANELS: usize = 8;
+const TASK_PANELS: usize = 4;
 
 /// Floats of a packed group of rows. The line at its end keeps groups from falling on each other in the cache.
 const GROUP: usize = TILE_ROWS * DEPTH + 16;
@@ -130,7 +130,7 @@ struct Scratch {
 }
 
 thread_local! {
-    /// Half a megabyte for each thread, which would take longer to clear than a small product takes.
+    /// A megabyte for each thread, which would take longer to clear than a small product takes.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
 }
 
@@ -179,7 +179,7 @@ impl Product<'_> {
         for (row, a) in rows.clone().step_by(TILE_ROWS).zip(a.chunks_exact(GROUP)) {
             let tile_rows = TILE_ROWS.min(rows.end - row);
             // SAFETY: `C` has room for m x n values, tasks write disjoint rectangles of it, and only a tile of 32
-            // columns is worked on in place. `a` and `b` hold packed blocks of up to 256 depths.
+            // columns is worked on in place. `a` and `b` hold packed blocks of up to `DEPTH` depths.
             unsafe {
                 let c = self.c.0.add(row * self.n + column);
                 let (tile, stride) = if in_place { (c, self.n) } else { (whole.as_mut_ptr(), PANEL) };

@@ -353,30 +353,33 @@ dispatch! {
     /// Partial sums belong to key positions modulo 16 (panels start at multiples of 32), so they don't depend on where
     /// the stored keys begin.
     fn softmax_visible(row: &mut [f32], from: usize, to: usize, scale: f32, soft_cap: Option<f32>) {
-        row[..from].fill(0.0);
-        row[to..].fill(0.0);
-        for x in &mut row[from..to] {
+        // Whole rows keep the loops in vectors: what is not visible is as if it were infinitely unlikely.
+        for x in row.iter_mut() {
             *x *= scale;
         }
         if let Some(cap) = soft_cap {
-            for x in &mut row[from..to] {
+            for x in row.iter_mut() {
                 *x = cap * tanh(*x / cap);
             }
         }
-        let max = max_of(&row[from..to]);
-        for x in &mut row[from..to] {
-            *x = exp(*x - max);
-        }
+        row[..from].fill(f32::NEG_INFINITY);
+        row[to..].fill(f32::NEG_INFINITY);
+        let max = max_of(row);
         let mut lanes = [0.0; LANES];
-        let (blocks, rest) = row[..to].as_chunks::<LANES>();
+        let (blocks, rest) = row.as_chunks_mut::<LANES>();
         for block in blocks {
             for (lane, x) in lanes.iter_mut().zip(block) {
-                *lane += x;
+                *x = exp(*x - max);
+                *lane += *x;
             }
         }
         for (lane, x) in lanes.iter_mut().zip(rest) {
-            *lane += x;
+            *x = exp(*x - max);
+            *lane += *x;
         }
+        // Zero also in a row of NaN.
+        row[..from].fill(0.0);
+        row[to..].fill(0.0);
         let share = 1.0 / sum_lanes(lanes);
         for x in &mut row[from..to] {
             *x *= share;

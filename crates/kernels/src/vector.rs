@@ -77,7 +77,14 @@ pub(crate) fn max_of(values: &[f32]) -> f32 {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane = larger(*lane, *x);
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+    let mut width = lanes.len();
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] = larger(lanes[i], lanes[i + width]);
+        }
+    }
+    lanes[0]
 }
 
 /// `a + b`, value by value.

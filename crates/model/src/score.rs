@@ -11,7 +11,7 @@ use crate::decoder::Decoder;
 use crate::ops::LogitScaling;
 
 /// Logits held at once.
-const CHUNK_VALUES: usize = 1 << 23;
+const CHUNK_VALUES: usize = 1 << 24;
 
 /// What the model says of one predicted token.
 #[derive(Clone, Copy, Debug, PartialEq)]

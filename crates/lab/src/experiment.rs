@@ -2,7 +2,7 @@
 //!
 //! The file (TOML) names steps. A step is one task with its spec; `for` repeats it over values, and `{name}` in its name and
 //! spec stands for the value. `@name of a step` in a spec is the file of strings that this step writes. A step's result is kept
-//! under the hash of its spec, with the hashes of the steps that it refers to: what has not changed is not done again, and
+//! under the hash of its spec, with those of the steps, models and files that it refers to: what has not changed is not done again, and
 //! what was interrupted goes on. At the end figures and `RESULTS.md` are written from the results, beside the experiment file.
 
 mod figure;
@@ -14,10 +14,12 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
+use crate::load::{fingerprint, sha256_of};
 use crate::measure::{SamplesSpec, measure_samples};
 use crate::{Context, Error};
 use plan::{ExperimentFile, Step};
@@ -81,7 +83,9 @@ struct Kept {
 /// The file is malformed, a spec cannot be used, a task fails.
 pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentResult, Error> {
     let file = ExperimentFile::read(&spec.file)?;
-    let steps = plan::steps(&file, &spec.file)?;
+    let steps = plan::steps(&file, &spec.file, &mut contents(context))?;
+    // Whatever a step lacks is said before the first one begins.
+    let works = steps.iter().map(|step| work_of(step, &spec.file)).collect::<Result<Vec<_>, _>>()?;
     let folder = spec.file.parent().unwrap_or(Path::new("")).to_owned();
     let stem = spec.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let cache = folder.join("out");
@@ -90,14 +94,14 @@ pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentRes
     make(&cache)?;
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut results: BTreeMap<String, Kept> = BTreeMap::new();
-    for step in &steps {
+    for (step, work) in steps.iter().zip(works) {
         let path = cache.join(format!("{}.json", step.hash));
         let earlier = read_kept(&path)?;
         let cached = earlier.is_some();
         let kept = match earlier {
             Some(kept) => kept,
             None => {
-                let kept = perform(step, &cache, &results, context)?;
+                let kept = perform(step, work, &cache, &results, context)?;
                 write(&path, &serde_json::to_vec_pretty(&kept)?)?;
                 kept
             }
@@ -124,8 +128,42 @@ pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentRes
     Ok(ExperimentResult { steps: outcomes, page, figures })
 }
 
+/// Hashes of the models and files that specs name, each made once.
+fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Option<String>, Error> + 'a {
+    let mut known: BTreeMap<(bool, String), Option<String>> = BTreeMap::new();
+    move |key, text| {
+        let is_model = key == "model";
+        if let Some(hash) = known.get(&(is_model, text.to_owned())) {
+            return Ok(hash.clone());
+        }
+        let hash = if is_model {
+            Some(fingerprint(&text.parse::<ModelReference>()?, context)?)
+        } else if Path::new(text).is_file() {
+            Some(sha256_of(Path::new(text))?)
+        } else {
+            None
+        };
+        known.insert((is_model, text.to_owned()), hash.clone());
+        Ok(hash)
+    }
+}
+
+fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
+    serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
+        field: "step",
+        problem: format!("`{}` of {}: {error}", step.name, file.display()),
+        hint: Some("a step has one of generate, select, measure_samples, with the fields of that task's spec".into()),
+    })
+}
+
 /// Does a step. One that random draws did not favour is kept as failed; what refers to it fails too.
-fn perform(step: &Step, cache: &Path, results: &BTreeMap<String, Kept>, context: &Context<'_>) -> Result<Kept, Error> {
+fn perform(
+    step: &Step,
+    work: Work,
+    cache: &Path,
+    results: &BTreeMap<String, Kept>,
+    context: &Context<'_>,
+) -> Result<Kept, Error> {
     let kept = |result: Option<Value>, failed: Option<String>, seconds: f64| Kept {
         name: step.name.clone(),
         spec: step.hashed.clone(),
@@ -136,11 +174,6 @@ fn perform(step: &Step, cache: &Path, results: &BTreeMap<String, Kept>, context:
     if let Some(missing) = step.needs.iter().find(|name| results.get(*name).is_none_or(|kept| kept.result.is_none())) {
         return Ok(kept(None, Some(format!("`{missing}` has no result")), 0.0));
     }
-    let work: Work = serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
-        field: "step",
-        problem: format!("`{}`: {error}", step.name),
-        hint: Some("a step has one of generate, select, measure_samples, with the fields of that task's spec".into()),
-    })?;
     let strings = cache.join(format!("{}.jsonl", step.hash));
     // A file without its result is of a run that was killed between the two.
     if strings.exists() {

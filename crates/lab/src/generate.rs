@@ -261,7 +261,7 @@ const PROMPT_STRIDE: u64 = 1 << 32;
 /// The model, the prompts or the options cannot be used; the file cannot be written, or belongs to another run.
 pub fn generate(spec: &GenerateSpec, context: &Context<'_>, on: &mut Listener<'_>) -> Result<GenerateResult, Error> {
     check(spec)?;
-    let store = Store::open(spec)?;
+    let store = Store::open(spec, context)?;
     let loaded = load(&spec.model, context)?;
     write_strings(spec, &loaded, store, context, on)
 }

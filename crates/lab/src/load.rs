@@ -1,8 +1,12 @@
 //! From a reference to a model in memory: the one way to load.
 
-use lathe_model::reference::{ModelReference, Resolved, resolve};
+use std::path::Path;
+
+use lathe_model::reference::{ModelReference, Resolved, SourceRecord, resolve};
 use lathe_model::{Decoder, Opened, open};
 use lathe_tokenizer::Tokenizer;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::{Context, Error};
 
@@ -41,6 +45,42 @@ pub fn open_model(reference: &ModelReference, context: &Context<'_>) -> Result<(
     let resolved = resolve(reference, context.home)?;
     let opened = open(&resolved.path)?;
     Ok((resolved, opened))
+}
+
+/// SHA-256 of everything that a model is read from: what results depend on beside their settings. Of a fetched model the
+/// record says it; other files are read.
+pub(crate) fn fingerprint(reference: &ModelReference, context: &Context<'_>) -> Result<String, Error> {
+    let resolved = resolve(reference, context.home)?;
+    let record = match reference {
+        ModelReference::Alias(_) | ModelReference::Package(_) => {
+            context.home.folder_of(reference).and_then(|folder| SourceRecord::read(&folder).ok().flatten())
+        }
+        ModelReference::Path(_) | ModelReference::Hub(_) => None,
+    };
+    let mut all = Sha256::new();
+    match record {
+        Some(record) => record.files.iter().for_each(|file| all.update(&file.sha256)),
+        None => {
+            let sums: Vec<String> = context.stage("hashing the model", 0, "", || {
+                resolved.files.par_iter().map(|file| sha256_of(file)).collect::<Result<_, _>>()
+            })?;
+            sums.iter().for_each(|sum| all.update(sum));
+        }
+    }
+    Ok(hex(all))
+}
+
+/// SHA-256 of a file.
+pub(crate) fn sha256_of(file: &Path) -> Result<String, Error> {
+    let mut sum = Sha256::new();
+    std::fs::File::open(file)
+        .and_then(|mut from| std::io::copy(&mut from, &mut sum))
+        .map_err(|source| Error::Read { file: file.into(), source })?;
+    Ok(hex(sum))
+}
+
+fn hex(sum: Sha256) -> String {
+    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The licence as far as it is known: what the record of a fetched model says, else the table of built-in models, else

@@ -4,10 +4,12 @@
 //! number never depends on what else was in its batch.
 
 mod attention;
+mod reading;
 mod spectrum;
 mod tokens;
 
 pub use attention::{SinkShares, TextAttention, attention_of_text, key_window, sink_shares};
+pub use reading::{Reading, readings};
 pub use spectrum::{LayerSpectra, Layers, Seconds, spectra};
 pub use tokens::{Document, ScoredToken, score_documents};
 

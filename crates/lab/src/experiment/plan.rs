@@ -76,8 +76,11 @@ impl ExperimentFile {
     }
 }
 
+/// What a string of a spec stands for: `(key, string)` to the hash of the content of the model or file that it names, if any.
+pub(super) type Contents<'a> = dyn FnMut(&str, &str) -> Result<Option<String>, Error> + 'a;
+
 /// The steps of a file, in order.
-pub(super) fn steps(file: &ExperimentFile, path: &Path) -> Result<Vec<Step>, Error> {
+pub(super) fn steps(file: &ExperimentFile, path: &Path, contents: &mut Contents<'_>) -> Result<Vec<Step>, Error> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut steps: Vec<Step> = Vec::new();
     for raw in &file.step {
@@ -103,7 +106,9 @@ pub(super) fn steps(file: &ExperimentFile, path: &Path) -> Result<Vec<Step>, Err
                 steps.iter().find(|step| step.name == wanted).map(|step| format!("@{}", step.hash))
             })
             .map_err(|wanted| bad(format!("no step before it is called `{wanted}`")))?;
-            let digest = Sha256::digest(format!("lathe {} {hashed}", env!("CARGO_PKG_VERSION")));
+            let mut named = BTreeMap::new();
+            gather("", &hashed, contents, &mut named)?;
+            let digest = Sha256::digest(format!("lathe {} {hashed} {named:?}", env!("CARGO_PKG_VERSION")));
             let hash = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             steps.push(Step { name, work, hashed, hash, needs });
         }
@@ -177,6 +182,26 @@ fn resolve(value: &mut Value, find: &mut dyn FnMut(&str) -> Option<String>) -> R
     }
 }
 
+/// Gathers the hashes of what the strings of a spec name; references to steps have their own.
+fn gather(
+    key: &str,
+    value: &Value,
+    contents: &mut Contents<'_>,
+    named: &mut BTreeMap<String, String>,
+) -> Result<(), Error> {
+    match value {
+        Value::String(text) if !text.starts_with('@') && !named.contains_key(text) => {
+            if let Some(hash) = contents(key, text)? {
+                named.insert(text.clone(), hash);
+            }
+            Ok(())
+        }
+        Value::Array(list) => list.iter().try_for_each(|value| gather(key, value, contents, named)),
+        Value::Object(table) => table.iter().try_for_each(|(key, value)| gather(key, value, contents, named)),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -184,7 +209,7 @@ mod tests {
     use super::*;
 
     fn planned(text: &str) -> Result<Vec<Step>, Error> {
-        steps(&toml::from_str(text).unwrap(), Path::new("a/b.toml"))
+        steps(&toml::from_str(text).unwrap(), Path::new("a/b.toml"), &mut |_, _| Ok(None))
     }
 
     const TWO: &str = r#"
@@ -215,6 +240,17 @@ mod tests {
         let (before, after) = (planned(TWO).unwrap(), planned(&TWO.replace("top_k = 5", "top_k = 6")).unwrap());
         let changed: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a.hash != b.hash).collect();
         assert_eq!(changed, [true, false, true, false, true, true]);
+    }
+
+    #[test]
+    fn another_model_under_the_same_name_is_another_step() {
+        let hashes = |of_n: &str| {
+            let contents = &mut |key: &str, text: &str| Ok((key == "model" && text == "n").then(|| of_n.to_owned()));
+            let steps = steps(&toml::from_str(TWO).unwrap(), Path::new("a/b.toml"), contents).unwrap();
+            steps.into_iter().map(|step| step.hash).collect::<Vec<_>>()
+        };
+        let changed: Vec<bool> = hashes("1").iter().zip(&hashes("2")).map(|(a, b)| a != b).collect();
+        assert_eq!(changed, [false, false, true, true, false, true]);
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use lathe_formats::NewFile;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{GenerateSpec, GeneratedString, Prompts};
-use crate::Error;
+use crate::load::{fingerprint, sha256_of};
+use crate::{Context, Error};
 
 /// Strings by item.
 pub(crate) struct Store {
@@ -33,6 +33,8 @@ struct Partial {
 #[derive(Serialize)]
 struct Head {
     lathe: &'static str,
+    /// Of the model's files.
+    model_sha256: String,
     /// Of the file of prompts.
     prompts_sha256: Option<String>,
     spec: GenerateSpec,
@@ -51,7 +53,7 @@ impl Store {
     ///
     /// # Errors
     /// The result is there already; another run's partial file is in the way; the system refuses.
-    pub(crate) fn open(spec: &GenerateSpec) -> Result<Self, Error> {
+    pub(crate) fn open(spec: &GenerateSpec, context: &Context<'_>) -> Result<Self, Error> {
         let mut store = Self { strings: BTreeMap::new(), file: None, tokens_drawn: 0 };
         let Some(target) = &spec.out else { return Ok(store) };
         let in_the_way =
@@ -63,15 +65,14 @@ impl Store {
         name.push(".partial");
         let path = PathBuf::from(name);
         let prompts_sha256 = match &spec.prompts {
-            Prompts::File { file, .. } => {
-                let bytes = std::fs::read(file).map_err(|source| Error::Read { file: file.clone(), source })?;
-                Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
-            }
-            _ => None,
+            Prompts::File { file, .. } => Some(sha256_of(file)?),
+            Prompts::Text(_) | Prompts::Ids(_) => None,
         };
+        let model_sha256 = fingerprint(&spec.model, context)?;
         // Neither batch nor name changes a string.
         let of = GenerateSpec { batch: None, out: None, ..spec.clone() };
-        let head = serde_json::to_string(&Head { lathe: env!("CARGO_PKG_VERSION"), prompts_sha256, spec: of })? + "\n";
+        let head = Head { lathe: env!("CARGO_PKG_VERSION"), model_sha256, prompts_sha256, spec: of };
+        let head = serde_json::to_string(&head)? + "\n";
         let read = |source| Error::Read { file: path.clone(), source };
         let mut whole = 0;
         let mut bytes = Vec::new();
@@ -81,7 +82,8 @@ impl Store {
             let lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
             for (index, line) in lines.enumerate() {
                 if index == 0 && line != head.as_bytes() {
-                    let problem = format!("{} belongs to a run with other options", path.display());
+                    let problem =
+                        format!("{} belongs to a run with other options, prompts or another model", path.display());
                     return in_the_way(problem, "repeat that run's options to complete it, or remove the file");
                 }
                 if index > 0 {

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use lathe_measure::run::{Watch, score_documents};
+use lathe_measure::run::{Watch, readings};
 use lathe_measure::samples::{
     Mauve, MauveOptions, Paired, Words, distinct, mauve, mean_pairwise_bleu, paired_difference, repetition, self_bleu,
 };
 use lathe_measure::statistics::bootstrap_mean;
 use lathe_measure::{Estimate, Number, Reason};
 use lathe_model::reference::ModelReference;
-use lathe_model::{Batch, NoTap};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -283,31 +282,22 @@ impl Judge<'_> {
         let limit = self.max_tokens.min(decoder.spec().context_length);
         let tokenizer = self.loaded.tokenizer()?;
         let mut documents = texts.iter().map(|text| tokenise(tokenizer, text)).collect::<Result<Vec<_>, _>>()?;
+        // A text without tokens is its end token.
+        let end = tokenizer.special().eos.first().copied().unwrap_or(0);
         for document in &mut documents {
             document.ids.truncate(limit);
-            document.bytes.truncate(limit);
-            document.kinds.truncate(limit);
+            if document.ids.is_empty() {
+                document.ids.push(end);
+            }
         }
         let watch = Watch { seconds: self.context.seconds, advance: &|by| self.context.progress.advance(by) };
         let tokens: usize = documents.iter().map(|document| document.ids.len()).sum();
-        self.context.stage("reading", 2 * tokens as u64, "tokens", || {
-            let scored = score_documents(decoder, &documents, limit, watch)?;
-            let mut sums = vec![(0.0, 0usize); documents.len()];
-            for token in scored {
-                sums[token.document].0 -= token.score.nll;
-                sums[token.document].1 += 1;
-            }
-            let log_likelihood =
-                sums.into_iter().map(|(sum, n)| Number::ratio(sum, n as f64, Reason::NoTokens)).collect();
-            let mut features = Vec::with_capacity(documents.len());
-            for document in &documents {
-                // A text without tokens is its end token.
-                let end = tokenizer.special().eos.first().copied().unwrap_or(0);
-                let ids = if document.ids.is_empty() { &[end][..] } else { &document.ids };
-                let hidden = decoder.forward(&Batch::single(ids), None, &mut NoTap)?;
-                features.push(hidden.narrow(0, ids.len() - 1, 1)?.flatten_all()?.to_vec1()?);
-                self.context.progress.advance(ids.len() as u64);
-            }
+        self.context.stage("reading", tokens as u64, "tokens", || {
+            let texts = readings(decoder, &documents, watch)?;
+            let (log_likelihood, features) = texts
+                .into_iter()
+                .map(|text| (Number::ratio(-text.nll, text.predicted as f64, Reason::NoTokens), text.last))
+                .unzip();
             Ok(Judged { log_likelihood, features })
         })
     }

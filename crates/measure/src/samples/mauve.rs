@@ -228,6 +228,37 @@ mod tests {
         assert_eq!(one.install(|| mauve(&cloud(100, 1.0, 1), &cloud(100, 1.0, 2), options).unwrap()), same);
     }
 
+    /// The package of MAUVE's authors: tests/data/authors_mauve.py.
+    #[test]
+    fn sets_that_the_authors_package_measured() {
+        const COUNTS: [usize; 4] = [80, 60, 40, 20];
+        const WIDTH: usize = 6;
+        let numbers = |count: usize, seed: u32| {
+            let next = |x: &u32| Some(x.wrapping_mul(747_796_405).wrapping_add(2_891_336_453));
+            let states = std::iter::successors(next(&seed), next);
+            states.take(count).map(|x| f64::from(x) / 2f64.powi(32) * 2.0 - 1.0).collect::<Vec<_>>()
+        };
+        let centres = numbers(COUNTS.len() * WIDTH, 7);
+        let draw = |spread: f64, counts: [usize; 4], seed| {
+            let labels = counts.iter().enumerate().flat_map(|(label, count)| std::iter::repeat_n(label, *count));
+            let noise = numbers(counts.iter().sum::<usize>() * WIDTH, seed);
+            let point = |(label, noise): (usize, &[f64])| {
+                centres[label * WIDTH..].iter().zip(noise).map(|(c, x)| (c + spread * x) as f32).collect()
+            };
+            labels.zip(noise.chunks_exact(WIDTH)).map(point).collect::<Vec<Vec<f32>>>()
+        };
+        let area = |spread| {
+            let [fewer, more] = [COUNTS, [20, 40, 60, 80]];
+            let options = MauveOptions { clusters: Some(4), seed: 0 };
+            let found = mauve(&draw(spread, fewer, 8), &draw(spread, more, 9), options).unwrap();
+            found.area.value.value().unwrap()
+        };
+        // Clusters without doubt: the same number, but for the package's single precision.
+        assert!((area(0.02) - 0.653_853_663).abs() < 1e-6, "{}", area(0.02));
+        // Clusters that overlap depend on where k-means begins: 0.867 to 0.901 there.
+        assert!((0.85..0.92).contains(&area(1.5)), "{}", area(1.5));
+    }
+
     #[test]
     fn a_set_is_as_near_to_itself_as_can_be() {
         let cloud = cloud(30, 0.3, 5);

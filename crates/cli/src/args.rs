@@ -278,6 +278,16 @@ pub(crate) enum ComputeArg {
     Native,
 }
 
+impl From<ComputeArg> for lathe_lab::Compute {
+    fn from(arg: ComputeArg) -> Self {
+        match arg {
+            ComputeArg::F32 => Self::F32,
+            ComputeArg::Bf16 => Self::Bf16,
+            ComputeArg::Native => Self::Native,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Target {
     /// A folder with model.safetensors, config.json and the tokenizer's files

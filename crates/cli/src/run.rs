@@ -25,8 +25,8 @@ use lathe_model::reference::{Home, ModelReference};
 use serde::Serialize;
 
 use crate::args::{
-    Args, AttentionArgs, BenchArgs, Command, ComputeArg, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs,
-    ReportArgs, RunArgs, SamplesArgs, SpectrumArgs, Take, Target, TokensArgs, TraceArgs,
+    Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs, ReportArgs,
+    RunArgs, SamplesArgs, SpectrumArgs, Take, Target, TokensArgs, TraceArgs,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, fetch};
@@ -150,12 +150,7 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
 
 fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
     let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, json } = args;
-    let compute = compute.into_iter().map(|compute| match compute {
-        ComputeArg::F32 => Compute::F32,
-        ComputeArg::Bf16 => Compute::Bf16,
-        ComputeArg::Native => Compute::Native,
-    });
-    let compute = compute.collect();
+    let compute = compute.into_iter().map(Compute::from).collect();
     let detail = if profile { Detail::Phases } else { Detail::Passes };
     let methods = if methods { Methods::Time } else { Methods::Skip };
     let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute, detail, methods };

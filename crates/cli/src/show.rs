@@ -164,6 +164,15 @@ pub(crate) fn export(result: &ExportResult) -> String {
     )
 }
 
+/// The arithmetic behind numbers, in words.
+fn computed(compute: Compute) -> &'static str {
+    match compute {
+        Compute::F32 => "computed in f32",
+        Compute::Bf16 => "computed in bf16 (weights and their inputs rounded)",
+        Compute::Native => "computed in the file's precision (inputs rounded to match)",
+    }
+}
+
 /// `lathe bench`
 pub(crate) fn bench(result: &BenchResult) -> String {
     let columns = [
@@ -184,11 +193,7 @@ pub(crate) fn bench(result: &BenchResult) -> String {
     for model in &result.models {
         let memory = model.peak_memory.map_or("not known".into(), bytes);
         let (load, weights) = (number(model.load_seconds), bytes(model.weight_bytes));
-        let compute = match model.compute {
-            Compute::F32 => "computed in f32",
-            Compute::Bf16 => "computed in bf16 (weights and their inputs rounded)",
-            Compute::Native => "computed in the file's precision (inputs rounded to match)",
-        };
+        let compute = computed(model.compute);
         let name = &model.model;
         let _ = write!(out, "\n{name}, {compute}: loaded in {load} s, {weights} of weights, peak memory {memory}\n\n",);
         let row = |row: &lathe_lab::BenchRow| {

@@ -15,12 +15,12 @@ use lathe_kernels::ceiling::{Memory, multiply_adds};
 use lathe_kernels::matmul::Arithmetic;
 use lathe_model::reference::ModelReference;
 use lathe_model::spec::{FeedForwardSpec, HeadWeight, Part};
-use lathe_model::{Batch, Coarse, Decoder, DecoderSpec, KvCache, NoTap, Phase, Tap, Weights};
+use lathe_model::{Batch, Decoder, DecoderSpec, KvCache, NoTap, Phase, Tap};
 use serde::{Deserialize, Serialize};
 
 pub use methods::{Beside, Comparison, MethodRow, Timing};
 
-use crate::{Context, Error, load, open_model};
+use crate::{Compute, Context, Error, load, open_model};
 
 /// What to time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,18 +62,6 @@ pub enum Methods {
     Skip,
     /// Scoring, spectrum, attention and a training step, at the sizes that the project's targets name.
     Time,
-}
-
-/// The arithmetic of matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Compute {
-    /// Single precision: what every measurement is computed in.
-    F32,
-    /// bf16 products, f32 sums.
-    Bf16,
-    /// The precision of the file: 4- and 8-bit integers by inputs in signed bytes, bf16 by bf16, the rest in f32.
-    Native,
 }
 
 /// What was timed.
@@ -158,7 +146,10 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
     if spec.prompt == 0 || spec.decode == 0 || spec.batches.contains(&0) {
         return Err(zero("--prompt, --decode, --batch", "0 tokens take no time"));
     }
-    // Headers first: what cannot be timed is known before anything is loaded.
+    // What cannot be timed is known before anything is loaded.
+    for compute in &spec.compute {
+        compute.within(context)?;
+    }
     for model in &spec.models {
         let longest = open_model(model, context)?.1.spec.context_length;
         let needed = spec.prompt.max(DECODE_PROMPT + spec.decode);
@@ -166,11 +157,6 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
             let problem = format!("{needed} tokens do not fit the context of {longest} of {model}");
             return Err(Error::Spec { field: "--prompt, --decode", problem, hint: None });
         }
-    }
-    if context.weights == Weights::Streamed && spec.compute.iter().any(|compute| *compute != Compute::F32) {
-        let problem = "weights that stay in their files are multiplied in f32".into();
-        let hint = Some("leave out --low-memory".into());
-        return Err(Error::Spec { field: "--compute", problem, hint });
     }
     let each = spec.models.iter().flat_map(|model| spec.compute.iter().map(move |compute| (model, *compute)));
     let models: Vec<ModelBench> =
@@ -230,19 +216,8 @@ fn ceiling(context: &Context<'_>) -> Ceiling {
     })
 }
 
-impl Compute {
-    /// How weights are held for it.
-    fn weights(self, otherwise: Weights) -> Weights {
-        match self {
-            Self::F32 => otherwise,
-            Self::Bf16 => Weights::Coarse(Coarse::Bf16),
-            Self::Native => Weights::Coarse(Coarse::Native),
-        }
-    }
-}
-
 fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Context<'_>) -> Result<ModelBench, Error> {
-    let loaded = load(model, &Context { weights: compute.weights(context.weights), ..*context })?;
+    let loaded = load(model, &compute.within(context)?)?;
     let decoder = &loaded.decoder;
     let total = (2 + spec.batches.len()) * (spec.runs + 1);
     let rows = context.stage(&format!("{model}: timing"), total as u64, "runs", || rows(decoder, spec, context))?;

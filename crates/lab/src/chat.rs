@@ -10,7 +10,7 @@ use lathe_tokenizer::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::generate::{DecodingSpec, EndTokens, conversation, write_lines};
-use crate::{Context, Error, Loaded, load};
+use crate::{Compute, Context, Error, Loaded, load};
 
 /// Whom to talk to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct ChatSpec {
     pub system: Option<String>,
     /// How replies are written.
     pub decoding: DecodingSpec,
+    /// The arithmetic of the model.
+    #[serde(default)]
+    pub compute: Compute,
 }
 
 /// A conversation with what it needs to go on. Turns that were read stay in the cache.
@@ -41,7 +44,7 @@ impl Chat {
     /// # Errors
     /// The model cannot be loaded or has no template; an option is out of range.
     pub fn begin(spec: ChatSpec, context: &Context<'_>) -> Result<Self, Error> {
-        let loaded = load(&spec.model, context)?;
+        let loaded = load(&spec.model, &spec.compute.within(context)?)?;
         let tokenizer = loaded.tokenizer()?;
         let of = &spec.decoding;
         let end_tokens = if of.end_tokens == EndTokens::End { tokenizer.special().eos.clone() } else { Vec::new() };

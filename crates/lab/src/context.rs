@@ -24,6 +24,7 @@ impl Progress for Silent {
 }
 
 /// The surroundings of a task.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// Where fetched models are.
     pub home: &'a Home,
@@ -33,7 +34,7 @@ pub struct Context<'a> {
     pub seconds: &'a (dyn Fn() -> f64 + Sync),
     /// Largest resident memory of the process so far, bytes; none where the system does not say.
     pub peak_memory: &'a (dyn Fn() -> Option<u64> + Sync),
-    /// How the weights of models are held while a task runs. No result depends on it.
+    /// How the weights of models are held while a task runs. No result depends on it, unless a spec chooses its arithmetic.
     pub weights: Weights,
 }
 

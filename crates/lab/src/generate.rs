@@ -18,7 +18,7 @@ use lathe_model::reference::ModelReference;
 use lathe_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Error, Loaded, load};
+use crate::{Compute, Context, Error, Loaded, load};
 pub use global::{SelectResult, SelectSpec, select_from};
 pub(crate) use prompts::conversation;
 pub use prompts::{Prompts, Turn};
@@ -38,6 +38,9 @@ pub struct GenerateSpec {
     pub turn: Turn,
     /// How strings are written.
     pub decoding: DecodingSpec,
+    /// The arithmetic that probabilities are computed in.
+    #[serde(default)]
+    pub compute: Compute,
     /// Where truncation is made up for.
     #[serde(default)]
     pub normalise: Normalise,
@@ -199,6 +202,8 @@ pub struct GeneratedString {
 pub struct GenerateResult {
     /// The model.
     pub model: String,
+    /// The arithmetic of every probability.
+    pub compute: Compute,
     /// Prompts.
     pub prompts: usize,
     /// Strings of the result.
@@ -261,8 +266,9 @@ const PROMPT_STRIDE: u64 = 1 << 32;
 /// The model, the prompts or the options cannot be used; the file cannot be written, or belongs to another run.
 pub fn generate(spec: &GenerateSpec, context: &Context<'_>, on: &mut Listener<'_>) -> Result<GenerateResult, Error> {
     check(spec)?;
+    let within = spec.compute.within(context)?;
     let store = Store::open(spec, context)?;
-    let loaded = load(&spec.model, context)?;
+    let loaded = load(&spec.model, &within)?;
     write_strings(spec, &loaded, store, context, on)
 }
 
@@ -296,6 +302,7 @@ pub(crate) fn write_strings(
     let censored = strings.iter().filter(|string| string.ended == Ended::Length).count();
     let result = GenerateResult {
         model: spec.model.to_string(),
+        compute: spec.compute,
         prompts: prompts.len(),
         strings: strings.len(),
         resumed,

@@ -22,8 +22,8 @@ pub mod sample;
 mod trace;
 
 pub use bench::{
-    BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Compute, Detail, MethodRow, Methods, ModelBench,
-    PassProfile, PhaseTime, Timing, bench,
+    BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Detail, MethodRow, Methods, ModelBench, PassProfile,
+    PhaseTime, Timing, bench,
 };
 pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};
@@ -32,6 +32,6 @@ pub use error::Error;
 pub use experiment::{ExperimentResult, ExperimentSpec, StepOutcome, run};
 pub use export::{ExportFormat, ExportResult, ExportSpec, WrittenFile, export};
 pub use inspect::{Depth, ElementCount, InspectSpec, Inspection, LoadSummary, TensorRow, inspect};
-pub use load::{Loaded, load, open_model};
+pub use load::{Compute, Loaded, load, open_model};
 pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use lathe_model::reference::{ModelReference, Resolved, SourceRecord, resolve};
-use lathe_model::{Decoder, Opened, open};
+use lathe_model::{Coarse, Decoder, Opened, Weights, open};
 use lathe_tokenizer::Tokenizer;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{Context, Error};
@@ -34,6 +35,39 @@ impl Loaded {
     pub fn tokenizer(&self) -> Result<&Tokenizer, Error> {
         let missing = || lathe_model::Error::NoTokenizer { file: self.resolved.path.clone() };
         Ok(self.tokenizer.as_ref().ok_or_else(missing)?)
+    }
+}
+
+/// The arithmetic of matrix products. All but [`Compute::F32`] round, and are another model in the last digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compute {
+    /// Single precision: what every measurement is computed in.
+    #[default]
+    F32,
+    /// bf16 products, f32 sums.
+    Bf16,
+    /// The precision of the file: 4- and 8-bit integers by inputs in signed bytes, bf16 by bf16, the rest in f32.
+    Native,
+}
+
+impl Compute {
+    /// The surroundings in which models are loaded for it.
+    ///
+    /// # Errors
+    /// Weights that stay in their files are multiplied in f32 only.
+    pub(crate) fn within<'a>(self, context: &Context<'a>) -> Result<Context<'a>, Error> {
+        let coarse = match self {
+            Self::F32 => return Ok(*context),
+            Self::Bf16 => Coarse::Bf16,
+            Self::Native => Coarse::Native,
+        };
+        if context.weights == Weights::Streamed {
+            let problem = "weights that stay in their files are multiplied in f32".into();
+            let hint = Some("leave out --low-memory".into());
+            return Err(Error::Spec { field: "--compute", problem, hint });
+        }
+        Ok(Context { weights: Weights::Coarse(coarse), ..*context })
     }
 }
 

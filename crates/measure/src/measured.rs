@@ -87,7 +87,7 @@ pub struct Estimate {
     pub interval: Measured<Interval>,
 }
 
-/// Ends of a 95 % percentile bootstrap interval.
+/// Ends of a 95 % interval, of percentiles of resamples where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// 2.5th percentile of the resampled values.

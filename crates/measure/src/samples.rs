@@ -13,8 +13,7 @@ pub use bleu::{mean_pairwise_bleu, self_bleu};
 pub use mauve::{Mauve, MauveOptions, divergence_area, mauve};
 pub use permutation::{Paired, paired_difference};
 
-use crate::measured::{Estimate, Number, Reason};
-use crate::statistics::bootstrap;
+use crate::measured::{Estimate, Interval, Measured, Number, Reason};
 
 /// Texts as words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,36 +62,45 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 /// distinct-n (Li et al. 2016): different n-grams of a set as a share of all its n-grams. It falls with the size of the
-/// set, so compare sets of one size. The interval resamples texts, which repeats some: its middle lies below the value.
+/// set, so compare sets of one size. The interval is the value ± 1.96 jackknife standard errors over texts: resamples with
+/// replacement repeat texts, and have fewer different n-grams than any set.
 ///
 /// `n` is at least 1.
 #[must_use]
-pub fn distinct(words: &Words, n: usize, seed: u64) -> Estimate {
-    let mut ids: HashMap<&[u32], usize> = HashMap::new();
-    let of_text: Vec<Vec<usize>> = words
+pub fn distinct(words: &Words, n: usize) -> Estimate {
+    let texts = words.texts.len();
+    // In which texts an n-gram is: the first, and whether there is another.
+    let mut found: HashMap<&[u32], (usize, bool)> = HashMap::new();
+    for (index, text) in words.texts.iter().enumerate() {
+        for gram in text.windows(n) {
+            let (first, shared) = found.entry(gram).or_insert((index, false));
+            *shared |= *first != index;
+        }
+    }
+    let mut only_here = vec![0usize; texts];
+    found.values().filter(|(_, shared)| !shared).for_each(|(index, _)| only_here[*index] += 1);
+    let grams = |text: &Vec<u32>| text.windows(n).count();
+    let total: usize = words.texts.iter().map(grams).sum();
+    let value = Number::ratio(found.len() as f64, total as f64, Reason::Empty);
+    let without: Option<Vec<f64>> = words
         .texts
         .iter()
-        .map(|text| {
-            text.windows(n)
-                .map(|gram| {
-                    let next = ids.len();
-                    *ids.entry(gram).or_insert(next)
-                })
-                .collect()
+        .zip(&only_here)
+        .map(|(text, only)| {
+            Number::ratio((found.len() - only) as f64, (total - grams(text)) as f64, Reason::Empty).value()
         })
         .collect();
-    let [estimate] = bootstrap(of_text.len(), seed, |drawn| {
-        let mut seen = vec![false; ids.len()];
-        let mut total = 0;
-        for (grams, times) in of_text.iter().zip(drawn) {
-            total += grams.len() * *times as usize;
-            if *times > 0 {
-                grams.iter().for_each(|gram| seen[*gram] = true);
-            }
+    let interval = match (value.value(), without) {
+        _ if texts < 2 => Measured::Undefined(Reason::OneUnit),
+        (Some(value), Some(without)) => {
+            let mean = without.iter().sum::<f64>() / texts as f64;
+            let squares: f64 = without.iter().map(|x| (x - mean).powi(2)).sum();
+            let half = 1.96 * (squares * (texts - 1) as f64 / texts as f64).sqrt();
+            Measured::Value(Interval { low: value - half, high: value + half, resamples: texts })
         }
-        [Number::ratio(seen.iter().filter(|seen| **seen).count() as f64, total as f64, Reason::Empty)]
-    });
-    estimate
+        _ => Measured::Undefined(Reason::Empty),
+    };
+    Estimate { value, n: texts, interval }
 }
 
 /// Share of a text's n-grams that occurred in it before (seq-rep-n, Welleck et al. 2020); undefined for a text without one.
@@ -106,7 +114,6 @@ pub fn repetition(text: &[u32], n: usize) -> Number {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Measured;
 
     #[test]
     fn words_of_a_text() {
@@ -120,9 +127,15 @@ mod tests {
     fn variety_and_repetition() {
         let words = Words::of(["a b a b", "a b"]);
         // ab ba ab | ab
-        assert_eq!(distinct(&words, 2, 0).value, Measured::Value(0.5));
-        assert_eq!(distinct(&words, 1, 0).value, Measured::Value(2.0 / 6.0));
-        assert_eq!(distinct(&words, 9, 0).value.reason(), Some(Reason::Empty));
+        assert_eq!(distinct(&words, 2).value, Measured::Value(0.5));
+        assert_eq!(distinct(&words, 1).value, Measured::Value(2.0 / 6.0));
+        assert_eq!(distinct(&words, 9).value.reason(), Some(Reason::Empty));
+        // Without the first text 1/1, without the second 2/3: a standard error of 1/6.
+        let interval = distinct(&words, 2).interval.value().unwrap();
+        assert!(
+            (interval.low - (0.5 - 1.96 / 6.0)).abs() < 1e-12 && (interval.high - (0.5 + 1.96 / 6.0)).abs() < 1e-12
+        );
+        assert_eq!(distinct(&Words::of(["a b"]), 2).interval.reason(), Some(Reason::OneUnit));
         assert_eq!(repetition(&words.texts[0], 2), Measured::Value(1.0 / 3.0));
         assert_eq!(repetition(&words.texts[1], 2), Measured::Value(0.0));
         assert_eq!(repetition(&words.texts[1], 3).reason(), Some(Reason::NoTokens));

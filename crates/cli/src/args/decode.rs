@@ -7,6 +7,8 @@ use lathe_decode::{Sampling, Truncation};
 use lathe_lab::generate::{DecodingSpec, EndTokens};
 use lathe_model::reference::ModelReference;
 
+use super::ComputeArg;
+
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
     /// The model
@@ -31,6 +33,9 @@ pub(crate) struct GenerateArgs {
     /// Most probable tokens to record for each step
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) alternatives: usize,
+    /// Arithmetic of the model; what is not f32 is faster, and rounds: probabilities are then those of the rounded model
+    #[arg(long, value_name = "NAME", value_enum, default_value = "f32")]
+    pub(crate) compute: ComputeArg,
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
     /// Texts that are written at once [default: as many as have room in 1 GiB, at most 64]; none depends on it
@@ -162,6 +167,9 @@ pub(crate) struct ChatArgs {
     /// System prompt
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
+    /// Arithmetic of the model; what is not f32 is faster, and rounds
+    #[arg(long, value_name = "NAME", value_enum, default_value = "f32")]
+    pub(crate) compute: ComputeArg,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 }

@@ -120,6 +120,7 @@ fn generate_spec(args: GenerateArgs) -> Result<GenerateSpec> {
         prompts,
         turn: if args.chat { Turn::User { system: args.system } } else { Turn::Beginning },
         decoding: args.sampling.spec(args.alternatives),
+        compute: args.compute.into(),
         normalise,
         samples: args.samples,
         batch: args.batch,
@@ -129,7 +130,8 @@ fn generate_spec(args: GenerateArgs) -> Result<GenerateSpec> {
 }
 
 pub(super) fn run_chat(args: ChatArgs, context: &Context<'_>) -> Result<()> {
-    let spec = ChatSpec { model: args.model, system: args.system, decoding: args.sampling.spec(0) };
+    let (compute, decoding) = (args.compute.into(), args.sampling.spec(0));
+    let spec = ChatSpec { model: args.model, system: args.system, decoding, compute };
     let mut chat = Chat::begin(spec, context)?;
     let interrupt = Interrupt::install()?;
     let is_terminal = io::stdin().is_terminal();

@@ -9,7 +9,7 @@ use lathe_lab::measure::SamplesResult;
 use lathe_measure::samples::Mauve;
 use lathe_measure::{Estimate, Measured, Number};
 
-use super::lines;
+use super::{computed, lines};
 use crate::table::Align;
 
 /// `lathe generate --out`, and the diagnostics of global normalisation.
@@ -42,13 +42,14 @@ pub(crate) fn generate(result: &GenerateResult) -> String {
     let resumed = if result.resumed > 0 { format!("; {} were there", result.resumed) } else { String::new() };
     let _ = writeln!(
         text,
-        "{} texts ({} cut by their length){resumed}; {} tokens in {} s, {} tokens/s, {} at once",
+        "{} texts ({} cut by their length){resumed}; {} tokens in {} s, {} tokens/s, {} at once, {}",
         count(result.strings as u64),
         percent(result.censored),
         count(result.tokens as u64),
         number(result.seconds),
         number(result.tokens as f64 / result.seconds.max(1e-9)),
-        result.batch
+        result.batch,
+        computed(result.compute)
     );
     if let Some(out) = &result.out {
         let _ = writeln!(text, "saved in {}", out.display());

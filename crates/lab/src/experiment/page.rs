@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::plan::{ExperimentFile, Step};
-use super::{Kept, number_at};
-use crate::figure::number;
+use super::{Kept, lookup, number_at};
+use crate::figure::{count, number};
 
 /// RESULTS.md
 pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &BTreeMap<String, Kept>) -> String {
@@ -13,7 +15,7 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
     let seconds: f64 = results.values().map(|kept| kept.seconds).sum();
     let _ = writeln!(
         text,
-        "Written by `lathe run {stem}.toml`, lathe {}: {} steps, {} minutes of work. Intervals are 95 % bootstrap intervals.\n",
+        "Written by `lathe run {stem}.toml`, lathe {}: {} steps, {} minutes of work. Intervals are at 95 %.\n",
         env!("CARGO_PKG_VERSION"),
         steps.len(),
         number(seconds / 60.0)
@@ -30,8 +32,16 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
         let _ = writeln!(text, "| step | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
         for step in steps.iter().filter(|step| step.name.starts_with(&table.steps)) {
             let result = results.get(&step.name).and_then(|kept| kept.result.as_ref());
-            let cells: Vec<String> =
-                table.columns.iter().map(|(_, path)| cell(result.and_then(|result| number_at(result, path)))).collect();
+            let cells: Vec<String> = table
+                .columns
+                .iter()
+                .map(|(_, path)| {
+                    cell(
+                        result.and_then(|result| lookup(result, path)),
+                        result.and_then(|result| number_at(result, path)),
+                    )
+                })
+                .collect();
             let _ = writeln!(text, "| {} | {} |", step.name, cells.join(" | "));
         }
         text.push('\n');
@@ -49,8 +59,11 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
     text.trim_end().to_owned() + "\n"
 }
 
-fn cell(found: Option<(f64, Option<[f64; 2]>)>) -> String {
-    match found {
+fn cell(found: Option<&Value>, as_number: Option<(f64, Option<[f64; 2]>)>) -> String {
+    if let Some(whole) = found.and_then(Value::as_u64) {
+        return count(whole);
+    }
+    match as_number {
         None => "–".into(),
         Some((value, None)) => number(value),
         Some((value, Some([low, high]))) => format!("{} [{}, {}]", number(value), number(low), number(high)),

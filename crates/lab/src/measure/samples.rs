@@ -256,7 +256,7 @@ fn numbers(set: &[Record], texts: &[&str]) -> Vec<Column> {
 fn whole(words: &Words, seed: u64) -> Vec<NamedEstimate> {
     let named = |name: &str, estimate| NamedEstimate { name: name.to_owned(), unit: "1", estimate };
     let mut numbers: Vec<NamedEstimate> =
-        (1..=3).map(|n| named(&format!("distinct-{n}"), distinct(words, n, seed))).collect();
+        (1..=3).map(|n| named(&format!("distinct-{n}"), distinct(words, n))).collect();
     numbers.push(named("self-BLEU, against all others", self_bleu(words, seed)));
     numbers.push(named("BLEU, mean of pairs", mean_pairwise_bleu(words, seed)));
     numbers

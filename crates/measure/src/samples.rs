@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(distinct(&words, 1).value, Measured::Value(2.0 / 6.0));
         assert_eq!(distinct(&words, 9).value.reason(), Some(Reason::Empty));
         // Without the first text 1/1, without the second 2/3: a standard error of 1/6.
-        let interval = distinct(&words, 2).interval.value().unwrap();
+        let interval = distinct(&words, 2).interval.value().expect("two texts");
         assert!(
             (interval.low - (0.5 - 1.96 / 6.0)).abs() < 1e-12 && (interval.high - (0.5 + 1.96 / 6.0)).abs() < 1e-12
         );

@@ -8,7 +8,7 @@ use super::left::Lefts;
 use super::{Left, PANEL, Product, Right, Start, TASK_ROWS, TILE_ROWS, Target};
 use crate::{Buffer, Isa};
 
-/// Columns of one piece: with [`TASK_ROWS`] rows it stays in the second-level cache.
+/// Columns of one piece: with 384 rows it stays in the second-level cache.
 pub const PIECE: usize = 16 * PANEL;
 
 thread_local! {
@@ -21,7 +21,7 @@ thread_local! {
 /// right. Values and order depend on nothing else, so that a row alone and within a batch have the same result.
 ///
 /// Only a piece of each thread exists at a time, and every part of `B` is read, or decoded, once for up to
-/// [`TASK_ROWS`] rows. A product without columns has no results.
+/// 384 rows. A product without columns has no results.
 ///
 /// # Panics
 /// When an operand is too short for its shape, or a sum starts from what was kept.

@@ -94,9 +94,7 @@ impl Right<'_> {
             Self::Coded(coded, _) => coded.n(),
         }
     }
-}
 
-impl Right<'_> {
     /// # Panics
     /// When it is too short for its shape, cannot be multiplied so, or is not as wide as what sums start from.
     fn check(&self, start: Start<'_>) {
@@ -245,13 +243,13 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
         return;
     }
     // About eight tasks a worker even out uneven cores. A task's panels are a share of one product's.
-    let row_tasks = m.div_ceil(TASK_ROWS);
-    let of_rows = m.div_ceil(row_tasks.max(1)).next_multiple_of(TILE_ROWS);
+    let of_rows = rows_of_task(m);
+    let row_tasks = m.div_ceil(of_rows);
     let all_panels: usize = products.iter().map(|product| product.n.div_ceil(PANEL)).sum();
     let of_task = all_panels.div_ceil((8 * rayon::current_num_threads()).div_ceil(row_tasks)).max(1);
     // Neighbours share rows: what a worker does one after the other finds its block of `A` in the cache.
-    let of_rows = |task: usize| {
-        let rows = task * of_rows..m.min((task + 1) * of_rows);
+    let tasks_of = |first: usize| {
+        let rows = first..m.min(first + of_rows);
         products.iter().flat_map(move |product| {
             let (rows, panels) = (rows.clone(), product.n.div_ceil(PANEL));
             (0..panels).step_by(of_task).map(move |first| {
@@ -260,8 +258,13 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
             })
         })
     };
-    let tasks: Vec<Task<'_, '_>> = (0..row_tasks).flat_map(of_rows).collect();
+    let tasks: Vec<Task<'_, '_>> = (0..m).step_by(of_rows).flat_map(tasks_of).collect();
     tasks.into_par_iter().for_each(|task| task.product.run(task.rows, task.panels));
+}
+
+/// Rows of each task, whole tiles, at least one: about the same for all, at most [`TASK_ROWS`].
+fn rows_of_task(m: usize) -> usize {
+    m.div_ceil(m.div_ceil(TASK_ROWS).max(1)).next_multiple_of(TILE_ROWS).max(TILE_ROWS)
 }
 
 /// A rectangle of one product.
@@ -298,10 +301,7 @@ unsafe impl Sync for Target {}
 
 /// Depth ranges of about the same length, at most `most`: start and length. A sum over nothing has one, of length 0.
 fn depths(k: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let step = k
-        .div_ceil(k.div_ceil(most).max(1))
-        .checked_next_multiple_of(DEPTH_STEP)
-        .map_or(most, |step| step.clamp(1, most));
+    let step = k.div_ceil(k.div_ceil(most).max(1)).next_multiple_of(DEPTH_STEP).clamp(1, most);
     (0..k.max(1)).step_by(step).map(move |depth| (depth, step.min(k - depth)))
 }
 

@@ -139,7 +139,7 @@ fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Op
         let hash = if is_model {
             Some(fingerprint(&text.parse::<ModelReference>()?, context)?)
         } else if Path::new(text).is_file() {
-            Some(sha256_of(Path::new(text))?)
+            Some(sha256_of(Path::new(text), &|_| {})?)
         } else {
             None
         };

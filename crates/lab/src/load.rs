@@ -1,5 +1,7 @@
 //! From a reference to a model in memory: the one way to load.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use lathe_model::reference::{ModelReference, Resolved, SourceRecord, resolve};
@@ -95,8 +97,9 @@ pub(crate) fn fingerprint(reference: &ModelReference, context: &Context<'_>) -> 
     match record {
         Some(record) => record.files.iter().for_each(|file| all.update(&file.sha256)),
         None => {
-            let sums: Vec<String> = context.stage("hashing the model", 0, "", || {
-                resolved.files.par_iter().map(|file| sha256_of(file)).collect::<Result<_, _>>()
+            let sums: Vec<String> = context.stage("hashing the model", 0, "B", || {
+                let advance = |by| context.progress.advance(by);
+                resolved.files.par_iter().map(|file| sha256_of(file, &advance)).collect::<Result<_, _>>()
             })?;
             sums.iter().for_each(|sum| all.update(sum));
         }
@@ -104,13 +107,20 @@ pub(crate) fn fingerprint(reference: &ModelReference, context: &Context<'_>) -> 
     Ok(hex(all))
 }
 
-/// SHA-256 of a file.
-pub(crate) fn sha256_of(file: &Path) -> Result<String, Error> {
+/// SHA-256 of a file; `advance` gets the bytes as they are read.
+pub(crate) fn sha256_of(file: &Path, advance: &(dyn Fn(u64) + Sync)) -> Result<String, Error> {
+    let failed = |source| Error::Read { file: file.to_owned(), source };
+    let mut content = File::open(file).map_err(failed)?;
+    let mut buffer = vec![0; 1 << 20];
     let mut sum = Sha256::new();
-    std::fs::File::open(file)
-        .and_then(|mut from| std::io::copy(&mut from, &mut sum))
-        .map_err(|source| Error::Read { file: file.into(), source })?;
-    Ok(hex(sum))
+    loop {
+        let read = content.read(&mut buffer).map_err(failed)?;
+        if read == 0 {
+            return Ok(hex(sum));
+        }
+        sum.update(&buffer[..read]);
+        advance(read as u64);
+    }
 }
 
 fn hex(sum: Sha256) -> String {

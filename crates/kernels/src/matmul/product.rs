@@ -183,12 +183,14 @@ impl Product<'_> {
             unsafe {
                 let c = self.c.0.add(row * self.n + column);
                 let (tile, stride) = if in_place { (c, self.n) } else { (whole.as_mut_ptr(), PANEL) };
-                if in_place && !first {
+                let mut start = (tile.cast_const(), stride);
+                if first {
+                    start = (ZEROS.0.as_ptr(), 0);
+                } else if in_place {
                     fetch_early(c.wrapping_add(TILE_ROWS * self.n), self.n, TILE_ROWS.min(rows.end - row - tile_rows));
-                } else if !in_place && !first {
+                } else {
                     copy_tile(c, self.n, tile, stride, tile_rows, columns);
                 }
-                let start = if first { (ZEROS.0.as_ptr(), 0) } else { (tile.cast_const(), stride) };
                 let operands = Tile {
                     start: start.0,
                     start_stride: start.1,

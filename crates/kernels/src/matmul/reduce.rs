@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::left::Lefts;
-use super::{Left, PANEL, Product, Right, Start, TASK_ROWS, TILE_ROWS, Target};
+use super::{Left, PANEL, Product, Right, Start, Target, rows_of_task};
 use crate::{Buffer, Isa};
 
 /// Columns of one piece: with 384 rows it stays in the second-level cache.
@@ -39,7 +39,7 @@ pub fn reduce_rows<T: Copy + Send + Sync>(
     left.check(k);
     right.check(start);
     assert!(!matches!(start, Start::Kept), "nothing is kept of a product that was never held");
-    let of_rows = left.m.div_ceil(left.m.div_ceil(TASK_ROWS).max(1)).next_multiple_of(TILE_ROWS).max(TILE_ROWS);
+    let of_rows = rows_of_task(left.m);
     let mut results = Vec::with_capacity(left.m);
     for first in (0..left.m).step_by(of_rows) {
         let rows = of_rows.min(left.m - first);
@@ -70,7 +70,7 @@ pub fn reduce_rows<T: Copy + Send + Sync>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matmul::{Packed, Threads, matmul};
+    use crate::matmul::{Packed, TASK_ROWS, Threads, matmul};
 
     /// Depends on every bit and on the order.
     fn mix(hash: u64, values: &[f32]) -> u64 {

@@ -65,7 +65,7 @@ impl Store {
         name.push(".partial");
         let path = PathBuf::from(name);
         let prompts_sha256 = match &spec.prompts {
-            Prompts::File { file, .. } => Some(sha256_of(file)?),
+            Prompts::File { file, .. } => Some(sha256_of(file, &|_| {})?),
             Prompts::Text(_) | Prompts::Ids(_) => None,
         };
         let model_sha256 = fingerprint(&spec.model, context)?;

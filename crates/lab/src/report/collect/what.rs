@@ -1,16 +1,13 @@
 //! What a model is: from its headers and files, nothing is run.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use lathe_model::reference::SourceRecord;
 use lathe_model::spec::Part;
 use lathe_tokenizer::TokenizerKind;
-use sha2::{Digest, Sha256};
 
 use super::Bench;
-use crate::load::licence;
+use crate::load::{licence, sha256_of};
 use crate::report::data::{ElementType, FileRecord, ParameterPart, What};
 use crate::{Error, Loaded};
 
@@ -106,7 +103,7 @@ fn files(loaded: &Loaded, bench: &Bench<'_>) -> Result<Vec<FileRecord>, Error> {
         let files = loaded.resolved.files.iter().zip(sizes);
         files
             .map(|(file, bytes)| {
-                let sha256 = if hashed { Some(sha256(file, watch.advance)?) } else { None };
+                let sha256 = if hashed { Some(sha256_of(file, watch.advance)?) } else { None };
                 Ok(FileRecord { name: name_within(file, &loaded.resolved.path), bytes, sha256 })
             })
             .collect()
@@ -118,19 +115,4 @@ fn name_within(file: &Path, model: &Path) -> String {
     let inside = file.strip_prefix(model).ok().filter(|inside| !inside.as_os_str().is_empty());
     let name = inside.or_else(|| file.file_name().map(Path::new)).unwrap_or(file);
     name.to_string_lossy().replace('\\', "/")
-}
-
-fn sha256(file: &Path, advance: &(dyn Fn(u64) + Sync)) -> Result<String, Error> {
-    let failed = |source| Error::Read { file: file.to_owned(), source };
-    let mut content = File::open(file).map_err(failed)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut hasher = Sha256::new();
-    loop {
-        let read = content.read(&mut buffer).map_err(failed)?;
-        if read == 0 {
-            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        hasher.update(&buffer[..read]);
-        advance(read as u64);
-    }
 }

@@ -159,6 +159,14 @@ pub enum Error {
         /// What the tokenizer said.
         reason: String,
     },
+    /// What a tokenizer's tokens spell is not the text that it was given, so bytes do not say what the model reads.
+    #[error("the tokenizer changes texts: \"{written}\" is read as \"{read}\"")]
+    ChangesText {
+        /// The part of the probe that differs.
+        written: String,
+        /// What its tokens spell instead.
+        read: String,
+    },
     /// A chat template does not parse, fails while it runs, or refuses the conversation.
     #[error("chat template '{name}', line {line}: {reason}")]
     Template {
@@ -183,6 +191,9 @@ impl Error {
             Self::UnknownPreTokenizer { .. } | Self::UnnamedPreTokenizer { .. } => {
                 let names: Vec<_> = pre_tokenizer::known_names().collect();
                 Some(format!("known: {}", names.join(", ")))
+            }
+            Self::ChangesText { .. } => {
+                Some("models are combined on bytes, which needs tokenizers that keep a text as it is".into())
             }
             Self::NotForGguf { .. } => Some("a folder with safetensors and tokenizer.json can hold it".into()),
             Self::DuplicateToken { .. } | Self::Merge { .. } | Self::LengthMismatch { .. } => {

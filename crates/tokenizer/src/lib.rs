@@ -9,6 +9,7 @@
 //! asks for [`Markup::Parse`], as one does with the output of a chat template.
 
 pub mod byte_alphabet;
+mod byte_vocabulary;
 mod chat_template;
 mod error;
 pub mod export;
@@ -24,6 +25,7 @@ mod stream;
 mod tokenizer;
 mod vocabulary;
 
+pub use byte_vocabulary::{ByteVocabulary, PROBE, encode_continuation};
 pub use chat_template::{ChatTemplate, GenerationPrompt, Message, TemplateVariables};
 pub use error::Error;
 pub use gguf::GgufVocabulary;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod byte_level;
+mod byte_vocabulary;
 mod chat_template;
 mod export;
 mod hostile;

@@ -49,6 +49,14 @@ pub enum DecodeError {
         /// Positions of the model.
         context: usize,
     },
+    /// A member of an ensemble cannot read what another one wrote.
+    #[error("item {item}: the vocabulary of member {} cannot spell the text", member + 1)]
+    CannotSpell {
+        /// The item.
+        item: u64,
+        /// The member, from 0.
+        member: usize,
+    },
     /// Random draws did not give as many strings as were asked for.
     #[error("{drawn} draws gave {accepted} of {wanted} strings")]
     TooFewAccepted {
@@ -74,6 +82,7 @@ impl DecodeError {
             Self::TooFewAccepted { .. } => {
                 Some("the kept sets hold too little mass for rejection: `--sampler smc` works there".into())
             }
+            Self::CannotSpell { .. } => Some("leave the model out, or give it weight 0".into()),
             Self::NotFinite { .. } => None,
         }
     }

@@ -228,7 +228,7 @@ pub fn reply(
 ) -> Result<Option<Generation>, DecodeError> {
     decoding.check()?;
     let spec = writer.decoder.spec();
-    check_prompt(&request, spec.context_length)?;
+    check_prompt(request.item, &request.prompt, spec.context_length)?;
     let begun = prefixes.begin(&request.prompt, spec);
     let mut engine = Engine::new(writer, decoding, prefixes.cache());
     let unending = engine.unending();
@@ -342,8 +342,9 @@ pub(crate) struct Engine<'a> {
     scratch: Vec<Scratch>,
 }
 
-fn check_prompt(request: &Request, context: usize) -> Result<(), DecodeError> {
-    let (item, tokens) = (request.item, request.prompt.len());
+/// Whether a prompt of an item leaves room for a token.
+pub(crate) fn check_prompt(item: u64, prompt: &[u32], context: usize) -> Result<(), DecodeError> {
+    let tokens = prompt.len();
     match tokens {
         0 => Err(DecodeError::EmptyPrompt { item }),
         _ if tokens >= context => Err(DecodeError::PromptFillsContext { item, tokens, context }),
@@ -387,7 +388,7 @@ impl<'a> Engine<'a> {
     /// Prepares a slot for a string, and says how many tokens of its prompt are in the cache already. A `repeated` prompt
     /// is run once for all strings that begin with it.
     pub(crate) fn begin(&mut self, request: &Request, slot: usize, repeated: bool) -> Result<usize, DecodeError> {
-        check_prompt(request, self.context())?;
+        check_prompt(request.item, &request.prompt, self.context())?;
         let before = &request.prompt[..request.prompt.len() - 1];
         if before.is_empty() {
             return Ok(0);

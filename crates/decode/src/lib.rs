@@ -5,11 +5,13 @@
 //!   log-mass of the kept set.
 //! * [`generate()`]: many strings at once through one KV cache. Every draw comes from (seed, item, step), so no string
 //!   depends on how many others are written beside it.
+//! * [`ensemble`]: several models with different tokenizers write one text.
 //! * [`global`]: the same truncation, renormalised once over strings instead of at every step, by four samplers.
 //!
 //! Nothing here opens a file, prints, or depends on the number of threads.
 
 mod draw;
+pub mod ensemble;
 mod error;
 mod generate;
 pub mod global;

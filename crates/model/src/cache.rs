@@ -59,6 +59,11 @@ impl KvCache {
         self.slots[slot] = self.slots[from].clone();
     }
 
+    /// Makes `slot` a copy of a sequence of another cache of the same model.
+    pub fn copy_from(&mut self, slot: usize, other: &Self, from: usize) {
+        self.slots[slot] = other.slots[from].clone();
+    }
+
     /// Forgets a sequence.
     pub fn clear(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];

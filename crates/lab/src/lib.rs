@@ -34,5 +34,5 @@ pub use experiment::{ExperimentResult, ExperimentSpec, StepOutcome, run};
 pub use export::{ExportFormat, ExportResult, ExportSpec, WrittenFile, export};
 pub use inspect::{Depth, ElementCount, InspectSpec, Inspection, LoadSummary, TensorRow, inspect};
 pub use load::{Compute, Loaded, load, open_model};
-pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, models, page as models_page};
+pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};

@@ -18,8 +18,10 @@ mod inspect;
 mod load;
 pub mod measure;
 mod models;
+mod records;
 pub mod report;
 pub mod sample;
+mod store;
 mod trace;
 
 pub use bench::{

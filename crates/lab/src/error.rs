@@ -66,6 +66,40 @@ pub enum Error {
         /// What a record should be.
         expected: &'static str,
     },
+    /// A row of a Parquet file cannot be used.
+    #[error("{}, row {row}: {problem}", file.display())]
+    Row {
+        /// The file.
+        file: PathBuf,
+        /// Row, from 1.
+        row: usize,
+        /// What is wrong, naming the field.
+        problem: String,
+        /// What a row should be.
+        expected: &'static str,
+    },
+    /// A Parquet file is damaged, or holds what is not read.
+    #[error("{}: not a Parquet file that can be read: {problem}", file.display())]
+    Parquet {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of records has none.
+    #[error("{}: no record in it", file.display())]
+    NoRecord {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Records in a format that is not read.
+    #[error("{}: records are not read from files of type `{extension}`", file.display())]
+    UnknownRecords {
+        /// The file.
+        file: PathBuf,
+        /// Its extension.
+        extension: String,
+    },
     /// A data file has no usable text.
     #[error("{}: no text in it", file.display())]
     NoText {
@@ -113,8 +147,11 @@ impl Error {
             Self::Measure(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Decode(error) => error.hint(),
-            Self::Record { expected, .. } => Some((*expected).into()),
-            Self::UnknownData { .. } => Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into()),
+            Self::Record { expected, .. } | Self::Row { expected, .. } => Some((*expected).into()),
+            Self::UnknownRecords { .. } => Some("give JSON lines (.jsonl) or Parquet (.parquet)".into()),
+            Self::UnknownData { .. } => {
+                Some("give plain text (.txt, .md, source code), JSON lines (.jsonl) or Parquet (.parquet)".into())
+            }
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),
             _ => None,

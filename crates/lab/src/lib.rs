@@ -17,6 +17,7 @@ mod inspect;
 mod load;
 pub mod measure;
 mod models;
+mod records;
 pub mod report;
 pub mod sample;
 mod trace;

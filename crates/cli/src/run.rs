@@ -1,6 +1,7 @@
 //! From flags to a task, and from its result to standard output.
 
 mod decode;
+mod eval;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -15,7 +16,7 @@ use lathe_lab::measure::{
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
     BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportFormat, ExportSpec, InspectSpec,
-    Methods, Progress, Rows, TokenInput, TraceSite, TraceSpec, bench, export, inspect, models, models_page, trace,
+    Methods, Rows, TokenInput, TraceSite, TraceSpec, bench, data_sets, export, inspect, models, models_page, trace,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -29,7 +30,7 @@ use crate::args::{
     RunArgs, SamplesArgs, SpectrumArgs, Take, Target, TokensArgs, TraceArgs,
 };
 use crate::failure::BadInput;
-use crate::fetch::{Check, Consent, Origin, fetch};
+use crate::fetch::{Check, Consent, Origin, Wanted, fetch};
 use crate::progress::{Show, TerminalProgress};
 use crate::{machine, show};
 
@@ -53,12 +54,13 @@ fn run_on_pool(args: Args) -> Result<()> {
     let context =
         Context { home: &home, progress: &progress, seconds: &clock, peak_memory: &machine::peak_memory, weights };
     match args.command {
-        Command::Fetch(args) => run_fetch(&args, &home, &progress),
+        Command::Fetch(args) => run_fetch(&args, &context),
         Command::Models(args) => run_models(&args, &context),
         Command::Inspect(args) => run_inspect(&args, &context),
         Command::Trace(args) => run_trace(args, &context),
         Command::Generate(args) => decode::run_generate(*args, &context),
         Command::Chat(args) => decode::run_chat(args, &context),
+        Command::Eval(args) => eval::run_eval(*args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),
@@ -82,16 +84,19 @@ fn pool(wanted: Option<usize>) -> Result<rayon::ThreadPool> {
     pool.build().context("cannot start threads")
 }
 
-fn run_fetch(args: &FetchArgs, home: &Home, progress: &dyn Progress) -> Result<()> {
+fn run_fetch(args: &FetchArgs, context: &Context<'_>) -> Result<()> {
+    let Some(wanted) = &args.wanted else {
+        return print(&show::fetchable(&models(context).built_in, &data_sets(context)));
+    };
     let consent = if args.accept_licence { Consent::Given } else { Consent::Ask };
     let check = if args.verify { Check::Hashes } else { Check::Sizes };
-    let (resolved, origin) = fetch(&args.model, home, consent, check, progress)?;
+    let (path, origin) = fetch(wanted, context.home, consent, check, context.progress)?;
     let how = match origin {
         Origin::Present => "is here already; no network was used",
         Origin::Verified => "is here and every byte is as it was fetched; no network was used",
         Origin::Downloaded => "was fetched and verified",
     };
-    print(&format!("{} {how}: {}\n", args.model, resolved.path.display()))
+    print(&format!("{wanted} {how}: {}\n", path.display()))
 }
 
 fn run_models(args: &ModelsArgs, context: &Context<'_>) -> Result<()> {
@@ -233,7 +238,7 @@ fn run_report(args: ReportArgs, threads: u64, context: &Context<'_>) -> Result<(
     let mut models = args.models;
     if models.is_empty() {
         let default: ModelReference = DEFAULT_ALIAS.parse()?;
-        fetch(&default, context.home, Consent::Ask, Check::Sizes, context.progress)?;
+        fetch(&Wanted::Model(default.clone()), context.home, Consent::Ask, Check::Sizes, context.progress)?;
         models.push(default);
     }
     let spec = ReportSpec {

@@ -1,5 +1,6 @@
 //! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
 
+mod eval;
 mod texts;
 
 use std::fmt::Write;
@@ -7,38 +8,21 @@ use std::fmt::Write;
 use lathe_lab::figure::{bytes, count, number, percent};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
 use lathe_lab::{
-    BenchResult, Comparison, Compute, ExportResult, Inspection, MethodRow, ModelList, PassProfile, PhaseTime, State,
-    TraceResult,
+    BenchResult, BuiltIn, Comparison, Compute, ExportResult, Inspection, MethodRow, ModelList, PassProfile, PhaseTime,
+    State, TraceResult,
 };
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 use lathe_model::Phase;
 
+pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use texts::{experiment, generate, samples};
 
 use crate::table::{Align, Table, render, terminal_width};
 
 /// `lathe models`
 pub(crate) fn models(list: &ModelList) -> String {
-    let built_in = list.built_in.iter().map(|model| {
-        let state = match model.state {
-            State::Fetched => "yes",
-            State::Absent => "no",
-            State::Damaged => "damaged",
-        };
-        let text = [model.name, &bytes(model.bytes), state, model.licence, model.description];
-        text.map(str::to_owned).to_vec()
-    });
-    let built_in = lines(
-        &[
-            ("built-in model", Align::Left),
-            ("size", Align::Right),
-            ("fetched", Align::Left),
-            ("licence", Align::Left),
-            ("what it is", Align::Left),
-        ],
-        built_in.collect(),
-    );
+    let built_in = built_in("built-in model", &list.built_in);
     let architectures = list.architectures.iter().map(|architecture| {
         let gguf = architecture.gguf.as_ref().map_or("–", |gguf| gguf.architecture);
         [architecture.model_type, gguf, architecture.models, architecture.differs].map(str::to_owned).to_vec()
@@ -55,6 +39,37 @@ pub(crate) fn models(list: &ModelList) -> String {
     format!(
         "{built_in}\n{architectures}\nEvery command takes a name of the first table, or a folder or GGUF file of an architecture of the second.\n\
          `lathe models --markdown` prints a page that says more.\n"
+    )
+}
+
+/// `lathe fetch --list`
+pub(crate) fn fetchable(models: &[BuiltIn], data_sets: &[BuiltIn]) -> String {
+    format!(
+        "{}\n{}\nSizes are those of what is kept; the packages that are downloaded may be larger.\n",
+        built_in("built-in model", models),
+        built_in("data set", data_sets)
+    )
+}
+
+fn built_in(title: &str, entries: &[BuiltIn]) -> String {
+    let rows = entries.iter().map(|entry| {
+        let state = match entry.state {
+            State::Fetched => "yes",
+            State::Absent => "no",
+            State::Damaged => "damaged",
+        };
+        let text = [entry.name, &bytes(entry.bytes), state, entry.licence, entry.description];
+        text.map(str::to_owned).to_vec()
+    });
+    lines(
+        &[
+            (title, Align::Left),
+            ("size", Align::Right),
+            ("fetched", Align::Left),
+            ("licence", Align::Left),
+            ("what it is", Align::Left),
+        ],
+        rows.collect(),
     )
 }
 

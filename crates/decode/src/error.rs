@@ -49,6 +49,7 @@ pub enum DecodeError {
         /// Positions of the model.
         context: usize,
     },
+<<<<<<< HEAD
     /// A member of an ensemble cannot read what another one wrote.
     #[error("item {item}: the vocabulary of member {} cannot spell the text", member + 1)]
     CannotSpell {
@@ -56,6 +57,23 @@ pub enum DecodeError {
         item: u64,
         /// The member, from 0.
         member: usize,
+=======
+    /// A text to be scored without tokens.
+    #[error("item {item}: a text to be scored has no tokens")]
+    EmptyTarget {
+        /// The item.
+        item: u64,
+    },
+    /// A text that the model cannot read.
+    #[error("item {item}: the text has {tokens} tokens and the model's context is {context}")]
+    TextExceedsContext {
+        /// The item.
+        item: u64,
+        /// Tokens that would be read.
+        tokens: usize,
+        /// Positions of the model.
+        context: usize,
+>>>>>>> a6
     },
     /// Random draws did not give as many strings as were asked for.
     #[error("{drawn} draws gave {accepted} of {wanted} strings")]
@@ -78,12 +96,16 @@ impl DecodeError {
             Self::Option { hint, .. } => hint.map(str::to_owned),
             Self::NothingPossible { .. } => Some("lower the minimum length or name fewer stop ids".into()),
             Self::EmptyPrompt { .. } => Some("the model has no start token: give a prompt, or its ids".into()),
-            Self::PromptFillsContext { .. } => Some("shorten the prompt".into()),
+            Self::PromptFillsContext { .. } | Self::TextExceedsContext { .. } => Some("shorten the prompt".into()),
             Self::TooFewAccepted { .. } => {
                 Some("the kept sets hold too little mass for rejection: `--sampler smc` works there".into())
             }
+<<<<<<< HEAD
             Self::CannotSpell { .. } => Some("leave the model out, or give it weight 0".into()),
             Self::NotFinite { .. } => None,
+=======
+            Self::NotFinite { .. } | Self::EmptyTarget { .. } => None,
+>>>>>>> a6
         }
     }
 

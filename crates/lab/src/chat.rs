@@ -9,7 +9,8 @@ use lathe_model::reference::ModelReference;
 use lathe_tokenizer::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::generate::{DecodingSpec, EndTokens, conversation, write_lines};
+use crate::generate::{DecodingSpec, EndTokens, conversation};
+use crate::store::write_lines;
 use crate::{Compute, Context, Error, Loaded, load};
 
 /// Whom to talk to.

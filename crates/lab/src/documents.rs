@@ -1,4 +1,4 @@
-//! Texts to measure: plain files, JSON lines, the built-in sample.
+//! Texts to measure: plain files, JSON lines, Parquet, the built-in sample.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,9 @@ use lathe_measure::run::Document;
 use lathe_measure::tokens::TargetKind;
 use lathe_tokenizer::{BosEos, Markup, TokenBytes, Tokenizer};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::records::{json_object, read_records};
 use crate::report::Extent;
 use crate::{Error, sample};
 
@@ -17,7 +18,7 @@ use crate::{Error, sample};
 pub enum DataReference {
     /// The built-in sample, or one text of it (`sample:french`).
     Sample(Option<String>),
-    /// A file: JSON lines when it ends in `.jsonl`, else plain text.
+    /// A file: Parquet when it ends in `.parquet`, JSON lines when it ends in `.jsonl`, else plain text.
     File(PathBuf),
 }
 
@@ -75,14 +76,26 @@ fn of_sample(text: &sample::SampleText) -> TextDocument {
 
 fn read_file(file: &Path, field: &str) -> Result<Vec<TextDocument>, Error> {
     let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    if ["parquet", "csv", "gz", "zst", "zip", "gguf", "safetensors"].contains(&extension.as_str()) {
+    if ["csv", "gz", "zst", "zip", "gguf", "safetensors"].contains(&extension.as_str()) {
         return Err(Error::UnknownData { file: file.into(), extension });
+    }
+    let name = file.file_name().map_or_else(|| file.to_string_lossy(), |name| name.to_string_lossy());
+    let document = |number: usize, record: &Map<String, Value>| {
+        Ok(TextDocument { name: format!("{name}:{number}"), text: text_of(record, field)? })
+    };
+    if extension == "parquet" {
+        const EXPECTED: &str = "`--field` names the column with the text";
+        let rows = read_records(file)?;
+        let rows = rows.iter().enumerate().map(|(index, record)| {
+            let bad = |problem| Error::Row { file: file.into(), row: index + 1, problem, expected: EXPECTED };
+            document(index + 1, record).map_err(bad)
+        });
+        return rows.collect();
     }
     let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
     if text.trim().is_empty() {
         return Err(Error::NoText { file: file.into() });
     }
-    let name = file.file_name().map_or_else(|| file.to_string_lossy(), |name| name.to_string_lossy());
     if extension != "jsonl" && extension != "ndjson" {
         return Ok(vec![TextDocument { name: name.into_owned(), text }]);
     }
@@ -91,18 +104,19 @@ fn read_file(file: &Path, field: &str) -> Result<Vec<TextDocument>, Error> {
         .map(|(index, line)| {
             const EXPECTED: &str = "each line is one JSON object; `--field` names the field with the text";
             let bad = |problem| Error::Record { file: file.into(), line: index + 1, problem, expected: EXPECTED };
-            let record: Value = serde_json::from_str(line).map_err(|error| bad(format!("not valid JSON: {error}")))?;
-            match record.get(field) {
-                Some(Value::String(text)) if text.is_empty() => Err(bad(format!("field `{field}` is empty"))),
-                Some(Value::String(text)) => {
-                    Ok(TextDocument { name: format!("{name}:{}", index + 1), text: text.clone() })
-                }
-                Some(_) => Err(bad(format!("field `{field}` is not a string"))),
-                None if record.is_object() => Err(bad(format!("field `{field}` is missing"))),
-                None => Err(bad("the record is no JSON object".into())),
-            }
+            json_object(line).and_then(|record| document(index + 1, &record)).map_err(bad)
         })
         .collect()
+}
+
+/// The text of a record, or what is wrong with it.
+fn text_of(record: &Map<String, Value>, field: &str) -> Result<String, String> {
+    match record.get(field) {
+        Some(Value::String(text)) if text.is_empty() => Err(format!("field `{field}` is empty")),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(format!("field `{field}` is not a string")),
+        None => Err(format!("field `{field}` is missing")),
+    }
 }
 
 /// Tokens of a text as the measurements want them.

@@ -66,6 +66,66 @@ pub enum Error {
         /// What a record should be.
         expected: &'static str,
     },
+<<<<<<< HEAD
+    /// A row of a Parquet file cannot be used.
+    #[error("{}, row {row}: {problem}", file.display())]
+    Row {
+        /// The file.
+        file: PathBuf,
+        /// Row, from 1.
+        row: usize,
+        /// What is wrong, naming the field.
+        problem: String,
+        /// What a row should be.
+        expected: &'static str,
+    },
+    /// A Parquet file is damaged, or holds what is not read.
+    #[error("{}: not a Parquet file that can be read: {problem}", file.display())]
+    Parquet {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of records has none.
+    #[error("{}: no record in it", file.display())]
+    NoRecord {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Records in a format that is not read.
+    #[error("{}: records are not read from files of type `{extension}`", file.display())]
+    UnknownRecords {
+        /// The file.
+        file: PathBuf,
+        /// Its extension.
+        extension: String,
+=======
+    /// A question of a task cannot be asked.
+    #[error("{task}: {}, record {record}: {problem}", file.display())]
+    Question {
+        /// The task.
+        task: String,
+        /// Its data.
+        file: PathBuf,
+        /// The row, from 1.
+        record: usize,
+        /// What is wrong, naming the field.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A model answers a question with NaN or an infinite logit.
+    #[error("{task}, record {record}: the logits of {model} are not finite")]
+    NotFinite {
+        /// The model.
+        model: String,
+        /// The task.
+        task: String,
+        /// The row, from 1.
+        record: usize,
+>>>>>>> a6
+    },
     /// A data file has no usable text.
     #[error("{}: no text in it", file.display())]
     NoText {
@@ -113,8 +173,17 @@ impl Error {
             Self::Measure(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Decode(error) => error.hint(),
+<<<<<<< HEAD
+            Self::Record { expected, .. } | Self::Row { expected, .. } => Some((*expected).into()),
+            Self::UnknownRecords { .. } => Some("give JSON lines (.jsonl) or Parquet (.parquet)".into()),
+            Self::UnknownData { .. } => {
+                Some("give plain text (.txt, .md, source code), JSON lines (.jsonl) or Parquet (.parquet)".into())
+            }
+=======
             Self::Record { expected, .. } => Some((*expected).into()),
+            Self::Question { hint, .. } => Some((*hint).into()),
             Self::UnknownData { .. } => Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into()),
+>>>>>>> a6
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),
             _ => None,
@@ -129,7 +198,7 @@ impl Error {
             Self::Format(error) => error.is_bad_input(),
             Self::Read { source, .. } | Self::Write { source, .. } => is_about_path(source),
             Self::Decode(error) => error.is_bad_input(),
-            Self::Json(_) | Self::Tensor(_) | Self::Interrupted => false,
+            Self::Json(_) | Self::Tensor(_) | Self::Interrupted | Self::NotFinite { .. } => false,
             _ => true,
         }
     }

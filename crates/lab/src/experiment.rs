@@ -1,7 +1,7 @@
 //! `lathe run`: the steps of an experiment file, each cached by what it depends on.
 //!
 //! The file (TOML) names steps. A step is one task with its spec; `for` repeats it over values, and `{name}` in its name and
-//! spec stands for the value. `@name of a step` in a spec is the file of strings that this step writes. A step's result is kept
+//! spec stands for the value. `@name of a step` in a spec is the file of strings, or of one model's answers to one task, that this step writes. A step's result is kept
 //! under the hash of its spec, with those of the steps, models and files that it refers to: what has not changed is not done again, and
 //! what was interrupted goes on. At the end figures and `RESULTS.md` are written from the results, beside the experiment file.
 
@@ -18,6 +18,7 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::eval::{CompareSpec, EvalResult, EvalSpec, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of};
 use crate::measure::{SamplesSpec, measure_samples};
@@ -63,6 +64,8 @@ enum Work {
     Generate(Box<GenerateSpec>),
     Select(SelectSpec),
     MeasureSamples(SamplesSpec),
+    Eval(Box<EvalSpec>),
+    EvalCompare(CompareSpec),
 }
 
 /// What is kept of a step.
@@ -132,7 +135,7 @@ pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentRes
 fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Option<String>, Error> + 'a {
     let mut known: BTreeMap<(bool, String), Option<String>> = BTreeMap::new();
     move |key, text| {
-        let is_model = key == "model";
+        let is_model = key == "model" || key == "models";
         if let Some(hash) = known.get(&(is_model, text.to_owned())) {
             return Ok(hash.clone());
         }
@@ -152,7 +155,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, eval, eval_compare, with the fields of that task's spec".into()),
     })
 }
 
@@ -186,6 +189,13 @@ fn perform(
         }
         Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(strings), ..spec })?),
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
+        Work::Eval(spec) => {
+            let spec = EvalSpec { out: Some(cache.join(&step.hash)), ..*spec };
+            let result = eval(&spec, context)?;
+            keep_answers(&result, &strings)?;
+            to_json(result)
+        }
+        Work::EvalCompare(spec) => to_json(compare(&spec)?),
     });
     match result {
         Ok(result) => Ok(kept(Some(result), None, seconds)),
@@ -194,6 +204,14 @@ fn perform(
         }
         Err(error) => Err(error),
     }
+}
+
+/// The answers of a step with one model and one task are the file that other steps refer to.
+fn keep_answers(result: &EvalResult, strings: &Path) -> Result<(), Error> {
+    let [only] = &result.runs[..] else { return Ok(()) };
+    let Some(items) = &only.items else { return Ok(()) };
+    let read = fs::read(items).map_err(|source| Error::Read { file: items.clone(), source })?;
+    write(strings, &read)
 }
 
 fn to_json(result: impl Serialize) -> Result<Value, Error> {

@@ -6,7 +6,6 @@
 
 mod global;
 mod prompts;
-mod store;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -18,12 +17,12 @@ use lathe_model::reference::ModelReference;
 use lathe_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
+use crate::load::{fingerprint, sha256_of};
+use crate::store;
 use crate::{Compute, Context, Error, Loaded, load};
 pub use global::{SelectResult, SelectSpec, select_from};
-pub(crate) use prompts::conversation;
 pub use prompts::{Prompts, Turn};
-use store::Store;
-pub(crate) use store::write_lines;
+pub(crate) use prompts::{beginning, conversation, conversation_text};
 
 /// What to write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -257,6 +256,20 @@ pub enum Heard<'a> {
     String(&'a GeneratedString),
 }
 
+/// Strings by item.
+pub(crate) type Store = store::Store<GeneratedString>;
+
+/// What strings depend on: the first line of their partial file.
+#[derive(Serialize)]
+struct Head {
+    lathe: &'static str,
+    /// Of the model's files.
+    model_sha256: String,
+    /// Of the file of prompts.
+    prompts_sha256: Option<String>,
+    spec: GenerateSpec,
+}
+
 /// Items of one prompt: strings of local decoding have the numbers from `prompt · 2³²` on.
 const PROMPT_STRIDE: u64 = 1 << 32;
 
@@ -267,9 +280,20 @@ const PROMPT_STRIDE: u64 = 1 << 32;
 pub fn generate(spec: &GenerateSpec, context: &Context<'_>, on: &mut Listener<'_>) -> Result<GenerateResult, Error> {
     check(spec)?;
     let within = spec.compute.within(context)?;
-    let store = Store::open(spec, context)?;
+    let store = Store::open(spec.out.as_deref(), || head(spec, context))?;
     let loaded = load(&spec.model, &within)?;
     write_strings(spec, &loaded, store, context, on)
+}
+
+fn head(spec: &GenerateSpec, context: &Context<'_>) -> Result<Head, Error> {
+    let prompts_sha256 = match &spec.prompts {
+        Prompts::File { file, .. } => Some(sha256_of(file, &|_| {})?),
+        Prompts::Text(_) | Prompts::Ids(_) => None,
+    };
+    let model_sha256 = fingerprint(&spec.model, context)?;
+    // Neither batch nor name changes a string.
+    let spec = GenerateSpec { batch: None, out: None, ..spec.clone() };
+    Ok(Head { lathe: env!("CARGO_PKG_VERSION"), model_sha256, prompts_sha256, spec })
 }
 
 /// The same with a model that is loaded already.
@@ -306,7 +330,7 @@ pub(crate) fn write_strings(
         prompts: prompts.len(),
         strings: strings.len(),
         resumed,
-        tokens: store.tokens_drawn(),
+        tokens: store.new_items().map(|string| string.tokens).sum(),
         censored: censored as f64 / strings.len().max(1) as f64,
         seconds,
         batch,
@@ -362,7 +386,7 @@ fn decoding(spec: &GenerateSpec, tokenizer: &Tokenizer) -> Decoding {
 }
 
 /// As many strings at once as their keys and values have room in a gigabyte, at most 64.
-fn batch_by_memory(loaded: &Loaded, positions: usize) -> usize {
+pub(crate) fn batch_by_memory(loaded: &Loaded, positions: usize) -> usize {
     const BYTES: usize = 1 << 30;
     const MOST: usize = 64;
     let spec = loaded.decoder.spec();

@@ -9,6 +9,7 @@ mod chat;
 mod context;
 mod documents;
 mod error;
+pub mod eval;
 mod experiment;
 mod export;
 pub mod figure;
@@ -17,8 +18,10 @@ mod inspect;
 mod load;
 pub mod measure;
 mod models;
+mod records;
 pub mod report;
 pub mod sample;
+mod store;
 mod trace;
 
 pub use bench::{
@@ -33,5 +36,5 @@ pub use experiment::{ExperimentResult, ExperimentSpec, StepOutcome, run};
 pub use export::{ExportFormat, ExportResult, ExportSpec, WrittenFile, export};
 pub use inspect::{Depth, ElementCount, InspectSpec, Inspection, LoadSummary, TensorRow, inspect};
 pub use load::{Compute, Loaded, load, open_model};
-pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, models, page as models_page};
+pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};

@@ -1,10 +1,10 @@
-//! `lathe models`: the built-in models, and the architectures that open. Nothing is opened.
+//! `lathe models`: the built-in models, and the architectures that open; the built-in data sets. Nothing is opened.
 
 mod page;
 
-use lathe_model::catalog::{CATALOG, CatalogEntry};
+use lathe_model::catalog::{CATALOG, CatalogEntry, DATA_SETS};
 use lathe_model::family::{FAMILIES, Family};
-use lathe_model::reference::{Home, ModelReference, ReferenceError, resolve};
+use lathe_model::reference::{ModelReference, ReferenceError, data_folder, resolve};
 use serde::Serialize;
 
 use crate::Context;
@@ -20,14 +20,14 @@ pub struct ModelList {
     pub architectures: Vec<Architecture>,
 }
 
-/// A model that has a name.
+/// A model or a data set that has a name.
 #[derive(Clone, Debug, Serialize)]
 pub struct BuiltIn {
     /// The name.
     pub name: &'static str,
     /// What it is, in one line.
     pub description: &'static str,
-    /// Terms of its weights.
+    /// Terms of its use.
     pub licence: &'static str,
     /// Bytes of its files.
     pub bytes: u64,
@@ -35,7 +35,7 @@ pub struct BuiltIn {
     pub state: State,
 }
 
-/// Whether a model is on this machine.
+/// Whether a model or a data set is on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -77,14 +77,23 @@ pub struct GgufFiles {
 #[must_use]
 pub fn models(context: &Context<'_>) -> ModelList {
     ModelList {
-        built_in: CATALOG.iter().map(|entry| built_in(entry, context.home)).collect(),
+        built_in: CATALOG
+            .iter()
+            .map(|entry| built_in(entry, resolve(&ModelReference::Alias(entry), context.home).map(drop)))
+            .collect(),
         architectures: FAMILIES.iter().map(architecture).collect(),
     }
 }
 
-fn built_in(entry: &'static CatalogEntry, home: &Home) -> BuiltIn {
-    let state = match resolve(&ModelReference::Alias(entry), home) {
-        Ok(_) => State::Fetched,
+/// Lists the data sets that have a name.
+#[must_use]
+pub fn data_sets(context: &Context<'_>) -> Vec<BuiltIn> {
+    DATA_SETS.iter().map(|entry| built_in(entry, data_folder(entry, context.home).map(drop))).collect()
+}
+
+fn built_in(entry: &'static CatalogEntry, found: Result<(), ReferenceError>) -> BuiltIn {
+    let state = match found {
+        Ok(()) => State::Fetched,
         Err(ReferenceError::NotFetched { .. }) => State::Absent,
         Err(_) => State::Damaged,
     };

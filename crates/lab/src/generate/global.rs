@@ -8,9 +8,11 @@ use lathe_decode::global::{Chosen, Imh, Population, Proposal, Rejection, Selecti
 use lathe_decode::{Ended, Request};
 use serde::{Deserialize, Serialize};
 
-use super::store::{Store, write_lines};
-use super::{Filter, GenerateSpec, GeneratedString, Heard, Listener, Normalise, PROMPT_STRIDE, PromptDiagnostics, Run};
+use super::{
+    Filter, GenerateSpec, GeneratedString, Heard, Listener, Normalise, PROMPT_STRIDE, PromptDiagnostics, Run, Store,
+};
 use crate::Error;
+use crate::store::write_lines;
 
 /// Strings and diagnostics of every prompt.
 pub(super) fn select(

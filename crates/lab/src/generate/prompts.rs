@@ -64,7 +64,7 @@ pub(super) fn encode(spec: &GenerateSpec, loaded: &Loaded, tokenizer: &Tokenizer
 }
 
 /// A text with the tokens that the model expects before it, and without those after it.
-fn beginning(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
+pub(crate) fn beginning(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
     if text.is_empty() {
         let special = tokenizer.special();
         return Ok(special.bos.or(special.eos.first().copied()).into_iter().collect());
@@ -76,14 +76,19 @@ fn beginning(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
     Ok(tokens.into_iter().map(|token| token.id).collect())
 }
 
-/// A conversation in the model's template, up to where the assistant answers.
+/// Tokens of a conversation in the model's template, up to where the assistant answers.
 pub(crate) fn conversation(loaded: &Loaded, messages: &[Message]) -> Result<Vec<u32>, Error> {
+    let text = conversation_text(loaded, messages)?;
+    Ok(loaded.tokenizer()?.encode(&text, BosEos::Omit, Markup::Parse)?)
+}
+
+/// The text of a conversation in the model's template, up to where the assistant answers.
+pub(crate) fn conversation_text(loaded: &Loaded, messages: &[Message]) -> Result<String, Error> {
     let tokenizer = loaded.tokenizer()?;
     let template = loaded.opened.chat_template()?.ok_or_else(|| Error::Spec {
         field: "MODEL",
         problem: format!("{} has no chat template", loaded.reference),
         hint: Some("a base model goes on from a text: use `lathe generate --prompt`".into()),
     })?;
-    let text = template.render(messages, GenerationPrompt::Add, &TemplateVariables::of(tokenizer))?;
-    Ok(tokenizer.encode(&text, BosEos::Omit, Markup::Parse)?)
+    Ok(template.render(messages, GenerationPrompt::Add, &TemplateVariables::of(tokenizer))?)
 }

@@ -7,7 +7,7 @@
 
 mod collect;
 mod data;
-mod page;
+pub(crate) mod page;
 mod summary;
 mod verdict;
 
@@ -40,7 +40,12 @@ pub fn to_json(report: &Report) -> Result<String, serde_json::Error> {
 /// are equal.
 #[must_use]
 pub fn short_names(models: &[ModelReport]) -> Vec<String> {
-    let short: Vec<String> = models.iter().map(|model| short_name(&model.reference)).collect();
+    numbered_names(models.iter().map(|model| model.reference.as_str()))
+}
+
+/// Short names of references.
+pub(crate) fn numbered_names<'a>(references: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let short: Vec<String> = references.map(short_name).collect();
     let mut names = Vec::with_capacity(short.len());
     for (index, name) in short.iter().enumerate() {
         let same_before = short[..index].iter().filter(|other| *other == name).count();

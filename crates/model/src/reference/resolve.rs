@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::home::{Home, SourceRecord};
 use super::{HubReference, ModelReference, ReferenceError};
+use crate::catalog::CatalogFile;
 
 /// A reference that leads to a model on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,13 +83,35 @@ fn is_bare_word(path: &Path) -> bool {
 
 /// The model's file or folder and the licence, after comparing what is there with the record.
 fn fetched(reference: &ModelReference, home: &Home) -> Result<(PathBuf, Option<String>), ReferenceError> {
-    let not_fetched = || ReferenceError::NotFetched { reference: reference.to_string() };
-    let folder = home.folder_of(reference).ok_or_else(not_fetched)?;
+    let name = reference.to_string();
+    let folder = home.folder_of(reference).ok_or_else(|| ReferenceError::NotFetched { reference: name.clone() })?;
+    let pinned = match reference {
+        ModelReference::Alias(entry) => entry.files,
+        _ => &[],
+    };
+    let record = checked_record(&name, &folder, pinned)?;
+    match record.model.as_str() {
+        "." => Ok((folder, record.licence)),
+        model if record.files.iter().any(|file| file.name == model) => Ok((folder.join(model), record.licence)),
+        model => Err(ReferenceError::Damaged {
+            reference: name,
+            path: folder.join(super::SOURCE_RECORD),
+            problem: format!("field model names `{model}`"),
+        }),
+    }
+}
+
+/// The record of a fetched folder, after comparing the sizes of what is there with it, and its hashes with the pinned ones.
+pub(super) fn checked_record(
+    name: &str,
+    folder: &Path,
+    pinned: &[CatalogFile],
+) -> Result<SourceRecord, ReferenceError> {
     let damaged =
-        |path: PathBuf, problem: String| ReferenceError::Damaged { reference: reference.to_string(), path, problem };
-    let record = match SourceRecord::read(&folder) {
+        |path: PathBuf, problem: String| ReferenceError::Damaged { reference: name.to_owned(), path, problem };
+    let record = match SourceRecord::read(folder) {
         Ok(Some(record)) => record,
-        Ok(None) => return Err(not_fetched()),
+        Ok(None) => return Err(ReferenceError::NotFetched { reference: name.to_owned() }),
         Err(error) => {
             return Err(damaged(folder.join(super::SOURCE_RECORD), error.to_string()));
         }
@@ -110,20 +133,14 @@ fn fetched(reference: &ModelReference, home: &Home) -> Result<(PathBuf, Option<S
             Err(error) => return Err(damaged(path, error.to_string())),
         }
     }
-    // A newer table may pin another file under the same alias.
-    if let ModelReference::Alias(entry) = reference {
-        for pinned in entry.files {
-            if !record.files.iter().any(|file| file.name == pinned.name && file.sha256 == pinned.sha256) {
-                let problem = "not the file that this version of lathe expects".to_owned();
-                return Err(damaged(folder.join(pinned.name), problem));
-            }
+    // A newer table may pin another file under the same name.
+    for pinned in pinned {
+        if !record.files.iter().any(|file| file.name == pinned.name && file.sha256 == pinned.sha256) {
+            let problem = "not the file that this version of lathe expects".to_owned();
+            return Err(damaged(folder.join(pinned.name), problem));
         }
     }
-    match record.model.as_str() {
-        "." => Ok((folder, record.licence)),
-        model if record.files.iter().any(|file| file.name == model) => Ok((folder.join(model), record.licence)),
-        model => Err(damaged(folder.join(super::SOURCE_RECORD), format!("field model names `{model}`"))),
-    }
+    Ok(record)
 }
 
 /// File or folder in the layout that the hub's clients share:

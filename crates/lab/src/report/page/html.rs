@@ -6,12 +6,12 @@ use crate::figure::{NARROW, WIDE, escape, number, visible};
 use crate::report::data::{ModelReport, Panel, Quantity};
 
 /// Text from outside, safe and visible.
-pub(super) fn text(raw: &str) -> String {
+pub(crate) fn text(raw: &str) -> String {
     escape(&visible(raw))
 }
 
 /// A panel: its title, how to read it, and its content (HTML).
-pub(super) fn panel(id: &str, title: &str, how: &str, body: &str) -> String {
+pub(crate) fn panel(id: &str, title: &str, how: &str, body: &str) -> String {
     format!(
         "<section class=\"panel\" id=\"{id}\">\n<div class=\"side\"><h2>{title}</h2><p class=\"how\">{how}</p></div>\n\
          <div class=\"body\">{body}</div>\n</section>\n",
@@ -20,7 +20,7 @@ pub(super) fn panel(id: &str, title: &str, how: &str, body: &str) -> String {
 }
 
 /// A figure that is drawn twice, for a phone and for a wide column; the style sheet shows one of them.
-pub(super) fn full_width(draw: impl Fn(f64) -> String) -> String {
+pub(crate) fn full_width(draw: impl Fn(f64) -> String) -> String {
     format!("<div class=\"for-wide\">{}</div><div class=\"for-narrow\">{}</div>", draw(WIDE), draw(NARROW))
 }
 
@@ -34,18 +34,18 @@ pub(super) fn multiples(figures: &[(String, String)]) -> String {
 }
 
 /// A figure with its caption (HTML).
-pub(super) fn figure(content: &str, caption: &str) -> String {
+pub(crate) fn figure(content: &str, caption: &str) -> String {
     format!("<figure>{content}<figcaption>{caption}</figcaption></figure>")
 }
 
 /// A table: a header, and rows whose first cell names them. All cells are HTML.
-pub(super) struct Table {
-    pub(super) head: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
+pub(crate) struct Table {
+    pub(crate) head: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(head: &[&str]) -> Self {
+    pub(crate) fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|cell| escape(cell)).collect(), rows: Vec::new() }
     }
 
@@ -54,7 +54,7 @@ impl Table {
         self.html().replacen("class=\"scroll\"", "class=\"scroll wrapping\"", 1)
     }
 
-    pub(super) fn html(&self) -> String {
+    pub(crate) fn html(&self) -> String {
         let numeric = |column: usize| self.rows.iter().all(|row| row.get(column).is_some_and(|cell| is_number(cell)));
         let numeric: Vec<bool> = (0..self.head.len()).map(|column| column > 0 && numeric(column)).collect();
         let class = |column: usize| {
@@ -79,7 +79,7 @@ impl Table {
     }
 
     /// The table behind a line that opens it; nothing where it has no rows.
-    pub(super) fn folded(&self, summary: &str) -> String {
+    pub(crate) fn folded(&self, summary: &str) -> String {
         if self.rows.is_empty() {
             return String::new();
         }

@@ -5,7 +5,7 @@ mod comparison;
 mod fertility;
 mod frequency;
 mod generations;
-mod html;
+pub(crate) mod html;
 mod spectrum;
 mod speed;
 mod texts;
@@ -19,7 +19,8 @@ use super::data::{Extent, Report};
 use super::{short_names, verdict};
 use crate::figure::{self, bytes, count, escape, number};
 
-const STYLE: &str = include_str!("page.css");
+/// The style sheet of pages.
+pub(crate) const STYLE: &str = include_str!("page.css");
 
 /// The report as a self-contained HTML page.
 #[must_use]

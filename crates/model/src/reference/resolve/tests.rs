@@ -33,7 +33,7 @@ fn names_that_lead_nowhere() {
     assert!(matches!(error, ReferenceError::Unknown { nearest: None, .. }));
     assert!(error.hint().unwrap().contains("gemma3-270m"));
     let error = find("smollm2", &home).unwrap_err();
-    assert_eq!(error.to_string(), "model `smollm2` has not been fetched");
+    assert_eq!(error.to_string(), "`smollm2` has not been fetched");
     assert_eq!(error.hint().unwrap(), "run `lathe fetch smollm2`");
     let error = find("pypi:a==1", &home).unwrap_err();
     assert_eq!(error.hint().unwrap(), "run `lathe fetch pypi:a==1`");

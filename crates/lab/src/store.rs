@@ -1,4 +1,4 @@
-//! Finished strings, in memory and in a file that survives a kill.
+//! Finished items, in memory and in a file that survives a kill.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,20 +6,20 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lathe_formats::NewFile;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{GenerateSpec, GeneratedString, Prompts};
-use crate::load::{fingerprint, sha256_of};
-use crate::{Context, Error};
+use crate::Error;
 
-/// Strings by item.
-pub(crate) struct Store {
-    strings: BTreeMap<u64, GeneratedString>,
+/// Finished items by number.
+pub(crate) struct Store<T> {
+    items: BTreeMap<u64, T>,
+    /// Those that this run put there.
+    new: Vec<u64>,
     file: Option<Partial>,
-    tokens_drawn: usize,
 }
 
-/// The file that strings are appended to; it is made for the first of them.
+/// The file that items are appended to; it is made for the first of them.
 struct Partial {
     path: PathBuf,
     target: PathBuf,
@@ -29,33 +29,26 @@ struct Partial {
     out: Option<File>,
 }
 
-/// First line of a partial file: what strings depend on.
-#[derive(Serialize)]
-struct Head {
-    lathe: &'static str,
-    /// Of the model's files.
-    model_sha256: String,
-    /// Of the file of prompts.
-    prompts_sha256: Option<String>,
-    spec: GenerateSpec,
-}
-
-/// Every further line.
+/// A line of a partial file; the first one is the head: what items depend on.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct Line<T> {
     item: u64,
     #[serde(flatten)]
-    string: GeneratedString,
+    of: T,
 }
 
-impl Store {
-    /// Opens the file of a spec, and reads what an interrupted run of the same spec has left.
+impl<T: Clone + Serialize + DeserializeOwned> Store<T> {
+    /// Opens the partial file of a result, and reads what an interrupted run with the same head has left. Without a
+    /// result everything is kept in memory only.
     ///
     /// # Errors
     /// The result is there already; another run's partial file is in the way; the system refuses.
-    pub(crate) fn open(spec: &GenerateSpec, context: &Context<'_>) -> Result<Self, Error> {
-        let mut store = Self { strings: BTreeMap::new(), file: None, tokens_drawn: 0 };
-        let Some(target) = &spec.out else { return Ok(store) };
+    pub(crate) fn open<H: Serialize>(
+        target: Option<&Path>,
+        head: impl FnOnce() -> Result<H, Error>,
+    ) -> Result<Self, Error> {
+        let mut store = Self { items: BTreeMap::new(), new: Vec::new(), file: None };
+        let Some(target) = target else { return Ok(store) };
         let in_the_way =
             |problem: String, hint: &str| Err(Error::Spec { field: "--out", problem, hint: Some(hint.to_owned()) });
         if target.exists() {
@@ -64,15 +57,7 @@ impl Store {
         let mut name = target.as_os_str().to_owned();
         name.push(".partial");
         let path = PathBuf::from(name);
-        let prompts_sha256 = match &spec.prompts {
-            Prompts::File { file, .. } => Some(sha256_of(file, &|_| {})?),
-            Prompts::Text(_) | Prompts::Ids(_) => None,
-        };
-        let model_sha256 = fingerprint(&spec.model, context)?;
-        // Neither batch nor name changes a string.
-        let of = GenerateSpec { batch: None, out: None, ..spec.clone() };
-        let head = Head { lathe: env!("CARGO_PKG_VERSION"), model_sha256, prompts_sha256, spec: of };
-        let head = serde_json::to_string(&head)? + "\n";
+        let head = serde_json::to_string(&head()?)? + "\n";
         let read = |source| Error::Read { file: path.clone(), source };
         let mut whole = 0;
         let mut bytes = Vec::new();
@@ -87,51 +72,51 @@ impl Store {
                     return in_the_way(problem, "repeat that run's options to complete it, or remove the file");
                 }
                 if index > 0 {
-                    let line: Line = serde_json::from_slice(line).map_err(|error| Error::Record {
+                    let line: Line<T> = serde_json::from_slice(line).map_err(|error| Error::Record {
                         file: path.clone(),
                         line: index + 1,
-                        problem: format!("not a finished string: {error}"),
+                        problem: format!("not a finished item: {error}"),
                         expected: "remove the file to begin again",
                     })?;
-                    store.strings.insert(line.item, line.string);
+                    store.items.insert(line.item, line.of);
                 }
                 whole += line.len() as u64;
             }
         }
-        store.file = Some(Partial { path, target: target.clone(), head, whole, out: None });
+        store.file = Some(Partial { path, target: target.to_owned(), head, whole, out: None });
         Ok(store)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.strings.len()
+        self.items.len()
     }
 
-    pub(super) fn get(&self, item: u64) -> Option<&GeneratedString> {
-        self.strings.get(&item)
+    pub(crate) fn get(&self, item: u64) -> Option<&T> {
+        self.items.get(&item)
     }
 
-    /// Tokens of the strings that this run wrote.
-    pub(super) fn tokens_drawn(&self) -> usize {
-        self.tokens_drawn
+    /// The items that this run has put there.
+    pub(crate) fn new_items(&self) -> impl Iterator<Item = &T> {
+        self.new.iter().filter_map(|item| self.items.get(item))
     }
 
-    /// Keeps a finished string.
-    pub(super) fn put(&mut self, item: u64, string: GeneratedString) -> Result<(), Error> {
-        self.tokens_drawn += string.tokens;
+    /// Keeps a finished item.
+    pub(crate) fn put(&mut self, item: u64, of: T) -> Result<(), Error> {
         if let Some(file) = &mut self.file {
-            let mut line = serde_json::to_vec(&Line { item, string: string.clone() })?;
+            let mut line = serde_json::to_vec(&Line { item, of: of.clone() })?;
             line.push(b'\n');
             file.append(&line).map_err(|source| Error::Write { file: file.path.clone(), source })?;
         }
-        self.strings.insert(item, string);
+        self.new.push(item);
+        self.items.insert(item, of);
         Ok(())
     }
 
     /// Writes the result under its name and removes the partial file.
-    pub(super) fn finish(self, strings: &[GeneratedString]) -> Result<(), Error> {
+    pub(crate) fn finish(self, result: &[T]) -> Result<(), Error> {
         let Some(Partial { path, target, out, .. }) = self.file else { return Ok(()) };
         drop(out);
-        write_lines(&target, strings)?;
+        write_lines(&target, result)?;
         match std::fs::remove_file(&path) {
             // Nothing was ever appended.
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Write { file: path, source }),

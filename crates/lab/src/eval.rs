@@ -1,0 +1,504 @@
+//! `lathe eval`: how many questions of a task a model answers rightly.
+//!
+//! A task is data ([`task`]). Its rows become text before a model is loaded ([`questions`]); a [`subject`] answers the text.
+//! Every answer is on disk before the next ones are asked: `MODEL.TASK.jsonl.partial` begins with what answers depend on,
+//! and a run that was killed goes on from there. A finished `MODEL.TASK.jsonl` is used again by a run with the same
+//! settings, and is in the way of one with others.
+
+mod built_in;
+mod compare;
+mod items;
+mod page;
+pub mod questions;
+mod row;
+pub mod subject;
+pub mod task;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use lathe_measure::Number;
+use lathe_measure::answers::Judge;
+use lathe_measure::shares::PairedScores;
+use lathe_model::reference::ModelReference;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::generate::Turn;
+use crate::load::fingerprint;
+use crate::store::Store;
+use crate::{Compute, Context, Error, Loaded, load, report};
+pub use compare::{CompareResult, CompareSpec, compare};
+pub use items::{Given, ItemRecord, OptionRecord, ScoreRow};
+use items::{chosen, written};
+use questions::{Ask, Delimiter, Extent, LeftOut, Questions};
+use subject::{Failed, Manner, Overlong, Subject, Writing};
+use task::{Notation, Score, Task};
+
+/// What to evaluate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSpec {
+    /// The models.
+    pub models: Vec<ModelReference>,
+    /// The tasks: names of built-in ones, or task files.
+    pub tasks: Vec<String>,
+    /// Data of the one task, in the place of its own.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+    /// Questions of each task at most: the first ones, in the order of the file.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Draws the questions with this seed instead.
+    #[serde(default)]
+    pub shuffle: Option<u64>,
+    /// Whether a question is the beginning of a text or something to be answered.
+    #[serde(default)]
+    pub turn: Turn,
+    /// What becomes of texts that are longer than a model's context.
+    #[serde(default)]
+    pub overlong: Overlong,
+    /// The arithmetic of the models.
+    #[serde(default)]
+    pub compute: Compute,
+    /// Questions at once; none chooses by memory. No answer depends on it.
+    #[serde(default)]
+    pub batch: Option<usize>,
+    /// Folder for answers and results; none keeps nothing.
+    #[serde(default)]
+    pub out: Option<PathBuf>,
+}
+
+/// What came out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvalResult {
+    /// Version of lathe.
+    pub lathe: String,
+    /// Every model with every task, tasks within models.
+    pub runs: Vec<EvalRun>,
+    /// Every two models that answered the same task.
+    pub comparisons: Vec<Comparison>,
+    /// The settings.
+    pub spec: EvalSpec,
+    /// The files that were written.
+    pub files: Vec<PathBuf>,
+}
+
+/// What came out of one model with one task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvalRun {
+    /// `MODEL TASK`: by this name an experiment finds it.
+    pub name: String,
+    /// The model, short.
+    pub model: String,
+    /// The task.
+    pub task: String,
+    /// What it asks.
+    pub description: String,
+    /// Questions asked.
+    pub questions: usize,
+    /// Questions that the data have, those beyond a limit among them.
+    pub available: usize,
+    /// Rows that are no questions.
+    pub left_out: Vec<LeftOut>,
+    /// Questions that an earlier run had asked.
+    pub resumed: usize,
+    /// Scores, the headline first.
+    pub scores: Vec<ScoreRow>,
+    /// Control value: the share of right answers of a guess. Undefined where there are no options.
+    pub chance: Number,
+    /// Mean length of answers, bytes: of the texts that were written or the options that were chosen.
+    pub response_bytes: Number,
+    /// Mean length of answers, tokens.
+    pub response_tokens: Number,
+    /// Seconds that this run took for the questions that it asked.
+    pub seconds: f64,
+    /// The answers.
+    pub items: Option<PathBuf>,
+}
+
+/// Two models with the same questions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The task.
+    pub task: String,
+    /// Which score is compared: the headline.
+    pub score: String,
+    /// A model.
+    pub first: String,
+    /// The other.
+    pub second: String,
+    /// How they differ.
+    #[serde(flatten)]
+    pub paired: PairedScores,
+}
+
+/// A built-in task.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskRow {
+    /// Its name.
+    pub name: String,
+    /// What it asks.
+    pub description: String,
+    /// How it is scored, and the headline.
+    pub score: String,
+    /// Examples before each question.
+    pub examples: usize,
+    /// The fetched data that it needs; none needs `--data`.
+    pub data: Option<String>,
+}
+
+/// The built-in tasks.
+///
+/// # Errors
+/// One of them cannot be read, which a test excludes.
+pub fn built_in_tasks() -> Result<Vec<TaskRow>, Error> {
+    let row = |(name, text): &(&str, &str)| {
+        let task = Task::parse(text, Notation::Toml, name)?;
+        let score = match &task.score {
+            Score::Likelihood { headline } => format!("likelihood, {}", headline.name()),
+            Score::Generation { scorers, .. } => format!("text, {}", scorers[0].name()),
+        };
+        Ok(TaskRow {
+            name: task.name,
+            description: task.description,
+            score,
+            examples: task.examples.map_or(0, |examples| examples.count),
+            data: task.data.map(|data| data.package.unwrap_or_else(|| data.file.display().to_string())),
+        })
+    };
+    built_in::tasks().iter().map(row).collect()
+}
+
+/// Puts every task to every model.
+///
+/// # Errors
+/// A task or its data, a model or an option cannot be used; answers of other settings are in the way; a question does not
+/// fit a model.
+pub fn eval(spec: &EvalSpec, context: &Context<'_>) -> Result<EvalResult, Error> {
+    check(spec)?;
+    let within = spec.compute.within(context)?;
+    let tasks = spec.tasks.iter().map(|name| Asked::prepare(name, spec, context)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(again) =
+        (1..tasks.len()).find(|at| tasks[..*at].iter().any(|task| task.task.name == tasks[*at].task.name))
+    {
+        let problem = format!("two tasks are called {}", tasks[again].task.name);
+        return Err(Error::Spec { field: "--task", problem, hint: None });
+    }
+    let references: Vec<String> = spec.models.iter().map(ToString::to_string).collect();
+    let models = report::numbered_names(references.iter().map(String::as_str));
+    if let Some(out) = &spec.out {
+        fs::create_dir_all(out).map_err(|source| Error::Write { file: out.clone(), source })?;
+    }
+    // What is in the way is said before a model is loaded.
+    let mut plans = Vec::new();
+    for (reference, model) in spec.models.iter().zip(&models) {
+        let of_model = spec.out.is_some().then(|| fingerprint(reference, context)).transpose()?;
+        for task in &tasks {
+            plans.push(Plan::of(spec, of_model.as_deref(), model, task)?);
+        }
+    }
+    let mut plans = plans.into_iter();
+    let (mut runs, mut answers) = (Vec::new(), Vec::new());
+    for (reference, model) in spec.models.iter().zip(&models) {
+        let mut loaded = None;
+        for task in &tasks {
+            let Some(plan) = plans.next() else { continue };
+            let (items, resumed, seconds) = match plan.answers {
+                Answers::Finished(items) => (items, task.questions.questions.len(), 0.0),
+                Answers::Begun(store) => {
+                    let loaded = match &mut loaded {
+                        Some(loaded) => loaded,
+                        none => none.insert(load(reference, &within)?),
+                    };
+                    let resumed = store.len();
+                    let asking = Asking { spec, task, loaded, run: &plan.run, model };
+                    let (items, seconds) = context.timed(|| asking.ask(store, context));
+                    (items?, resumed, seconds)
+                }
+            };
+            runs.push(task.summary(model, &items, resumed, seconds, plan.target));
+            answers.push((model.as_str(), task.task.name.as_str(), items));
+        }
+    }
+    let comparisons = comparisons(&tasks, &answers);
+    let mut result = EvalResult {
+        lathe: env!("CARGO_PKG_VERSION").into(),
+        runs,
+        comparisons,
+        spec: spec.clone(),
+        files: Vec::new(),
+    };
+    if let Some(out) = &spec.out {
+        result.files = ["results.json", "results.md", "results.html"].map(|name| out.join(name)).to_vec();
+        let texts = [serde_json::to_string_pretty(&result)? + "\n", page::markdown(&result), page::html(&result)];
+        for (file, text) in result.files.iter().zip(texts) {
+            let mut new = lathe_formats::NewFile::create(file)?;
+            new.append(text.as_bytes())?;
+            new.finish()?;
+        }
+    }
+    Ok(result)
+}
+
+/// What does not need the data to be known as wrong.
+fn check(spec: &EvalSpec) -> Result<(), Error> {
+    let bad = |field, problem: &str, hint: &str| {
+        Err(Error::Spec { field, problem: problem.to_owned(), hint: Some(hint.to_owned()) })
+    };
+    if spec.models.is_empty() {
+        return bad("MODEL", "no model is named", "lathe eval smollm2 --task piqa");
+    }
+    if spec.tasks.is_empty() {
+        return bad("--task", "no task is named", "`lathe eval --list` shows the built-in ones");
+    }
+    if spec.data.is_some() && spec.tasks.len() > 1 {
+        return bad("--data", "one file cannot be the data of several tasks", "name one task");
+    }
+    if spec.limit == Some(0) {
+        return bad("--limit", "0 questions say nothing", "at least 1");
+    }
+    if spec.shuffle.is_some() && spec.limit.is_none() {
+        return bad("--shuffle", "without a limit all questions are asked", "add --limit");
+    }
+    if spec.batch == Some(0) {
+        return bad("--batch", "0 questions at once never end", "at least 1");
+    }
+    Ok(())
+}
+
+/// A task with its questions.
+struct Asked {
+    task: Task,
+    questions: Questions,
+    sha256: String,
+    judges: Vec<Judge>,
+}
+
+impl Asked {
+    fn prepare(name: &str, spec: &EvalSpec, context: &Context<'_>) -> Result<Self, Error> {
+        let (task, folder) = find(name)?;
+        let delimiter = if spec.turn == Turn::Beginning { Delimiter::OfTask } else { Delimiter::Nothing };
+        let extent =
+            Extent { data: spec.data.as_deref(), folder: &folder, limit: spec.limit, seed: spec.shuffle, delimiter };
+        let questions = questions::questions(&task, &extent, context)?;
+        let scorers = match &task.score {
+            Score::Generation { scorers, .. } => scorers.as_slice(),
+            Score::Likelihood { .. } => &[],
+        };
+        let bad = |problem| Error::Spec { field: "--task", problem, hint: None };
+        let judges = scorers.iter().map(|scorer| scorer.judge().map_err(bad)).collect::<Result<_, _>>()?;
+        let sha256 = questions.sha256()?;
+        Ok(Self { task, questions, sha256, judges })
+    }
+
+    fn summary(
+        &self,
+        model: &str,
+        items: &[ItemRecord],
+        resumed: usize,
+        seconds: f64,
+        target: Option<PathBuf>,
+    ) -> EvalRun {
+        let mean =
+            |of: fn(&ItemRecord) -> f64| Number::from(items.iter().map(of).sum::<f64>() / items.len().max(1) as f64);
+        EvalRun {
+            name: format!("{model} {}", self.task.name),
+            model: model.to_owned(),
+            task: self.task.name.clone(),
+            description: self.task.description.clone(),
+            questions: items.len(),
+            available: self.questions.available,
+            left_out: self.questions.left_out.clone(),
+            resumed,
+            scores: items::scores(&self.task, &self.judges, items),
+            chance: self.questions.chance().map_or(Number::Undefined(lathe_measure::Reason::NotGiven), Number::from),
+            response_bytes: mean(ItemRecord::response_bytes),
+            response_tokens: mean(ItemRecord::response_tokens),
+            seconds,
+            items: target,
+        }
+    }
+}
+
+/// A built-in task or a file, and the folder that its files are named from.
+fn find(name: &str) -> Result<(Task, PathBuf), Error> {
+    if let Some((name, text)) = built_in::tasks().iter().find(|(built_in, _)| *built_in == name) {
+        return Ok((Task::parse(text, Notation::Toml, name)?, PathBuf::new()));
+    }
+    let file = Path::new(name);
+    if file.is_file() {
+        return Ok((Task::read(file)?, file.parent().unwrap_or(Path::new("")).to_owned()));
+    }
+    let hint = "`lathe eval --list` shows the built-in tasks; docs/tasks.md says how to write a task file";
+    let problem = format!("`{name}` is neither a built-in task nor a file");
+    Err(Error::Spec { field: "--task", problem, hint: Some(hint.into()) })
+}
+
+/// What answers depend on: the first line of their partial file.
+#[derive(Serialize)]
+struct Head<'a> {
+    lathe: &'static str,
+    model_sha256: &'a str,
+    task: &'a str,
+    /// All that is asked, and what is right.
+    questions_sha256: &'a str,
+    score: &'a Score,
+    turn: &'a Turn,
+    overlong: Overlong,
+    compute: Compute,
+}
+
+/// Where the answers of one model to one task come from.
+struct Plan {
+    /// Hash of the head, which every line of answers has.
+    run: String,
+    target: Option<PathBuf>,
+    answers: Answers,
+}
+
+enum Answers {
+    Finished(Vec<ItemRecord>),
+    Begun(Store<ItemRecord>),
+}
+
+impl Plan {
+    fn of(spec: &EvalSpec, model_sha256: Option<&str>, model: &str, task: &Asked) -> Result<Self, Error> {
+        let (Some(out), Some(model_sha256)) = (&spec.out, model_sha256) else {
+            let store = Store::open(None, || Ok(()))?;
+            return Ok(Self { run: String::new(), target: None, answers: Answers::Begun(store) });
+        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        let file: String = model.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
+        let target = out.join(format!("{file}.{}.jsonl", task.task.name));
+        let head = Head {
+            lathe: env!("CARGO_PKG_VERSION"),
+            model_sha256,
+            task: &task.task.name,
+            questions_sha256: &task.sha256,
+            score: &task.task.score,
+            turn: &spec.turn,
+            overlong: spec.overlong,
+            compute: spec.compute,
+        };
+        let digest = Sha256::digest(serde_json::to_vec(&head)?);
+        let run: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let answers = if target.exists() {
+            let items = items::read(&target)?;
+            if items.len() != task.questions.questions.len() || items.iter().any(|item| item.run != run) {
+                return Err(Error::Spec {
+                    field: "--out",
+                    problem: format!("{} has the answers of a run with other settings", target.display()),
+                    hint: Some("repeat that run's settings to use them again, or choose another folder".into()),
+                });
+            }
+            Answers::Finished(items)
+        } else {
+            Answers::Begun(Store::open(Some(&target), || Ok(head))?)
+        };
+        Ok(Self { run, target: Some(target), answers })
+    }
+}
+
+/// One model with one task.
+struct Asking<'a> {
+    spec: &'a EvalSpec,
+    task: &'a Asked,
+    loaded: &'a Loaded,
+    run: &'a str,
+    model: &'a str,
+}
+
+impl Asking<'_> {
+    /// Asks what the store lacks, and returns all answers in order.
+    fn ask(&self, mut store: Store<ItemRecord>, context: &Context<'_>) -> Result<Vec<ItemRecord>, Error> {
+        let questions = &self.task.questions.questions;
+        let missing: Vec<usize> = (0..questions.len()).filter(|index| store.get(*index as u64).is_none()).collect();
+        let manner = Manner { turn: self.spec.turn.clone(), overlong: self.spec.overlong, batch: self.spec.batch };
+        let subject = Subject { loaded: self.loaded, manner: &manner };
+        let mut failed = None;
+        let mut keep = |at: usize, item: ItemRecord| {
+            context.progress.advance(1);
+            match store.put(missing[at] as u64, item) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        let what = format!("{}: {}", self.model, self.task.task.name);
+        let asked = context.stage(&what, missing.len() as u64, "questions", || match &self.task.task.score {
+            Score::Likelihood { headline } => {
+                let asked = missing.iter().filter_map(|index| match &questions[*index].ask {
+                    Ask::Choose { options, .. } => Some(options.as_slice()),
+                    Ask::Write { .. } => None,
+                });
+                let options: Vec<_> = asked.collect();
+                subject.choices(&options, &mut |at, scores| {
+                    keep(at, chosen(&questions[missing[at]], &scores, *headline, self.run))
+                })
+            }
+            Score::Generation { max_tokens, stop, .. } => {
+                let asked = missing.iter().filter_map(|index| match &questions[*index].ask {
+                    Ask::Write { prompt, .. } => Some(prompt.as_str()),
+                    Ask::Choose { .. } => None,
+                });
+                let prompts: Vec<_> = asked.collect();
+                let writing = Writing { max_tokens: *max_tokens, stop };
+                subject.answers(&prompts, &writing, &mut |at, answer| {
+                    keep(at, written(&questions[missing[at]], answer, &self.task.judges, self.run))
+                })
+            }
+        });
+        asked.map_err(|error| self.named(error, &missing))?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let all: Option<Vec<ItemRecord>> = (0..questions.len() as u64).map(|index| store.get(index).cloned()).collect();
+        let all = all.ok_or(Error::Interrupted)?;
+        store.finish(&all)?;
+        Ok(all)
+    }
+
+    /// What went wrong, with the question's place in the data.
+    fn named(&self, failed: Failed, missing: &[usize]) -> Error {
+        match failed {
+            Failed::Task(error) => error,
+            Failed::Question { index, problem, hint } => Error::Question {
+                task: self.task.task.name.clone(),
+                file: self.task.questions.file.clone(),
+                record: self.task.questions.questions[missing[index]].record,
+                problem,
+                hint,
+            },
+            Failed::NotFinite { index } => Error::NotFinite {
+                model: self.loaded.reference.to_string(),
+                task: self.task.task.name.clone(),
+                record: self.task.questions.questions[missing[index]].record,
+            },
+        }
+    }
+}
+
+/// Every two models with the same task.
+fn comparisons(tasks: &[Asked], answers: &[(&str, &str, Vec<ItemRecord>)]) -> Vec<Comparison> {
+    let mut all = Vec::new();
+    for task in tasks {
+        let of_task: Vec<_> = answers.iter().filter(|(_, name, _)| *name == task.task.name).collect();
+        for (at, (first, _, a)) in of_task.iter().enumerate() {
+            for (second, _, b) in &of_task[at + 1..] {
+                let score = |items: &[ItemRecord]| items.iter().map(|item| item.score).collect::<Vec<f64>>();
+                all.push(Comparison {
+                    task: task.task.name.clone(),
+                    score: items::headline(&task.task).to_owned(),
+                    first: (*first).to_owned(),
+                    second: (*second).to_owned(),
+                    paired: lathe_measure::shares::paired(&score(a), &score(b), 0),
+                });
+            }
+        }
+    }
+    all
+}

@@ -220,44 +220,52 @@ pub struct Costs {
     pub spell: f64,
 }
 
-/// Models that write together, with what they have read. Prompts that begin like the last one are read from there on.
+/// Models that write together.
 pub struct Ensemble<'a> {
     members: Vec<Member<'a>>,
+    seconds: &'a (dyn Fn() -> f64 + Sync),
+}
+
+/// What members have read: prompts that begin like the last one are read from there on.
+#[derive(Default)]
+pub struct Memory {
     caches: Vec<PrefixCache>,
     universe: Option<gac::Universe>,
-    seconds: &'a (dyn Fn() -> f64 + Sync),
 }
 
 /// Hears every step of a text with the bytes that have become certain, and may stop it.
 pub type StepListener<'a> = dyn FnMut(&EnsembleStep, &[u8]) -> ControlFlow<()> + 'a;
 
 impl<'a> Ensemble<'a> {
-    /// Members in the order of their weights; the first one drafts, and breaks no tie. `seconds` is a clock, for
-    /// [`Costs`].
+    /// Members in the order of their weights; the first one drafts and counts tokens. `seconds` is a clock, for [`Costs`].
     #[must_use]
     pub fn new(members: Vec<Member<'a>>, seconds: &'a (dyn Fn() -> f64 + Sync)) -> Self {
-        let caches = members.iter().map(|member| PrefixCache::new(member.decoder.spec(), 1)).collect();
-        Self { members, caches, universe: None, seconds }
+        Self { members, seconds }
     }
 
-    /// Writes one text after `prompts`, each member's own tokens. `item` numbers the text for its draws. None where the
-    /// listener stopped it.
+    /// Writes one text after `prompts`, each member's own tokens. `item` numbers the text for its draws. `memory` belongs to
+    /// these members; a new one is empty. None where the listener stopped it.
     ///
     /// # Errors
     /// An option or a prompt cannot be used; a model fails.
     pub fn write(
-        &mut self,
+        &self,
         plan: &Plan,
         item: u64,
         prompts: &[Vec<u32>],
+        memory: &mut Memory,
         on: &mut StepListener<'_>,
     ) -> Result<Option<EnsembleText>, DecodeError> {
         plan.check(self.members.len())?;
-        if plan.method == Method::Gac && self.universe.is_none() {
-            let vocabularies: Vec<_> = self.members.iter().map(|member| member.vocabulary).collect();
-            self.universe = Some(gac::Universe::of(&vocabularies));
+        if memory.caches.len() != self.members.len() {
+            let caches = self.members.iter().map(|member| PrefixCache::new(member.decoder.spec(), 1));
+            *memory = Memory { caches: caches.collect(), universe: None };
         }
-        let mut session = Session::begin(self, plan, item, prompts)?;
+        if plan.method == Method::Gac && memory.universe.is_none() {
+            let vocabularies: Vec<_> = self.members.iter().map(|member| member.vocabulary).collect();
+            memory.universe = Some(gac::Universe::of(&vocabularies));
+        }
+        let mut session = Session::begin(self, memory, plan, item, prompts)?;
         let flow = match plan.method {
             Method::Unite(_) | Method::Gac => session.write_strings(on)?,
             Method::Bytes(covers) => session.write_bytes(&covers, on)?,

@@ -49,7 +49,6 @@ pub enum DecodeError {
         /// Positions of the model.
         context: usize,
     },
-<<<<<<< HEAD
     /// A member of an ensemble cannot read what another one wrote.
     #[error("item {item}: the vocabulary of member {} cannot spell the text", member + 1)]
     CannotSpell {
@@ -57,7 +56,7 @@ pub enum DecodeError {
         item: u64,
         /// The member, from 0.
         member: usize,
-=======
+    },
     /// A text to be scored without tokens.
     #[error("item {item}: a text to be scored has no tokens")]
     EmptyTarget {
@@ -73,7 +72,6 @@ pub enum DecodeError {
         tokens: usize,
         /// Positions of the model.
         context: usize,
->>>>>>> a6
     },
     /// Random draws did not give as many strings as were asked for.
     #[error("{drawn} draws gave {accepted} of {wanted} strings")]
@@ -100,12 +98,8 @@ impl DecodeError {
             Self::TooFewAccepted { .. } => {
                 Some("the kept sets hold too little mass for rejection: `--sampler smc` works there".into())
             }
-<<<<<<< HEAD
             Self::CannotSpell { .. } => Some("leave the model out, or give it weight 0".into()),
-            Self::NotFinite { .. } => None,
-=======
             Self::NotFinite { .. } | Self::EmptyTarget { .. } => None,
->>>>>>> a6
         }
     }
 

@@ -11,7 +11,7 @@ use super::safe::sharpen;
 use super::unite::{self, Append, Missing, Row};
 use super::view::View;
 use super::{
-    Costs, Counts, EndSymbol, Ensemble, EnsembleEnd, EnsembleStep, EnsembleText, Method, Origin, Plan, Safe,
+    Costs, Counts, EndSymbol, Ensemble, EnsembleEnd, EnsembleStep, EnsembleText, Memory, Method, Origin, Plan, Safe,
     StepListener, Symbol, Vote,
 };
 use crate::stop::Text;
@@ -44,7 +44,8 @@ type Logits = Vec<Option<Vec<f32>>>;
 
 impl<'e, 'a> Session<'e, 'a> {
     pub(super) fn begin(
-        ensemble: &'e mut Ensemble<'a>,
+        ensemble: &'e Ensemble<'a>,
+        memory: &'e mut Memory,
         plan: &'e Plan,
         item: u64,
         prompts: &[Vec<u32>],
@@ -52,10 +53,10 @@ impl<'e, 'a> Session<'e, 'a> {
         for (member, prompt) in ensemble.members.iter().zip(prompts) {
             crate::generate::check_prompt(item, prompt, member.decoder.spec().context_length)?;
         }
-        let members = ensemble.members.iter().zip(&mut ensemble.caches).zip(prompts);
+        let members = ensemble.members.iter().zip(&mut memory.caches).zip(prompts);
         Ok(Self {
             views: members.map(|((member, cache), prompt)| View::new(member, cache, prompt)).collect(),
-            universe: ensemble.universe.as_ref(),
+            universe: memory.universe.as_ref(),
             plan,
             weights: plan.normalised_weights(),
             item,

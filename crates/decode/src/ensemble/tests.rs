@@ -447,17 +447,19 @@ mod models {
                 vocabulary: &self.vocabularies[*at],
                 spell,
             });
-            let mut ensemble = Ensemble::new(of.collect(), &|| 0.0);
+            let ensemble = Ensemble::new(of.collect(), &|| 0.0);
+            let mut memory = Memory::default();
             let prompts: Vec<Vec<u32>> = members.iter().map(|at| vec![5 + *at as u32 * 3, 9, 4]).collect();
             let mut heard = Vec::new();
-            let text = ensemble.write(plan, 3, &prompts, &mut |_, bytes| {
+            let text = ensemble.write(plan, 3, &prompts, &mut memory, &mut |_, bytes| {
                 heard.extend_from_slice(bytes);
                 ControlFlow::Continue(())
             });
             let text = text.unwrap_or_else(|error| panic!("{:?}: {error:?}", plan.method)).unwrap();
             assert_eq!(heard, text.text);
             // What was read once does not change what is written next.
-            let again = ensemble.write(plan, 3, &prompts, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
+            let again =
+                ensemble.write(plan, 3, &prompts, &mut memory, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
             assert_eq!(again, text);
             text
         }

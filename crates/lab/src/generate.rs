@@ -22,7 +22,7 @@ use crate::store;
 use crate::{Compute, Context, Error, Loaded, load};
 pub use global::{SelectResult, SelectSpec, select_from};
 pub use prompts::{Prompts, Turn};
-pub(crate) use prompts::{beginning, conversation, conversation_text};
+pub(crate) use prompts::{beginning, conversation, conversation_text, encode_prompt, encode_prompts};
 
 /// What to write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -238,11 +238,11 @@ pub struct PromptDiagnostics {
 }
 
 /// What a listener hears. It may stop the run.
-pub type Listener<'a> = dyn FnMut(Heard<'_>) -> ControlFlow<()> + 'a;
+pub type Listener<'a> = dyn FnMut(Heard<'_, GeneratedString>) -> ControlFlow<()> + 'a;
 
 /// What happens while strings are written.
 #[derive(Debug)]
-pub enum Heard<'a> {
+pub enum Heard<'a, S> {
     /// Bytes of a string that have become certain; locally normalised strings only.
     Text {
         /// Its prompt.
@@ -253,7 +253,7 @@ pub enum Heard<'a> {
         bytes: &'a [u8],
     },
     /// A string of the result is complete: locally normalised ones as they end, the others after their selection.
-    String(&'a GeneratedString),
+    String(&'a S),
 }
 
 /// Strings by item.
@@ -271,7 +271,7 @@ struct Head {
 }
 
 /// Items of one prompt: strings of local decoding have the numbers from `prompt · 2³²` on.
-const PROMPT_STRIDE: u64 = 1 << 32;
+pub(crate) const PROMPT_STRIDE: u64 = 1 << 32;
 
 /// Writes strings.
 ///
@@ -305,7 +305,7 @@ pub(crate) fn write_strings(
     on: &mut Listener<'_>,
 ) -> Result<GenerateResult, Error> {
     let tokenizer = loaded.tokenizer()?;
-    let prompts = prompts::encode(spec, loaded, tokenizer)?;
+    let prompts = encode_prompts(&spec.prompts, &spec.turn, loaded)?;
     let decoding = decoding(spec, tokenizer);
     let bytes = |id: u32| tokenizer.token_bytes(id).as_slice().to_vec();
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + spec.decoding.max_tokens;
@@ -471,7 +471,7 @@ impl Run<'_> {
 }
 
 /// Prompt and number of an item.
-fn place(item: u64) -> (usize, usize) {
+pub(crate) fn place(item: u64) -> (usize, usize) {
     ((item / PROMPT_STRIDE) as usize, (item % PROMPT_STRIDE) as usize)
 }
 

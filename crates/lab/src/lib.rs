@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod context;
 mod documents;
+pub mod ensemble;
 mod error;
 pub mod eval;
 mod experiment;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use lathe_tokenizer::{BosEos, GenerationPrompt, Markup, Message, TemplateVariables, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-use super::GenerateSpec;
 use crate::{DataReference, Error, Loaded, read_documents};
 
 /// What to go on from.
@@ -41,8 +40,8 @@ pub enum Turn {
 }
 
 /// Tokens of every prompt.
-pub(super) fn encode(spec: &GenerateSpec, loaded: &Loaded, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>, Error> {
-    let texts: Vec<String> = match &spec.prompts {
+pub(crate) fn encode_prompts(prompts: &Prompts, turn: &Turn, loaded: &Loaded) -> Result<Vec<Vec<u32>>, Error> {
+    let texts: Vec<String> = match prompts {
         Prompts::Ids(ids) => return Ok(vec![ids.clone()]),
         Prompts::Text(text) => vec![text.clone()],
         Prompts::File { file, field } => {
@@ -50,15 +49,17 @@ pub(super) fn encode(spec: &GenerateSpec, loaded: &Loaded, tokenizer: &Tokenizer
             documents.into_iter().map(|document| document.text).collect()
         }
     };
-    match &spec.turn {
-        Turn::Beginning => texts.iter().map(|text| beginning(tokenizer, text)).collect(),
+    texts.iter().map(|text| encode_prompt(text, turn, loaded)).collect()
+}
+
+/// Tokens of one prompt.
+pub(crate) fn encode_prompt(text: &str, turn: &Turn, loaded: &Loaded) -> Result<Vec<u32>, Error> {
+    match turn {
+        Turn::Beginning => beginning(loaded.tokenizer()?, text),
         Turn::User { system } => {
-            let encode = |text: &String| {
-                let system = system.iter().map(|system| Message::new("system", system));
-                let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
-                conversation(loaded, &messages)
-            };
-            texts.iter().map(encode).collect()
+            let system = system.iter().map(|system| Message::new("system", system));
+            let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
+            conversation(loaded, &messages)
         }
     }
 }

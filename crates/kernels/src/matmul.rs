@@ -60,6 +60,10 @@ const PACK_FROM: usize = 2 * TILE_ROWS;
 /// Products below this many multiply-adds are not worth waking another thread.
 const PARALLEL_FROM: usize = 1 << 17;
 
+/// Tasks of so many multiply-adds are left to a worker in one: what it has begun nobody else can take, and at the end of
+/// a product the others wait for it.
+const TOGETHER: usize = 1 << 20;
+
 /// A right operand `B[k, n]`.
 #[derive(Clone, Copy)]
 pub enum Right<'a> {
@@ -246,7 +250,7 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
     let of_rows = rows_of_task(m);
     let row_tasks = m.div_ceil(of_rows);
     let all_panels: usize = products.iter().map(|product| product.n.div_ceil(PANEL)).sum();
-    let of_task = all_panels.div_ceil((8 * rayon::current_num_threads()).div_ceil(row_tasks)).max(1);
+    let of_task = (all_panels * row_tasks / (8 * rayon::current_num_threads())).max(1);
     // Neighbours share rows: what a worker does one after the other finds its block of `A` in the cache.
     let tasks_of = |first: usize| {
         let rows = first..m.min(first + of_rows);
@@ -259,7 +263,8 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
         })
     };
     let tasks: Vec<Task<'_, '_>> = (0..m).step_by(of_rows).flat_map(tasks_of).collect();
-    tasks.into_par_iter().for_each(|task| task.product.run(task.rows, task.panels));
+    let together = (TOGETHER * tasks.len() / work).max(1);
+    tasks.into_par_iter().with_max_len(together).for_each(|task| task.product.run(task.rows, task.panels));
 }
 
 /// Rows of each task, whole tiles, at least one: about the same for all, at most [`TASK_ROWS`].

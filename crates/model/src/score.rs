@@ -105,7 +105,7 @@ impl Decoder {
             let count = chunk.min(rows - first);
             let part = hidden.narrow(0, first, count)?;
             let mut values = self.head.values(&part)?;
-            let rows = values.par_chunks_exact_mut(vocab_size).enumerate();
+            let rows = values.par_chunks_exact_mut(vocab_size).enumerate().with_max_len(1);
             results.par_extend(rows.map(|(row, products)| f(first + row, products)));
         }
         Ok(())

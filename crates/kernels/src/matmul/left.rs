@@ -164,7 +164,7 @@ impl Left<'_> {
         if data.len() < self.m.div_ceil(TILE_ROWS) * group {
             data = Buffer::zeros(self.m.div_ceil(TILE_ROWS) * group);
         }
-        let groups = data.par_chunks_mut(group.max(1)).take(self.m.div_ceil(TILE_ROWS)).with_min_len(4);
+        let groups = data.par_chunks_mut(group.max(1)).take(self.m.div_ceil(TILE_ROWS)).with_min_len(2);
         groups.enumerate().for_each(|(index, out)| {
             let first = index * TILE_ROWS;
             let rows = TILE_ROWS.min(self.m - first);

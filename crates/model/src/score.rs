@@ -73,14 +73,15 @@ impl Decoder {
         Ok(rows.into_iter().map(score).collect())
     }
 
-    /// Calls `f(row, logits)` for every hidden state and collects its results in order. Rows come from several threads.
+    /// Calls `f(row, logits)` for every hidden state and collects its results in order. Rows come from several threads, and
+    /// may be overwritten.
     ///
     /// # Errors
     /// A tensor operation fails.
     pub fn for_logits<T: Send>(
         &self,
         hidden: &Tensor,
-        f: impl Fn(usize, &[f32]) -> T + Sync,
+        f: impl Fn(usize, &mut [f32]) -> T + Sync,
         results: &mut Vec<T>,
     ) -> Result<(), Error> {
         let scaling = LogitScaling::of(&self.spec().head);

@@ -79,7 +79,8 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// Which rule leaves the row out, if one does; `record` counts from 1.
+    /// Which rule leaves the row out, if one does. `record`, from 1, is what rules with numbers are about; in a file that
+    /// is not the task's own there is none.
     ///
     /// # Errors
     /// An expression uses what the row does not have.
@@ -91,7 +92,7 @@ impl<'a> Layout<'a> {
         let mut variables = None;
         for (index, (rule, when)) in self.task.leave_out.iter().zip(&self.leave_out).enumerate() {
             let holds = match when {
-                None => rule.records.contains(&record),
+                None => record.is_some_and(|record| rule.records.contains(&record)),
                 Some(when) => evaluate("leave_out", when, variables.get_or_insert_with(|| columns(row)))?.is_true(),
             };
             if holds {

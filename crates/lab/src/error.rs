@@ -66,7 +66,6 @@ pub enum Error {
         /// What a record should be.
         expected: &'static str,
     },
-<<<<<<< HEAD
     /// A row of a Parquet file cannot be used.
     #[error("{}, row {row}: {problem}", file.display())]
     Row {
@@ -100,7 +99,7 @@ pub enum Error {
         file: PathBuf,
         /// Its extension.
         extension: String,
-=======
+    },
     /// A question of a task cannot be asked.
     #[error("{task}: {}, record {record}: {problem}", file.display())]
     Question {
@@ -124,7 +123,6 @@ pub enum Error {
         task: String,
         /// The row, from 1.
         record: usize,
->>>>>>> a6
     },
     /// A data file has no usable text.
     #[error("{}: no text in it", file.display())]
@@ -173,17 +171,12 @@ impl Error {
             Self::Measure(error) => error.hint(),
             Self::Run(error) => error.hint(),
             Self::Decode(error) => error.hint(),
-<<<<<<< HEAD
             Self::Record { expected, .. } | Self::Row { expected, .. } => Some((*expected).into()),
             Self::UnknownRecords { .. } => Some("give JSON lines (.jsonl) or Parquet (.parquet)".into()),
             Self::UnknownData { .. } => {
                 Some("give plain text (.txt, .md, source code), JSON lines (.jsonl) or Parquet (.parquet)".into())
             }
-=======
-            Self::Record { expected, .. } => Some((*expected).into()),
             Self::Question { hint, .. } => Some((*hint).into()),
-            Self::UnknownData { .. } => Some("give plain text (.txt, .md, source code) or JSON lines (.jsonl)".into()),
->>>>>>> a6
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),
             _ => None,

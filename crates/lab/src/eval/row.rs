@@ -195,7 +195,8 @@ fn render(key: &str, template: &Template<'_, '_>, variables: &BTreeMap<String, V
         absent(key, wanted, variables, |name| FUNCTIONS.contains(&name))
             .unwrap_or_else(|| format!("{key}: {}", what(&error)))
     })?;
-    if text.trim().is_empty() { Err(format!("{key}: it is empty")) } else { Ok(text) }
+    // A template that is nothing itself is meant: whole sentences are compared, with nothing before them.
+    if text.trim().is_empty() && !template.source().is_empty() { Err(format!("{key}: it is empty")) } else { Ok(text) }
 }
 
 const FUNCTIONS: [&str; 9] =

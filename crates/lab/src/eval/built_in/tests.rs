@@ -1,4 +1,5 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "says what is skipped")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,11 @@ fn task(name: &str) -> Task {
 fn ask(name: &str, data: Option<&Path>, home: &Home) -> Result<Questions, Error> {
     let context =
         Context { home, progress: &Silent, seconds: &|| 0.0, peak_memory: &|| None, weights: Weights::Frozen };
-    questions(&task(name), &Extent { data, folder: Path::new(""), limit: None, seed: None, delimiter: Delimiter::OfTask }, &context)
+    questions(
+        &task(name),
+        &Extent { data, folder: Path::new(""), limit: None, seed: None, delimiter: Delimiter::OfTask },
+        &context,
+    )
 }
 
 /// What is asked, as a person would look at it.
@@ -256,14 +261,26 @@ fn damaged_rows_are_refused_by_name() {
         ("gsm8k", r#"{"question": "q", "answer": "42"}"#, "answer"),
         ("gsm8k", r#"{"question": "q", "answer": "6 * 7 #### 42 or 43"}"#, "2 numbers"),
         ("winogrande", r#"{"sentence": "no gap", "option1": "a", "option2": "b", "answer": "1"}"#, "target"),
-        ("winogrande", r#"{"sentence": "a _ gap", "option1": "a", "option2": "b", "answer": "3"}"#, "answer"),
-        ("hellaswag", r#"{"activity_label": "a", "ctx_a": "b", "ctx_b": "", "endings": ["x", "y"], "label": 2}"#, "answer"),
+        (
+            "winogrande",
+            r#"{"sentence": "a _ gap", "option1": "a", "option2": "b", "answer": "3"}"#,
+            "`3` is none of the labels 1, 2",
+        ),
+        (
+            "hellaswag",
+            r#"{"activity_label": "a", "ctx_a": "b", "ctx_b": "", "endings": ["x", "y"], "label": 2}"#,
+            "answer",
+        ),
         ("arc", r#"{"question": "q", "choices": {"text": ["x"], "label": ["A", "B"]}, "answerKey": "A"}"#, "options"),
         ("triviaqa", r#"{"question": "q", "answer": {"aliases": [""]}}"#, "answer"),
-        ("nq-open", r#"{"question": "q", "answer": []}"#, "record 3544"),
-        ("asdiv", r#"{"question": "q", "passage": "p", "answer": ""}"#, "677"),
+        ("truthfulqa", r#"{"question": "q", "answer": ["", ""]}"#, "answer"),
+        (
+            "piqa",
+            r#"{"question": "q", "options": "A. x\nB. y", "answer": "B. z"}"#,
+            "answer: `B. z`, but option B is `y`",
+        ),
     ] {
         let said = problem(name, row);
-        assert!(said.contains(expected), "{name}: {said}");
+        assert!(said.starts_with(", record 1: ") && said.contains(expected), "{name}: {said}");
     }
 }

@@ -86,7 +86,7 @@ impl<'a> Layout<'a> {
     /// An expression uses what the row does not have.
     pub(super) fn left_out(
         &self,
-        record: usize,
+        record: Option<usize>,
         row: &Map<String, serde_json::Value>,
     ) -> Result<Option<usize>, String> {
         let mut variables = None;

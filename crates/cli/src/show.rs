@@ -16,7 +16,7 @@ use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 use lathe_model::Phase;
 
-pub(crate) use ensemble::together;
+pub(crate) use ensemble::{determined, together};
 pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use texts::{experiment, generate, samples};
 

@@ -229,12 +229,24 @@ pub struct Ensemble<'a> {
 /// What members have read: prompts that begin like the last one are read from there on.
 #[derive(Default)]
 pub struct Memory {
-    caches: Vec<PrefixCache>,
+    caches: Vec<Option<PrefixCache>>,
     universe: Option<gac::Universe>,
 }
 
 /// Hears every step of a text with the bytes that have become certain, and may stop it.
 pub type StepListener<'a> = dyn FnMut(&EnsembleStep, &[u8]) -> ControlFlow<()> + 'a;
+
+impl Memory {
+    /// Takes what the members have read, by member, for another ensemble of some of them.
+    pub fn take(&mut self) -> Vec<Option<PrefixCache>> {
+        std::mem::take(&mut self.caches)
+    }
+
+    /// Gives members what they have read elsewhere.
+    pub fn put(&mut self, caches: Vec<Option<PrefixCache>>) {
+        self.caches = caches;
+    }
+}
 
 impl<'a> Ensemble<'a> {
     /// Members in the order of their weights; the first one drafts and counts tokens. `seconds` is a clock, for [`Costs`].
@@ -257,10 +269,7 @@ impl<'a> Ensemble<'a> {
         on: &mut StepListener<'_>,
     ) -> Result<Option<EnsembleText>, DecodeError> {
         plan.check(self.members.len())?;
-        if memory.caches.len() != self.members.len() {
-            let caches = self.members.iter().map(|member| PrefixCache::new(member.decoder.spec(), 1));
-            *memory = Memory { caches: caches.collect(), universe: None };
-        }
+        memory.caches.resize_with(self.members.len(), || None);
         if plan.method == Method::Gac && memory.universe.is_none() {
             let vocabularies: Vec<_> = self.members.iter().map(|member| member.vocabulary).collect();
             memory.universe = Some(gac::Universe::of(&vocabularies));

@@ -3,6 +3,7 @@
 //! Which models, and how they write together, is an [`EnsembleSpec`]. The algorithms are in [`lathe_decode::ensemble`];
 //! here models are loaded, prompts become each member's own tokens, and votes become records that a person can read.
 
+mod determine;
 mod page;
 mod record;
 mod write;
@@ -11,11 +12,14 @@ use std::fmt;
 
 use lathe_decode::ensemble::{EndSymbol, Ensemble, GATED_BEYOND, Member, Method, Plan, Safe, unite};
 use lathe_model::reference::ModelReference;
-use lathe_tokenizer::{ByteVocabulary, encode_continuation};
+use lathe_tokenizer::{ByteVocabulary, Tokenizer, encode_continuation};
 use serde::{Deserialize, Serialize};
 
 use crate::generate::{DecodingSpec, EndTokens};
 use crate::{Compute, Context, Error, Loaded, load};
+pub use determine::{
+    Criteria, Decision, DetermineResult, DetermineSpec, MAX_GAP_POINTS, MAX_LENGTH_RATIO, Verdict, determine,
+};
 pub use page::explain_page;
 pub use record::{EnsembleString, StepRecord, VoteRecord};
 pub use write::{EnsembleResult, EnsembleWriteSpec, Totals, write_together};
@@ -126,6 +130,13 @@ impl EnsembleSpec {
         }
     }
 
+    /// λ, with sum 1; all alike where none are given.
+    pub(crate) fn normalised_weights(&self) -> Vec<f64> {
+        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0; self.members.len()]);
+        let sum: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / sum).collect()
+    }
+
     /// What does not need the models to be known as wrong.
     pub(crate) fn check(&self, writing: &Writing) -> Result<(), Error> {
         if self.members.is_empty() {
@@ -187,6 +198,7 @@ impl Members {
     pub(crate) fn load(references: &[ModelReference], compute: Compute, context: &Context<'_>) -> Result<Self, Error> {
         let within = compute.within(context)?;
         let loaded = references.iter().map(|reference| load(reference, &within)).collect::<Result<Vec<_>, _>>()?;
+        let vocabulary = |loaded: &Loaded| byte_vocabulary(&loaded.reference, loaded.tokenizer()?);
         let vocabularies = loaded.iter().map(vocabulary).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { loaded, vocabularies })
     }
@@ -228,10 +240,10 @@ impl Members {
 }
 
 /// A model's vocabulary as byte strings.
-pub(crate) fn vocabulary(loaded: &Loaded) -> Result<ByteVocabulary, Error> {
-    ByteVocabulary::new(loaded.tokenizer()?).map_err(|error| Error::Spec {
+pub(crate) fn byte_vocabulary(reference: &ModelReference, tokenizer: &Tokenizer) -> Result<ByteVocabulary, Error> {
+    ByteVocabulary::new(tokenizer).map_err(|error| Error::Spec {
         field: "MODEL",
-        problem: format!("{}: {error}", loaded.reference),
+        problem: format!("{reference}: {error}"),
         hint: error.hint(),
     })
 }

@@ -5,6 +5,7 @@
 //! and a run that was killed goes on from there. A finished `MODEL.TASK.jsonl` is used again by a run with the same
 //! settings, and is in the way of one with others.
 
+mod answers;
 mod built_in;
 mod compare;
 mod items;
@@ -13,9 +14,9 @@ pub mod questions;
 mod row;
 pub mod subject;
 pub mod task;
+mod together;
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use lathe_measure::Number;
@@ -23,17 +24,15 @@ use lathe_measure::answers::Judge;
 use lathe_measure::shares::PairedScores;
 use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::ensemble::EnsembleSpec;
 use crate::generate::Turn;
-use crate::load::fingerprint;
-use crate::store::Store;
-use crate::{Compute, Context, Error, Loaded, load, report};
+use crate::{Compute, Context, Error, report};
+use answers::Collected;
 pub use compare::{CompareResult, CompareSpec, compare};
 pub use items::{Given, ItemRecord, OptionRecord, ScoreRow};
-use items::{chosen, written};
-use questions::{Ask, Delimiter, Extent, LeftOut, Questions};
-use subject::{Failed, Manner, Overlong, Subject, Writing};
+use questions::{Delimiter, Extent, LeftOut, Questions};
+use subject::Overlong;
 use task::{Notation, Score, Task};
 
 /// What to evaluate.
@@ -41,7 +40,11 @@ use task::{Notation, Score, Task};
 #[serde(deny_unknown_fields)]
 pub struct EvalSpec {
     /// The models.
+    #[serde(default)]
     pub models: Vec<ModelReference>,
+    /// Ensembles of models, which may be among those or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ensembles: Vec<EnsembleSpec>,
     /// The tasks: names of built-in ones, or task files.
     pub tasks: Vec<String>,
     /// Data of the one task, in the place of its own.
@@ -112,6 +115,9 @@ pub struct EvalRun {
     pub response_bytes: Number,
     /// Mean length of answers, tokens.
     pub response_tokens: Number,
+    /// Of an ensemble that wrote texts: share of the symbols that its members chose together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ensembled_share: Option<f64>,
     /// Seconds that this run took for the questions that it asked.
     pub seconds: f64,
     /// The answers.
@@ -177,8 +183,15 @@ pub fn built_in_tasks() -> Result<Vec<TaskRow>, Error> {
 /// A task or its data, a model or an option cannot be used; answers of other settings are in the way; a question does not
 /// fit a model.
 pub fn eval(spec: &EvalSpec, context: &Context<'_>) -> Result<EvalResult, Error> {
+    Ok(eval_with_answers(spec, context)?.0)
+}
+
+/// The same, with the answers of every run.
+pub(crate) fn eval_with_answers(
+    spec: &EvalSpec,
+    context: &Context<'_>,
+) -> Result<(EvalResult, Vec<Vec<ItemRecord>>), Error> {
     check(spec)?;
-    let within = spec.compute.within(context)?;
     let tasks = spec.tasks.iter().map(|name| Asked::prepare(name, spec, context)).collect::<Result<Vec<_>, _>>()?;
     if let Some(again) =
         (1..tasks.len()).find(|at| tasks[..*at].iter().any(|task| task.task.name == tasks[*at].task.name))
@@ -186,43 +199,19 @@ pub fn eval(spec: &EvalSpec, context: &Context<'_>) -> Result<EvalResult, Error>
         let problem = format!("two tasks are called {}", tasks[again].task.name);
         return Err(Error::Spec { field: "--task", problem, hint: None });
     }
-    let references: Vec<String> = spec.models.iter().map(ToString::to_string).collect();
-    let models = report::numbered_names(references.iter().map(String::as_str));
+    let names = names(spec)?;
     if let Some(out) = &spec.out {
         fs::create_dir_all(out).map_err(|source| Error::Write { file: out.clone(), source })?;
     }
-    // What is in the way is said before a model is loaded.
-    let mut plans = Vec::new();
-    for (reference, model) in spec.models.iter().zip(&models) {
-        let of_model = spec.out.is_some().then(|| fingerprint(reference, context)).transpose()?;
-        for task in &tasks {
-            plans.push(Plan::of(spec, of_model.as_deref(), model, task)?);
-        }
-    }
-    let mut plans = plans.into_iter();
+    let collected = answers::answers(spec, &names, &tasks, context)?;
     let (mut runs, mut answers) = (Vec::new(), Vec::new());
-    for (reference, model) in spec.models.iter().zip(&models) {
-        let mut loaded = None;
-        for task in &tasks {
-            let Some(plan) = plans.next() else { continue };
-            let (items, resumed, seconds) = match plan.answers {
-                Answers::Finished(items) => (items, task.questions.questions.len(), 0.0),
-                Answers::Begun(store) => {
-                    let loaded = match &mut loaded {
-                        Some(loaded) => loaded,
-                        none => none.insert(load(reference, &within)?),
-                    };
-                    let resumed = store.len();
-                    let asking = Asking { spec, task, loaded, run: &plan.run, model };
-                    let (items, seconds) = context.timed(|| asking.ask(store, context));
-                    (items?, resumed, seconds)
-                }
-            };
-            runs.push(task.summary(model, &items, resumed, seconds, plan.target));
-            answers.push((model.as_str(), task.task.name.as_str(), items));
+    for (name, of_tasks) in names.iter().zip(collected) {
+        for (task, collected) in tasks.iter().zip(of_tasks) {
+            runs.push(task.summary(name, &collected));
+            answers.push((name.as_str(), task.task.name.as_str(), collected.items));
         }
     }
-    let comparisons = comparisons(&tasks, &answers);
+    let comparisons = comparisons(&tasks, &answers, spec.models.len());
     let mut result = EvalResult {
         lathe: env!("CARGO_PKG_VERSION").into(),
         runs,
@@ -239,7 +228,7 @@ pub fn eval(spec: &EvalSpec, context: &Context<'_>) -> Result<EvalResult, Error>
             new.finish()?;
         }
     }
-    Ok(result)
+    Ok((result, answers.into_iter().map(|(.., items)| items).collect()))
 }
 
 /// What does not need the data to be known as wrong.
@@ -247,7 +236,7 @@ fn check(spec: &EvalSpec) -> Result<(), Error> {
     let bad = |field, problem: &str, hint: &str| {
         Err(Error::Spec { field, problem: problem.to_owned(), hint: Some(hint.to_owned()) })
     };
-    if spec.models.is_empty() {
+    if spec.models.is_empty() && spec.ensembles.is_empty() {
         return bad("MODEL", "no model is named", "lathe eval smollm2 --task piqa");
     }
     if spec.tasks.is_empty() {
@@ -293,14 +282,8 @@ impl Asked {
         Ok(Self { task, questions, sha256, judges })
     }
 
-    fn summary(
-        &self,
-        model: &str,
-        items: &[ItemRecord],
-        resumed: usize,
-        seconds: f64,
-        target: Option<PathBuf>,
-    ) -> EvalRun {
+    fn summary(&self, model: &str, collected: &Collected) -> EvalRun {
+        let Collected { items, resumed, seconds, target } = collected;
         let mean =
             |of: fn(&ItemRecord) -> f64| Number::from(items.iter().map(of).sum::<f64>() / items.len().max(1) as f64);
         EvalRun {
@@ -311,15 +294,31 @@ impl Asked {
             questions: items.len(),
             available: self.questions.available,
             left_out: self.questions.left_out.clone(),
-            resumed,
+            resumed: *resumed,
             scores: items::scores(&self.task, &self.judges, items),
             chance: self.questions.chance().map_or(Number::Undefined(lathe_measure::Reason::NotGiven), Number::from),
             response_bytes: mean(ItemRecord::response_bytes),
             response_tokens: mean(ItemRecord::response_tokens),
-            seconds,
-            items: target,
+            ensembled_share: items::ensembled(items),
+            seconds: *seconds,
+            items: target.clone(),
         }
     }
+}
+
+/// What models and ensembles are called: models first.
+fn names(spec: &EvalSpec) -> Result<Vec<String>, Error> {
+    let references: Vec<String> = spec.models.iter().map(ToString::to_string).collect();
+    let mut names = report::numbered_names(references.iter().map(String::as_str));
+    for ensemble in &spec.ensembles {
+        let name = ensemble.to_string();
+        if names.contains(&name) {
+            let problem = format!("`{name}` is named twice");
+            return Err(Error::Spec { field: "ensembles", problem, hint: Some("change its weights or method".into()) });
+        }
+        names.push(name);
+    }
+    Ok(names)
 }
 
 /// A built-in task or a file, and the folder that its files are named from.
@@ -336,158 +335,14 @@ fn find(name: &str) -> Result<(Task, PathBuf), Error> {
     Err(Error::Spec { field: "--task", problem, hint: Some(hint.into()) })
 }
 
-/// What answers depend on: the first line of their partial file.
-#[derive(Serialize)]
-struct Head<'a> {
-    lathe: &'static str,
-    model_sha256: &'a str,
-    task: &'a str,
-    /// All that is asked, and what is right.
-    questions_sha256: &'a str,
-    score: &'a Score,
-    turn: &'a Turn,
-    overlong: Overlong,
-    compute: Compute,
-}
-
-/// Where the answers of one model to one task come from.
-struct Plan {
-    /// Hash of the head, which every line of answers has.
-    run: String,
-    target: Option<PathBuf>,
-    answers: Answers,
-}
-
-enum Answers {
-    Finished(Vec<ItemRecord>),
-    Begun(Store<ItemRecord>),
-}
-
-impl Plan {
-    fn of(spec: &EvalSpec, model_sha256: Option<&str>, model: &str, task: &Asked) -> Result<Self, Error> {
-        let (Some(out), Some(model_sha256)) = (&spec.out, model_sha256) else {
-            let store = Store::open(None, || Ok(()))?;
-            return Ok(Self { run: String::new(), target: None, answers: Answers::Begun(store) });
-        };
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-        let file: String = model.chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
-        let target = out.join(format!("{file}.{}.jsonl", task.task.name));
-        let head = Head {
-            lathe: env!("CARGO_PKG_VERSION"),
-            model_sha256,
-            task: &task.task.name,
-            questions_sha256: &task.sha256,
-            score: &task.task.score,
-            turn: &spec.turn,
-            overlong: spec.overlong,
-            compute: spec.compute,
-        };
-        let digest = Sha256::digest(serde_json::to_vec(&head)?);
-        let run: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let answers = if target.exists() {
-            let items = items::read(&target)?;
-            if items.len() != task.questions.questions.len() || items.iter().any(|item| item.run != run) {
-                return Err(Error::Spec {
-                    field: "--out",
-                    problem: format!("{} has the answers of a run with other settings", target.display()),
-                    hint: Some("repeat that run's settings to use them again, or choose another folder".into()),
-                });
-            }
-            Answers::Finished(items)
-        } else {
-            Answers::Begun(Store::open(Some(&target), || Ok(head))?)
-        };
-        Ok(Self { run, target: Some(target), answers })
-    }
-}
-
-/// One model with one task.
-struct Asking<'a> {
-    spec: &'a EvalSpec,
-    task: &'a Asked,
-    loaded: &'a Loaded,
-    run: &'a str,
-    model: &'a str,
-}
-
-impl Asking<'_> {
-    /// Asks what the store lacks, and returns all answers in order.
-    fn ask(&self, mut store: Store<ItemRecord>, context: &Context<'_>) -> Result<Vec<ItemRecord>, Error> {
-        let questions = &self.task.questions.questions;
-        let missing: Vec<usize> = (0..questions.len()).filter(|index| store.get(*index as u64).is_none()).collect();
-        let manner = Manner { turn: self.spec.turn.clone(), overlong: self.spec.overlong, batch: self.spec.batch };
-        let subject = Subject { loaded: self.loaded, manner: &manner };
-        let mut failed = None;
-        let mut keep = |at: usize, item: ItemRecord| {
-            context.progress.advance(1);
-            match store.put(missing[at] as u64, item) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        };
-        let what = format!("{}: {}", self.model, self.task.task.name);
-        let asked = context.stage(&what, missing.len() as u64, "questions", || match &self.task.task.score {
-            Score::Likelihood { headline } => {
-                let asked = missing.iter().filter_map(|index| match &questions[*index].ask {
-                    Ask::Choose { options, .. } => Some(options.as_slice()),
-                    Ask::Write { .. } => None,
-                });
-                let options: Vec<_> = asked.collect();
-                subject.choices(&options, &mut |at, scores| {
-                    keep(at, chosen(&questions[missing[at]], &scores, *headline, self.run))
-                })
-            }
-            Score::Generation { max_tokens, stop, .. } => {
-                let asked = missing.iter().filter_map(|index| match &questions[*index].ask {
-                    Ask::Write { prompt, .. } => Some(prompt.as_str()),
-                    Ask::Choose { .. } => None,
-                });
-                let prompts: Vec<_> = asked.collect();
-                let writing = Writing { max_tokens: *max_tokens, stop };
-                subject.answers(&prompts, &writing, &mut |at, answer| {
-                    keep(at, written(&questions[missing[at]], answer, &self.task.judges, self.run))
-                })
-            }
-        });
-        asked.map_err(|error| self.named(error, &missing))?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let all: Option<Vec<ItemRecord>> = (0..questions.len() as u64).map(|index| store.get(index).cloned()).collect();
-        let all = all.ok_or(Error::Interrupted)?;
-        store.finish(&all)?;
-        Ok(all)
-    }
-
-    /// What went wrong, with the question's place in the data.
-    fn named(&self, failed: Failed, missing: &[usize]) -> Error {
-        match failed {
-            Failed::Task(error) => error,
-            Failed::Question { index, problem, hint } => Error::Question {
-                task: self.task.task.name.clone(),
-                file: self.task.questions.file.clone(),
-                record: self.task.questions.questions[missing[index]].record,
-                problem,
-                hint,
-            },
-            Failed::NotFinite { index } => Error::NotFinite {
-                model: self.loaded.reference.to_string(),
-                task: self.task.task.name.clone(),
-                record: self.task.questions.questions[missing[index]].record,
-            },
-        }
-    }
-}
-
-/// Every two models with the same task.
-fn comparisons(tasks: &[Asked], answers: &[(&str, &str, Vec<ItemRecord>)]) -> Vec<Comparison> {
+/// Every two models with the same task, and every ensemble with every model: of the first so many answers of a task.
+fn comparisons(tasks: &[Asked], answers: &[(&str, &str, Vec<ItemRecord>)], models: usize) -> Vec<Comparison> {
     let mut all = Vec::new();
     for task in tasks {
         let of_task: Vec<_> = answers.iter().filter(|(_, name, _)| *name == task.task.name).collect();
-        for (at, (first, _, a)) in of_task.iter().enumerate() {
+        // A run of ensembles only has them side by side.
+        let models = if models == 0 { of_task.len() } else { models };
+        for (at, (first, _, a)) in of_task.iter().enumerate().take(models) {
             for (second, _, b) in &of_task[at + 1..] {
                 let score = |items: &[ItemRecord]| items.iter().map(|item| item.score).collect::<Vec<f64>>();
                 all.push(Comparison {

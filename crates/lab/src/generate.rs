@@ -22,7 +22,7 @@ use crate::store;
 use crate::{Compute, Context, Error, Loaded, load};
 pub use global::{SelectResult, SelectSpec, select_from};
 pub use prompts::{Prompts, Turn};
-pub(crate) use prompts::{beginning, conversation, conversation_text, encode_prompt, encode_prompts};
+pub(crate) use prompts::{beginning, conversation, conversation_text, encode_prompts};
 
 /// What to write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

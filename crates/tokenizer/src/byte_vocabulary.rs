@@ -152,6 +152,19 @@ impl ByteVocabulary {
         first..last
     }
 
+    /// Number of strings that another vocabulary has too.
+    #[must_use]
+    pub fn common_with(&self, other: &Self) -> usize {
+        let (mut here, mut there, mut common) = (0, 0, 0);
+        while (here as usize) < self.len() && (there as usize) < other.len() {
+            let order = self.string(here).cmp(other.string(there));
+            common += usize::from(order.is_eq());
+            here += u32::from(order.is_le());
+            there += u32::from(order.is_ge());
+        }
+        common
+    }
+
     /// Strings with several ids.
     #[must_use]
     pub fn shared(&self) -> &[u32] {
@@ -273,6 +286,9 @@ mod tests {
                 let begins = vocabulary.string(string).starts_with(prefix.as_bytes());
                 prop_assert_eq!(range.contains(&string), begins);
             }
+            let other = of(&["a", "ab", "bb", "c"]);
+            let common = (0..other.len() as u32).filter(|s| vocabulary.find(other.string(*s)).is_some()).count();
+            prop_assert_eq!((vocabulary.common_with(&other), other.common_with(&vocabulary)), (common, common));
             for (id, string) in strings.iter().enumerate() {
                 let found = vocabulary.find(string.as_bytes()).unwrap();
                 prop_assert!(vocabulary.ids(found).contains(&(id as u32)));

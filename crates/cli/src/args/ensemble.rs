@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lathe_decode::ensemble::unite::{Append, Duplicates, Missing, Unite};
-use lathe_decode::ensemble::{Covers, Method, Mixture, Safe, Sharpen, Tokenisations};
-use lathe_lab::ensemble::{EnsembleSpec, Gate};
+use lathe_decode::ensemble::unite::{Append, Duplicates, Missing, TOP_K, Unite};
+use lathe_decode::ensemble::{Covers, DRAFT, Method, Mixture, Safe, Sharpen, Tokenisations};
+use lathe_lab::ensemble::{EnsembleSpec, Gate, MAX_GAP_POINTS, MAX_LENGTH_RATIO};
 use lathe_model::reference::ModelReference;
 
 use super::ComputeArg;
@@ -67,10 +67,10 @@ pub(crate) struct DetermineArgs {
     #[arg(long)]
     pub(crate) chat: bool,
     /// Percentage points by which a model may trail the best one
-    #[arg(long, value_name = "POINTS", default_value_t = 10.0)]
+    #[arg(long, value_name = "POINTS", default_value_t = MAX_GAP_POINTS)]
     pub(crate) max_gap: f64,
     /// How many times as long as the best model's answers a model's may be, or as short
-    #[arg(long, value_name = "RATIO", default_value_t = 2.0)]
+    #[arg(long, value_name = "RATIO", default_value_t = MAX_LENGTH_RATIO)]
     pub(crate) max_length_ratio: f64,
     /// Percentage points that a model has to add to be kept
     #[arg(long, value_name = "POINTS", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -102,13 +102,13 @@ pub(crate) struct TogetherArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub(crate) gate: GateArg,
     /// Behind the gate: tokens that the first model writes before the others look
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = DRAFT)]
     pub(crate) draft: usize,
     /// Behind the gate: what is done where nothing has half of the probability
     #[arg(long, value_name = "HOW", value_enum, default_value = "geometric")]
     pub(crate) sharpen: SharpenArg,
     /// unite: tokens of each model in the union
-    #[arg(long = "k", value_name = "K", default_value_t = 10)]
+    #[arg(long = "k", value_name = "K", default_value_t = TOP_K)]
     pub(crate) k: usize,
     /// unite: a string whose first token counts already
     #[arg(long, value_name = "HOW", value_enum, default_value = "exclude")]

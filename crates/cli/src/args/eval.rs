@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use lathe_model::reference::ModelReference;
 
 use super::ComputeArg;
+use super::ensemble::{TogetherArgs, Voices};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct EvalArgs {
     #[command(subcommand)]
     pub(crate) command: Option<EvalCommand>,
-    /// The models
-    #[arg(value_name = "MODEL", value_parser = super::model, required_unless_present = "list")]
-    pub(crate) models: Vec<ModelReference>,
+    /// The models; MODEL+MODEL is an ensemble of several
+    #[arg(value_name = "MODEL", required_unless_present = "list")]
+    pub(crate) models: Vec<Voices>,
     /// Tasks: built-in names or task files (.toml, .json)
     #[arg(long, value_name = "TASK,TASK", value_delimiter = ',', required_unless_present = "list")]
     pub(crate) task: Vec<String>,
@@ -51,6 +51,8 @@ pub(crate) struct EvalArgs {
     /// Print everything as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) how: TogetherArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use lathe_lab::ensemble::{EnsembleWriteSpec, write_together};
-use lathe_lab::generate::{DecodingSpec, Heard, Prompts};
+use lathe_lab::ensemble::{Criteria, DetermineSpec, EnsembleWriteSpec, determine, write_together};
+use lathe_lab::generate::{DecodingSpec, Heard, Prompts, Turn};
 use lathe_lab::{Compute, Context};
 use lathe_model::reference::ModelReference;
 
 use super::decode::asked;
 use super::{print, print_json};
-use crate::args::{AskArgs, EnsembleArgs, TogetherArgs};
+use crate::args::{AskArgs, DetermineArgs, EnsembleArgs, EnsembleCommand, TogetherArgs};
 use crate::show;
 use crate::stream::TextStream;
 
@@ -41,8 +41,32 @@ impl Write {
 }
 
 pub(super) fn run_ensemble(args: EnsembleArgs, context: &Context<'_>) -> Result<()> {
+    if let Some(EnsembleCommand::Determine(args)) = args.command {
+        return run_determine(*args, context);
+    }
     let decoding = args.draw.spec(0.0);
     write(Write::of(args.models, args.ask, decoding, &args.how, args.compute.into(), args.out, args.json)?, context)
+}
+
+fn run_determine(args: DetermineArgs, context: &Context<'_>) -> Result<()> {
+    let json = args.json;
+    let spec = DetermineSpec {
+        candidates: args.how.spec(args.models),
+        task: args.task,
+        data: args.data,
+        limit: Some(args.limit),
+        shuffle: args.shuffle,
+        turn: if args.chat { Turn::User { system: None } } else { Turn::Beginning },
+        compute: args.compute.into(),
+        criteria: Criteria {
+            max_gap_points: args.max_gap,
+            max_length_ratio: args.max_length_ratio,
+            min_gain_points: args.min_gain,
+        },
+        out: args.out,
+    };
+    let result = determine(&spec, context)?;
+    if json { print_json(&result) } else { print(&show::determined(&result)) }
 }
 
 /// Writes texts: one as it comes, several when each is complete, records as lines.

@@ -8,6 +8,7 @@ use lathe_lab::generate::Turn;
 
 use super::{print, print_json};
 use crate::args::{CompareArgs, EvalArgs, EvalCommand};
+use crate::failure::BadInput;
 use crate::show;
 
 pub(super) fn run_eval(args: EvalArgs, context: &Context<'_>) -> Result<()> {
@@ -19,8 +20,15 @@ pub(super) fn run_eval(args: EvalArgs, context: &Context<'_>) -> Result<()> {
         return if args.json { print_json(&tasks) } else { print(&show::tasks(&tasks)) };
     }
     let json = args.json;
+    if args.how.explain.is_some() || args.how.page.is_some() {
+        let message = "--explain, --page: not for lathe eval".into();
+        return Err(BadInput { message, hint: Some("`lathe ensemble` shows who voted for what".into()) }.into());
+    }
+    let (ensembles, models): (Vec<Vec<_>>, Vec<Vec<_>>) =
+        args.models.into_iter().map(|voices| voices.0).partition(|voices| voices.len() > 1);
     let spec = EvalSpec {
-        models: args.models,
+        models: models.into_iter().flatten().collect(),
+        ensembles: ensembles.into_iter().map(|members| args.how.spec(members)).collect(),
         tasks: args.task,
         data: args.data,
         limit: args.limit,

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use lathe_lab::ensemble::EnsembleResult;
+use lathe_lab::ensemble::{DetermineResult, EnsembleResult, Verdict};
+use lathe_lab::eval::ScoreRow;
 use lathe_lab::figure::{count, number, percent};
 
-use super::computed;
+use super::{computed, lines};
+use crate::table::Align;
 
 /// `lathe ensemble`
 pub(crate) fn together(result: &EnsembleResult) -> String {
@@ -46,5 +48,63 @@ pub(crate) fn together(result: &EnsembleResult) -> String {
     for file in &result.files {
         let _ = writeln!(text, "saved in {}", file.display());
     }
+    text
+}
+
+/// `lathe ensemble determine`
+pub(crate) fn determined(result: &DetermineResult) -> String {
+    let value = |score: &ScoreRow| score.estimate.value.value().map_or("–".into(), percent);
+    let rows = result.decisions.iter().map(|of| {
+        vec![
+            of.model.clone(),
+            value(&of.alone),
+            format!("{:.1}", of.gap_points),
+            format!("{:.2}", of.length_ratio),
+            percent(of.shared_vocabulary),
+            count(of.adds as u64),
+            count(of.lacks as u64),
+            of.together.as_ref().map_or("–".into(), value),
+            of.gain_points.map_or("–".into(), |gain| format!("{gain:+.1}")),
+            match of.verdict {
+                Verdict::First => "first",
+                Verdict::Kept => "kept",
+                Verdict::Dropped => "dropped",
+                Verdict::Refused => "not tried",
+            }
+            .to_owned(),
+        ]
+    });
+    let titles = [
+        ("model", Align::Left),
+        ("alone", Align::Right),
+        ("gap", Align::Right),
+        ("length", Align::Right),
+        ("vocabulary", Align::Right),
+        ("only it", Align::Right),
+        ("only others", Align::Right),
+        ("together", Align::Right),
+        ("gain", Align::Right),
+        ("", Align::Left),
+    ];
+    let mut text = lines(&titles, rows.collect());
+    text.push('\n');
+    for of in &result.decisions {
+        let _ = writeln!(text, "{}: {}", of.model, of.reason);
+    }
+    let _ = writeln!(
+        text,
+        "\n{} on {} questions of {}: {}{}",
+        result.members.join("+"),
+        count(result.questions as u64),
+        result.task,
+        value(&result.reached),
+        match result.reached.estimate.interval.value() {
+            Some(interval) => format!(" [{}, {}] {}", percent(interval.low), percent(interval.high), result.score),
+            None => format!(" {}", result.score),
+        }
+    );
+    text += "gap: points behind the best; length: ratio of mean answer lengths; vocabulary: share of its strings that the best\n\
+             model has; only it, only others: questions that only one side has right. The score together was reached on the\n\
+             questions that chose the members: measure it on others with `lathe eval`.\n";
     text
 }

@@ -137,6 +137,9 @@ fn notes(run: &EvalRun) -> Vec<String> {
     if run.resumed > 0 {
         notes.push(format!("{}: {} answers were there", run.name, count(run.resumed as u64)));
     }
+    if let Some(of) = run.ensembled_share {
+        notes.push(format!("{}: {} of the symbols were chosen by all members together", run.name, percent(of)));
+    }
     let left_out = run.left_out.iter();
     notes.extend(left_out.map(|rows| format!("{}: {} rows left out: {}", run.name, count(rows.rows as u64), rows.why)));
     notes

@@ -6,6 +6,8 @@ mod gate;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
+use lathe_model::PrefixCache;
+
 use super::gac::Universe;
 use super::safe::sharpen;
 use super::unite::{self, Append, Missing, Row};
@@ -54,8 +56,12 @@ impl<'e, 'a> Session<'e, 'a> {
             crate::generate::check_prompt(item, prompt, member.decoder.spec().context_length)?;
         }
         let members = ensemble.members.iter().zip(&mut memory.caches).zip(prompts);
+        let views = members.map(|((member, cache), prompt)| {
+            let cache = cache.get_or_insert_with(|| PrefixCache::new(member.decoder.spec(), 1));
+            View::new(member, cache, prompt)
+        });
         Ok(Self {
-            views: members.map(|((member, cache), prompt)| View::new(member, cache, prompt)).collect(),
+            views: views.collect(),
             universe: memory.universe.as_ref(),
             plan,
             weights: plan.normalised_weights(),

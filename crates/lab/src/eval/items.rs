@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lathe_decode::Ended;
+use lathe_decode::ensemble::Counts;
 use lathe_measure::answers::Judge;
 use lathe_measure::shares::share;
 use lathe_measure::statistics::bootstrap_mean;
@@ -56,6 +57,9 @@ pub enum Given {
         tokens: usize,
         /// Why it ended.
         ended: Ended,
+        /// Of an ensemble: what happened while it wrote.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        together: Option<Counts>,
         /// The part that a scorer compared, for scorers that look for one; null where there was none.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         taken: BTreeMap<String, Option<String>>,
@@ -99,6 +103,17 @@ impl ItemRecord {
             Given::Generation { tokens, .. } => *tokens as f64,
         }
     }
+}
+
+/// Share of the symbols of all texts that the members of an ensemble chose together; none where one model answered.
+pub(super) fn ensembled(items: &[ItemRecord]) -> Option<f64> {
+    let counts = items.iter().filter_map(|item| match &item.given {
+        Given::Generation { together, .. } => *together,
+        Given::Likelihood { .. } => None,
+    });
+    let (together, all) =
+        counts.fold((0, 0), |(together, all), of| (together + of.ensembled, all + of.ensembled + of.alone));
+    (all > 0).then(|| together as f64 / all as f64)
 }
 
 /// The record of a choice.
@@ -156,14 +171,14 @@ pub(super) fn written(question: &Question, answer: Written, judges: &[Judge], ru
             taken.insert(judge.scorer().name().to_owned(), judgement.taken);
         }
     }
-    let Written { text, tokens, ended } = answer;
+    let Written { text, tokens, ended, together } = answer;
     ItemRecord {
         run: run.to_owned(),
         record: question.record,
         question: question.hash(),
         score: headline.unwrap_or(0.0),
         scores,
-        given: Given::Generation { answers, text, tokens, ended, taken },
+        given: Given::Generation { answers, text, tokens, ended, together, taken },
     }
 }
 

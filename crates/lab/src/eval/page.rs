@@ -170,6 +170,9 @@ fn notes(result: &EvalResult) -> Vec<String> {
          the mean length of answers: of the texts that were written, or the options that were chosen."
             .to_owned(),
     ];
+    for (run, of) in result.runs.iter().filter_map(|run| Some((run, run.ensembled_share?))) {
+        notes.push(format!("{}: {} of the symbols were chosen by all members together.", run.name, percent(of)));
+    }
     for run in &result.runs {
         let first_of_task = result.runs.iter().find(|other| other.task == run.task);
         if !first_of_task.is_some_and(|first| std::ptr::eq(first, run)) {

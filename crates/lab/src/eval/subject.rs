@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 
+use lathe_decode::ensemble::Counts;
 use lathe_decode::{DecodeError, Decoding, Ended, Event, Fork, Request, Room, Sampling, Stops, Writer};
 use lathe_model::KvCache;
 use lathe_tokenizer::{BosEos, Markup, Message, Tokenizer};
@@ -56,6 +57,8 @@ pub struct Written {
     pub tokens: usize,
     /// Why it ended.
     pub ended: Ended,
+    /// Of an ensemble: what happened.
+    pub together: Option<Counts>,
 }
 
 /// How an answer is written: greedily.
@@ -85,12 +88,12 @@ pub enum Failed {
         index: usize,
     },
     /// Anything else.
-    Task(Error),
+    Task(Box<Error>),
 }
 
 impl<E: Into<Error>> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self::Task(error.into())
+        Self::Task(Box::new(error.into()))
     }
 }
 
@@ -157,13 +160,7 @@ impl Subject<'_> {
         let encoded: Vec<Vec<u32>> = prompts
             .par_iter()
             .enumerate()
-            .map(|(index, prompt)| {
-                let ids = match self.rendered(prompt)? {
-                    Some(text) => tokenizer.encode(&text, BosEos::Omit, Markup::Parse)?,
-                    None => beginning(tokenizer, prompt)?,
-                };
-                self.fitting(index, ids, writing.max_tokens)
-            })
+            .map(|(index, prompt)| self.prompt(index, prompt, writing.max_tokens))
             .collect::<Result<_, Failed>>()?;
         let longest = encoded.iter().map(Vec::len).max().unwrap_or(0) + writing.max_tokens;
         let bytes = |id: u32| tokenizer.token_bytes(id).as_slice().to_vec();
@@ -182,6 +179,7 @@ impl Subject<'_> {
                     text: String::from_utf8_lossy(&generation.text).into_owned(),
                     tokens: generation.steps.len(),
                     ended: generation.ended,
+                    together: None,
                 },
             ),
         });
@@ -189,6 +187,16 @@ impl Subject<'_> {
             DecodeError::NotFinite { item, .. } => Failed::NotFinite { index: item as usize },
             other => other.into(),
         })
+    }
+
+    /// Tokens of a prompt that leaves room for so many more.
+    pub(super) fn prompt(&self, index: usize, prompt: &str, room: usize) -> Result<Vec<u32>, Failed> {
+        let tokenizer = self.loaded.tokenizer()?;
+        let ids = match self.rendered(prompt)? {
+            Some(text) => tokenizer.encode(&text, BosEos::Omit, Markup::Parse)?,
+            None => beginning(tokenizer, prompt)?,
+        };
+        self.fitting(index, ids, room)
     }
 
     /// A prompt in the model's chat template, if it is what a user says.

@@ -209,7 +209,7 @@ pub struct Counts {
     pub silent: usize,
 }
 
-/// Seconds by what they were spent on.
+/// Time by what it was spent on: seconds, or in an average milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
     /// Forward passes of all members, heads included.

@@ -127,6 +127,9 @@ pub struct EvalRun {
 /// Two models with the same questions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Comparison {
+    /// `FIRST against SECOND`: by this name an experiment finds it.
+    #[serde(default)]
+    pub name: String,
     /// The task.
     pub task: String,
     /// Which score is compared: the headline.
@@ -346,6 +349,7 @@ fn comparisons(tasks: &[Asked], answers: &[(&str, &str, Vec<ItemRecord>)], model
             for (second, _, b) in &of_task[at + 1..] {
                 let score = |items: &[ItemRecord]| items.iter().map(|item| item.score).collect::<Vec<f64>>();
                 all.push(Comparison {
+                    name: format!("{first} against {second}"),
                     task: task.task.name.clone(),
                     score: items::headline(&task.task).to_owned(),
                     first: (*first).to_owned(),

@@ -18,6 +18,7 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of};
@@ -64,6 +65,7 @@ enum Work {
     Generate(Box<GenerateSpec>),
     Select(SelectSpec),
     MeasureSamples(SamplesSpec),
+    Ensemble(Box<EnsembleWriteSpec>),
     Eval(Box<EvalSpec>),
     EvalCompare(CompareSpec),
 }
@@ -135,7 +137,7 @@ pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentRes
 fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Option<String>, Error> + 'a {
     let mut known: BTreeMap<(bool, String), Option<String>> = BTreeMap::new();
     move |key, text| {
-        let is_model = key == "model" || key == "models";
+        let is_model = ["model", "models", "members"].contains(&key);
         if let Some(hash) = known.get(&(is_model, text.to_owned())) {
             return Ok(hash.clone());
         }
@@ -155,7 +157,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, eval, eval_compare, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, ensemble, eval, eval_compare, with the fields of that task's spec".into()),
     })
 }
 
@@ -189,6 +191,10 @@ fn perform(
         }
         Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(strings), ..spec })?),
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
+        Work::Ensemble(spec) => {
+            let spec = EnsembleWriteSpec { out: Some(strings), page: None, ..*spec };
+            to_json(write_together(&spec, context, &mut |_| ControlFlow::Continue(()))?)
+        }
         Work::Eval(spec) => {
             let spec = EvalSpec { out: Some(cache.join(&step.hash)), ..*spec };
             let result = eval(&spec, context)?;
@@ -248,12 +254,16 @@ fn number_at(result: &Value, path: &str) -> Option<(f64, Option<[f64; 2]>)> {
     Some((value, interval))
 }
 
-/// A value by a path such as `sets/0/means/length`: keys, indices, or the `name` of a list's entry.
+/// A value by a path such as `sets/0/means/length`: keys, indices, or the `name` of a list's entry, or its `model` where
+/// none has the name.
 fn lookup<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('/').try_fold(value, |value, part| match value {
         Value::Array(list) => match part.parse::<usize>() {
             Ok(index) => list.get(index),
-            Err(_) => list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(part)),
+            Err(_) => {
+                let by = |key: &str| list.iter().find(|entry| entry.get(key).and_then(Value::as_str) == Some(part));
+                by("name").or_else(|| by("model"))
+            }
         },
         other => other.get(part),
     })
@@ -267,8 +277,11 @@ mod tests {
     fn numbers_are_found_by_path() {
         let result = serde_json::json!({
             "sets": [{"means": [{"name": "length", "value": {"value": 3.5}, "interval": {"value": {"low": 3, "high": 4}}}]}],
-            "ln": {"value": null, "reason": "empty"}, "plain": 2
+            "ln": {"value": null, "reason": "empty"}, "plain": 2,
+            "runs": [{"name": "a piqa", "model": "a", "questions": 7}]
         });
+        assert_eq!(number_at(&result, "runs/a/questions"), Some((7.0, None)));
+        assert_eq!(number_at(&result, "runs/b/questions"), None);
         assert_eq!(number_at(&result, "sets/0/means/length"), Some((3.5, Some([3.0, 4.0]))));
         assert_eq!(number_at(&result, "plain"), Some((2.0, None)));
         assert_eq!(number_at(&result, "ln"), None);

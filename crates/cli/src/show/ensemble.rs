@@ -32,17 +32,16 @@ pub(crate) fn together(result: &EnsembleResult) -> String {
         );
     }
     if result.tokens > 0 {
-        let of = |seconds: f64| number(1000.0 * seconds / result.tokens as f64);
-        let costs = result.costs;
+        let of = result.ms_per_token;
         let _ = writeln!(
             text,
             "{} tokens of the first member in {} s, {} tokens/s; ms per token: {} models, {} combining, {} spelling",
             count(result.tokens as u64),
             number(result.seconds),
             number(result.tokens as f64 / result.seconds.max(1e-9)),
-            of(costs.forward),
-            of(costs.combine),
-            of(costs.spell)
+            number(of.forward),
+            number(of.combine),
+            number(of.spell)
         );
     }
     for file in &result.files {

@@ -116,8 +116,17 @@ impl<'e, 'a> Session<'e, 'a> {
             let full =
                 (0..self.views.len()).find(|member| self.weights[*member] > 0.0 && self.views[*member].is_full());
             self.ended = full.map(|member| EnsembleEnd::ContextFull { member });
+            // A word that was chosen byte by byte may have been the last one.
+            if self.plan.gate.is_some() && self.tokens() >= self.plan.max_tokens {
+                self.ended = Some(EnsembleEnd::Length);
+            }
         }
         self.ended.is_none()
+    }
+
+    /// Whether the members choose single bytes.
+    fn chooses_bytes(&self) -> bool {
+        matches!(self.plan.method, Method::Bytes(_) | Method::Chared)
     }
 
     /// Members with a weight.
@@ -320,7 +329,10 @@ impl<'e, 'a> Session<'e, 'a> {
                 let stopped = self.shown.push(bytes, &self.stops);
                 self.ended = match stopped {
                     Some(index) => Some(EnsembleEnd::StopString { string: self.stops.strings[index].clone() }),
-                    None => (self.tokens() >= self.plan.max_tokens).then_some(EnsembleEnd::Length),
+                    None => {
+                        let may_go_on = origin == Origin::Ensemble && self.chooses_bytes();
+                        (!may_go_on && self.tokens() >= self.plan.max_tokens).then_some(EnsembleEnd::Length)
+                    }
                 };
             }
         }

@@ -67,6 +67,8 @@ pub struct EnsembleResult {
     pub costs: Costs,
     /// Tokens of the first member that this run wrote.
     pub tokens: usize,
+    /// Milliseconds for each of them.
+    pub ms_per_token: Costs,
     /// The files that were written.
     pub files: Vec<PathBuf>,
 }
@@ -164,6 +166,11 @@ pub fn write_together(
         seconds,
         costs,
         tokens,
+        ms_per_token: Costs {
+            forward: 1000.0 * costs.forward / tokens.max(1) as f64,
+            combine: 1000.0 * costs.combine / tokens.max(1) as f64,
+            spell: 1000.0 * costs.spell / tokens.max(1) as f64,
+        },
         files,
     };
     store.finish(&strings)?;

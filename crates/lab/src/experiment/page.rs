@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::plan::{ExperimentFile, Step};
+use super::plan::{ExperimentFile, Step, StepsAre};
 use super::{Kept, lookup, number_at};
 use crate::figure::{count, number};
 
@@ -28,21 +28,30 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
     }
     for table in &file.table {
         let _ = writeln!(text, "## {}\n", table.title);
-        let titles: Vec<&str> = table.columns.iter().map(|(title, _)| title.as_str()).collect();
-        let _ = writeln!(text, "| step | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
-        for step in steps.iter().filter(|step| step.name.starts_with(&table.steps)) {
+        let of_steps: Vec<&Step> = steps.iter().filter(|step| step.name.starts_with(&table.steps)).collect();
+        let value = |step: &Step, path: &str| {
             let result = results.get(&step.name).and_then(|kept| kept.result.as_ref());
-            let cells: Vec<String> = table
-                .columns
-                .iter()
-                .map(|(_, path)| {
-                    cell(
-                        result.and_then(|result| lookup(result, path)),
-                        result.and_then(|result| number_at(result, path)),
-                    )
-                })
-                .collect();
-            let _ = writeln!(text, "| {} | {} |", step.name, cells.join(" | "));
+            cell(result.and_then(|result| lookup(result, path)), result.and_then(|result| number_at(result, path)))
+        };
+        let (titles, rows): (Vec<&str>, Vec<(&str, Vec<String>)>) = match table.steps_are {
+            StepsAre::Rows => {
+                let row = |step: &&'_ Step| table.columns.iter().map(|(_, path)| value(step, path)).collect();
+                let rows = of_steps.iter().map(|step| (step.name.as_str(), row(step)));
+                (table.columns.iter().map(|(title, _)| title.as_str()).collect(), rows.collect())
+            }
+            StepsAre::Columns => {
+                let row = |path: &str| of_steps.iter().map(|step| value(step, path)).collect();
+                let rows = table.columns.iter().map(|(title, path)| (title.as_str(), row(path)));
+                // The part of a step's name that tells it from the others.
+                let own = |name: &'_ str| name.strip_prefix(&table.steps).unwrap_or(name).trim().len();
+                let titles = of_steps.iter().map(|step| &step.name[step.name.len() - own(&step.name)..]);
+                (titles.collect(), rows.collect())
+            }
+        };
+        let corner = if table.steps_are == StepsAre::Rows { "step" } else { "" };
+        let _ = writeln!(text, "| {corner} | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
+        for (name, cells) in rows {
+            let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
         }
         text.push('\n');
     }

@@ -31,7 +31,7 @@ pub(super) struct ExperimentFile {
     pub(super) table: Vec<TableSpec>,
 }
 
-/// A table: a row for each step whose name begins as told.
+/// A table: a row for each step whose name begins as told, or a column.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TableSpec {
@@ -39,8 +39,21 @@ pub(super) struct TableSpec {
     pub(super) title: String,
     /// Beginning of the names of its steps.
     pub(super) steps: String,
-    /// Heading and path of each column.
+    /// Heading and path of each value of a step.
+    #[serde(alias = "rows")]
     pub(super) columns: Vec<(String, String)>,
+    /// What the steps are.
+    #[serde(default)]
+    pub(super) steps_are: StepsAre,
+}
+
+/// What the steps of a table are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum StepsAre {
+    #[default]
+    Rows,
+    Columns,
 }
 
 #[derive(Clone, Debug, Deserialize)]

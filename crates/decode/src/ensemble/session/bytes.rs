@@ -203,9 +203,15 @@ impl Session<'_, '_> {
             Symbol::End => 0,
         };
         if symbol != Symbol::End {
-            // The first member's tokens count, whatever spelling its distributions follow.
+            // The first member's tokens count, whatever spelling its distributions follow. A text of as many as it may have
+            // goes on as long as its last token does.
             let text = [&self.text[..], &[byte]].concat();
             self.views[0].read(&text).ok_or(DecodeError::CannotSpell { item: self.item, member: 0 })?;
+            if self.views[0].tokens() > self.plan.max_tokens && !self.text.is_empty() {
+                self.ended = Some(EnsembleEnd::Length);
+                self.views[0].read(&self.text).ok_or(DecodeError::CannotSpell { item: self.item, member: 0 })?;
+                return Ok(Some((byte, ControlFlow::Continue(()))));
+            }
         }
         Ok(Some((byte, self.record(symbol, p, shown, Origin::Ensemble, on))))
     }

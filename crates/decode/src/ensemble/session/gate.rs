@@ -6,7 +6,7 @@ use super::{Logits, Session, own_token, spread};
 use crate::DecodeError;
 use crate::ensemble::safe::Opinion;
 use crate::ensemble::unite::{self, log_sum_exp};
-use crate::ensemble::{EnsembleEnd, Method, Origin, Safe, StepListener, Symbol, Vote, sum_in_order};
+use crate::ensemble::{EnsembleEnd, Origin, Safe, StepListener, Symbol, Vote, sum_in_order};
 
 /// What came of a draft.
 pub(super) enum Round {
@@ -59,8 +59,7 @@ impl Session<'_, '_> {
                 return Ok(Round::Disputed(rows));
             }
             // Methods of bytes have no votes on whole strings.
-            let shows =
-                has_boundary && self.plan.votes > 0 && matches!(self.plan.method, Method::Unite(_) | Method::Gac);
+            let shows = has_boundary && self.plan.votes > 0 && !self.chooses_bytes();
             let votes = match shows {
                 true => self.votes(&rows)?,
                 false => {

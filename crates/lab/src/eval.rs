@@ -465,7 +465,7 @@ impl Asking<'_> {
     /// What went wrong, with the question's place in the data.
     fn named(&self, failed: Failed, missing: &[usize]) -> Error {
         match failed {
-            Failed::Task(error) => error,
+            Failed::Task(error) => *error,
             Failed::Question { index, problem, hint } => Error::Question {
                 task: self.task.task.name.clone(),
                 file: self.task.questions.file.clone(),

@@ -85,12 +85,12 @@ pub enum Failed {
         index: usize,
     },
     /// Anything else.
-    Task(Error),
+    Task(Box<Error>),
 }
 
 impl<E: Into<Error>> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self::Task(error.into())
+        Self::Task(Box::new(error.into()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `lathe eval compare`: two files of answers to the same questions.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lathe_measure::shares::{PairedScores, paired, share};
 use lathe_measure::statistics::bootstrap_mean;
@@ -77,12 +77,12 @@ fn score(scores: &[f64], seed: u64) -> Estimate {
 }
 
 /// Headline scores by row and text.
-fn by_question(file: &PathBuf) -> Result<BTreeMap<(usize, String), f64>, Error> {
+fn by_question(file: &Path) -> Result<BTreeMap<(usize, String), f64>, Error> {
     let mut scores = BTreeMap::new();
     for (index, ItemRecord { record, question, score, .. }) in read(file)?.into_iter().enumerate() {
         if scores.insert((record, question), score).is_some() {
             return Err(Error::Record {
-                file: file.clone(),
+                file: file.to_owned(),
                 line: index + 1,
                 problem: format!("the question of record {record} was there before"),
                 expected: "a file of answers has every question once",

@@ -194,6 +194,16 @@ mod tests {
         std::fs::write(&file, "{\"text\": \"x\"}\n\n{\"body\": \"y\"}\n").expect("written");
         let error = read_documents(&[DataReference::File(file.clone())], "text").expect_err("no field");
         assert_eq!(error.to_string(), format!("{}, line 3: field `text` is missing", file.display()));
+        // Rows of a Parquet file.
+        let table = |field| {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/parquet/flat_snappy.parquet");
+            read_documents(&[DataReference::File(file.into())], field)
+        };
+        let documents = table("split").expect("texts");
+        assert_eq!((documents.len(), documents[40].name.as_str()), (41, "flat_snappy.parquet:41"));
+        assert_eq!(documents[40].text, "validation");
+        let error = table("nothing").expect_err("nulls").to_string();
+        assert!(error.ends_with("flat_snappy.parquet, row 1: field `nothing` is not a string"), "{error}");
         let file = folder.path().join("empty.txt");
         std::fs::write(&file, " \n").expect("written");
         assert!(read_documents(&[DataReference::File(file)], "text").is_err());

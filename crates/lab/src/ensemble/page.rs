@@ -94,11 +94,11 @@ fn legend(members: &[String]) -> String {
     }
     html += "</p>\n<p class=\"key-line\">line above: <span class=\"symbol split\">members have different first \
              choices</span></p>\n<p class=\"key-line\">ground, its probability: ";
+    let bound = |step: usize| format!("{:.0}\u{a0}%", 100.0 * STEPS[step]);
     for step in 0..=STEPS.len() {
         let label = match step {
-            0 => format!("{} or more", percent(STEPS[0])),
-            step if step == STEPS.len() => format!("under {}", percent(STEPS[step - 1])),
-            step => format!("{} and more", percent(STEPS[step])),
+            step if step == STEPS.len() => format!("under {}", bound(step - 1)),
+            step => format!("{} or more", bound(step)),
         };
         let _ = write!(html, "<span class=\"symbol p{step}\">{label}</span> ");
     }
@@ -482,6 +482,7 @@ mod tests {
             let others = ["the", " of", "\n", "日本", "\u{200b}", "<b>"];
             let mut votes = vec![vote(symbol(word), &[p(1), p(2), p(3)])];
             votes.extend((0..6).map(|k| vote(symbol(others[(at + k) % 6]), &[0.3 * p(k + 4), 0.2 * p(k), 0.1 * p(7)])));
+            votes.sort_by(|a, b| b.p.total_cmp(&a.p));
             let origin = [Origin::Agreed, Origin::Ensemble, Origin::Agreed, Origin::NoBoundary][at % 4];
             if origin == Origin::NoBoundary {
                 votes = vec![vote(symbol(word), &[p(1), 0.0, 0.0])];

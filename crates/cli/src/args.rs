@@ -1,6 +1,7 @@
 //! The command line: what a user may write, and what it says about itself.
 
 mod decode;
+mod ensemble;
 mod eval;
 
 use std::num::NonZeroUsize;
@@ -12,7 +13,8 @@ use lathe_measure::spectrum::Metric;
 use lathe_model::reference::{ModelReference, ReferenceError};
 
 use crate::fetch::Wanted;
-pub(crate) use decode::{ChatArgs, GenerateArgs, Normalisation, Sampler};
+pub(crate) use decode::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler};
+pub(crate) use ensemble::{DetermineArgs, EnsembleArgs, EnsembleCommand, TogetherArgs, Voices};
 pub(crate) use eval::{CompareArgs, EvalArgs, EvalCommand};
 
 /// A workbench for open-weight language models: open, measure, report.
@@ -69,6 +71,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe generate smollm2 --prompt \"The sea\" --max-tokens 64\n  lathe generate smollm2 --prompts questions.jsonl --field question --chat --top-p 0.9 --out answers.jsonl\n  lathe generate smollm2 --prompt \"The sea\" --top-k 10 --normalise global --sampler smc --samples 64 --out sea.jsonl"
     )]
     Generate(Box<GenerateArgs>),
+    /// Write texts with several models together, whatever their tokenizers; or find out which are worth combining
+    #[command(
+        after_help = "Examples:\n  lathe ensemble smollm2 qwen2.5-coder-0.5b --prompt \"The capital of France is\" --max-tokens 16\n  lathe ensemble smollm2 qwen2.5-coder-0.5b --prompt \"Name three rivers.\" --chat --explain --page votes.html\n  lathe ensemble smollm2 gemma3-270m --prompts questions.jsonl --method bytes --mixture posterior --out answers.jsonl\n  lathe ensemble determine smollm2 qwen2.5-coder-0.5b gemma3-270m --task piqa-letters"
+    )]
+    Ensemble(Box<EnsembleArgs>),
     /// Talk to a model in its chat template
     #[command(
         after_help = "At the prompt: /reset begins a new conversation, /save FILE writes this one, /quit or Ctrl-D leaves. Ctrl-C stops a\nreply.\n\nExamples:\n  lathe chat smollm2\n  lathe chat smollm2 --system \"Answer in one sentence.\" --temperature 0"

@@ -1,6 +1,7 @@
 //! From flags to a task, and from its result to standard output.
 
 mod decode;
+mod ensemble;
 mod eval;
 
 use std::io::{self, Write};
@@ -59,6 +60,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Inspect(args) => run_inspect(&args, &context),
         Command::Trace(args) => run_trace(args, &context),
         Command::Generate(args) => decode::run_generate(*args, &context),
+        Command::Ensemble(args) => ensemble::run_ensemble(*args, &context),
         Command::Chat(args) => decode::run_chat(args, &context),
         Command::Eval(args) => eval::run_eval(*args, &context),
         Command::Export(args) => run_export(args, &context),

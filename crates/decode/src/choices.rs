@@ -241,7 +241,7 @@ impl Run<'_> {
         let hidden = hidden.index_select(&rows, 0).map_err(lathe_model::Error::from)?;
         let mut beginnings = Vec::with_capacity(forks.len());
         // The sum of a row in the pieces of `Decoder::score`: the same bits for several targets of one row.
-        let of_row = |row: usize, logits: &[f32]| {
+        let of_row = |row: usize, logits: &mut [f32]| {
             let pieces = logits.chunks(PIECE).enumerate().map(|(i, piece)| summarise_part(i * PIECE, piece));
             let log_sum_exp = pieces.reduce(PartSummary::join).map_or(f64::NAN, |all| all.finish().log_sum_exp);
             let targets = forks[row].targets.iter();

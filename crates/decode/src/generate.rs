@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sampling::NoToken;
 use crate::stop::Text;
-use crate::{DecodeError, History, Sampling, Scratch, Step, Stops, uniform};
+use crate::{DecodeError, History, Sampling, Step, Stops, uniform};
 
 /// What writes.
 #[derive(Clone, Copy)]
@@ -339,7 +339,6 @@ pub(crate) struct Engine<'a> {
     shared_ids: Vec<u32>,
     /// Tokens that cannot come before the least length.
     unending: Vec<u32>,
-    scratch: Vec<Scratch>,
 }
 
 /// Whether a prompt of an item leaves room for a token.
@@ -373,7 +372,6 @@ impl<'a> Engine<'a> {
             shared: slots - 1,
             shared_ids: Vec::new(),
             unending: [&decoding.stops.end_tokens[..], &decoding.stops.ids].concat(),
-            scratch: (0..slots).map(|_| Scratch::default()).collect(),
         }
     }
 
@@ -425,17 +423,17 @@ impl<'a> Engine<'a> {
             hidden = hidden.index_select(&rows, 0).map_err(lathe_model::Error::from)?;
         }
         let mut drawn = Vec::with_capacity(turns.len());
-        let draw = |row: usize, logits: &[f32]| self.draw(&turns[row], logits, &self.scratch[row]);
+        let draw = |row: usize, logits: &mut [f32]| self.draw(&turns[row], logits);
         decoder.for_logits(&hidden, draw, &mut drawn)?;
         drawn.into_iter().collect()
     }
 
-    fn draw(&self, turn: &Turn<'_>, logits: &[f32], scratch: &Scratch) -> Result<Step, DecodeError> {
+    fn draw(&self, turn: &Turn<'_>, logits: &mut [f32]) -> Result<Step, DecodeError> {
         let (item, step) = (turn.item, turn.history.drawn.len());
         let forbidden = if step < self.decoding.min_tokens { turn.history.forbidden } else { &[] };
         let history = History { forbidden, ..turn.history };
         let at = uniform(self.decoding.seed, item, step as u64);
-        let drawn = self.decoding.sampling.draw(logits, &history, at, self.decoding.alternatives, scratch);
+        let drawn = self.decoding.sampling.draw(logits, &history, at, self.decoding.alternatives);
         let mut drawn = drawn.map_err(|why| match why {
             NoToken::NotFinite => DecodeError::NotFinite { item, step },
             NoToken::NothingPossible => DecodeError::NothingPossible { item, step },

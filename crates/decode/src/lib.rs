@@ -25,7 +25,7 @@ pub use choices::{Fork, Likelihood, Room, likelihoods};
 pub use draw::uniform;
 pub use error::DecodeError;
 pub use generate::{Decoding, Ended, Event, Generation, Request, Writer, generate, reply};
+use sampling::History;
 pub use sampling::{Alternative, Sampling, Step};
-use sampling::{History, Scratch};
 pub use stop::Stops;
 pub use truncation::{Kept, Truncation};

@@ -7,9 +7,9 @@
 //!
 //! Temperature 0 is greedy decoding: the kept set is the one most probable token of p at temperature 1.
 
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
 
-use lathe_kernels::logits::{largest, softmax_scaled};
+use lathe_kernels::logits::{largest, weights_into};
 use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;
@@ -80,13 +80,14 @@ pub(crate) struct History<'a> {
     pub(crate) forbidden: &'a [u32],
 }
 
-/// Memory of one row, to be used again for the next step.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch(Mutex<Buffers>);
+thread_local! {
+    /// Memory of the row that a thread is at: what it wrote for the last one is still in its cache.
+    static WEIGHTS: RefCell<Weights> = RefCell::default();
+}
 
 #[derive(Debug, Default)]
-struct Buffers {
-    logits: Vec<f32>,
+struct Weights {
+    /// `e^(logit − max)` of each token.
     weights: Vec<f32>,
     /// Sums of [`BLOCK`] weights each.
     sums: Vec<f64>,
@@ -125,25 +126,27 @@ impl Sampling {
     }
 
     /// Draws the token at `uniform` in `[0, 1)` of the truncated distribution's cumulative sum over rising ids.
-    /// `alternatives` of the most probable tokens are recorded. Bytes are left empty.
+    /// `alternatives` of the most probable tokens are recorded. Bytes are left empty; `logits` are left as penalties and
+    /// temperature made them.
     ///
     /// # Errors
     /// Logits are NaN or +∞, or none is above −∞.
     pub(crate) fn draw(
         &self,
-        logits: &[f32],
+        logits: &mut [f32],
         history: &History<'_>,
         uniform: f64,
         alternatives: usize,
-        scratch: &Scratch,
     ) -> Result<Step, NoToken> {
-        // A thread that panicked left nothing here that the next use does not overwrite.
-        let buffers = &mut *scratch.0.lock().unwrap_or_else(PoisonError::into_inner);
-        buffers.logits.clear();
-        buffers.logits.extend_from_slice(logits);
-        self.change(&mut buffers.logits, history);
-        let (row, sums) = weigh(buffers)?;
-        let kept = self.rules().apply(&row);
+        self.change(logits, history);
+        WEIGHTS.with_borrow_mut(|memory| {
+            let (row, sums) = weigh(logits, memory)?;
+            Ok(self.draw_from(&row, sums, uniform, alternatives))
+        })
+    }
+
+    fn draw_from(&self, row: &Row<'_>, sums: &[f64], uniform: f64, alternatives: usize) -> Step {
+        let kept = self.rules().apply(row);
         let (count, mass) = match &kept {
             Kept::All => (row.weights.iter().filter(|weight| **weight > 0.0).count(), row.total),
             Kept::Ids(ids) => (ids.len(), ids.iter().map(|id| f64::from(row.weights[*id as usize])).sum()),
@@ -155,8 +158,8 @@ impl Sampling {
         let log_p = |id: u32| f64::from(row.logits[id as usize]) - f64::from(row.max) - row.total.ln();
         // The kept set may be everything, and its sum in another order a little more than the total.
         let log_mass = if mass >= row.total || count == 0 { 0.0 } else { (mass / row.total).ln() };
-        let alternatives = most_probable(&row, alternatives).into_iter();
-        Ok(Step {
+        let alternatives = most_probable(row, alternatives).into_iter();
+        Step {
             id,
             bytes: Vec::new(),
             log_p: log_p(id),
@@ -165,7 +168,7 @@ impl Sampling {
             kept: count,
             log_mass,
             alternatives: alternatives.map(|id| Alternative { id, bytes: Vec::new(), log_p: log_p(id) }).collect(),
-        })
+        }
     }
 
     /// Penalties, masked tokens and temperature.
@@ -200,8 +203,8 @@ impl Sampling {
 }
 
 /// Weights of the changed logits and their sums.
-fn weigh(buffers: &mut Buffers) -> Result<(Row<'_>, &[f64]), NoToken> {
-    let Buffers { logits, weights, sums } = buffers;
+fn weigh<'a>(logits: &'a [f32], memory: &'a mut Weights) -> Result<(Row<'a>, &'a [f64]), NoToken> {
+    let Weights { weights, sums } = memory;
     let max = largest(logits);
     if max == f32::INFINITY {
         return Err(NoToken::NotFinite);
@@ -210,9 +213,8 @@ fn weigh(buffers: &mut Buffers) -> Result<(Row<'_>, &[f64]), NoToken> {
         let is_nan = logits.iter().any(|logit| logit.is_nan());
         return Err(if is_nan { NoToken::NotFinite } else { NoToken::NothingPossible });
     }
-    weights.clear();
-    weights.extend_from_slice(logits);
-    softmax_scaled(weights, max, 1.0);
+    weights.resize(logits.len(), 0.0);
+    weights_into(logits, max, weights);
     sums.clear();
     sums.extend(weights.chunks(BLOCK).map(sum));
     let total: f64 = sums.iter().sum();
@@ -271,7 +273,7 @@ mod tests {
     const NOTHING: History<'static> = History { prompt: &[], drawn: &[], forbidden: &[] };
 
     fn draw(sampling: Sampling, logits: &[f32], history: &History<'_>, uniform: f64) -> Result<Step, NoToken> {
-        sampling.draw(logits, history, uniform, 2, &Scratch::default())
+        sampling.draw(&mut logits.to_vec(), history, uniform, 2)
     }
 
     fn close(a: f64, b: f64) -> bool {

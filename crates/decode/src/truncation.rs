@@ -88,8 +88,8 @@ impl Truncation {
     #[must_use]
     pub fn keep(&self, logits: &[f32]) -> Kept {
         let max = lathe_kernels::logits::largest(logits);
-        let mut weights = logits.to_vec();
-        lathe_kernels::logits::softmax_scaled(&mut weights, max, 1.0);
+        let mut weights = vec![0.0; logits.len()];
+        lathe_kernels::logits::weights_into(logits, max, &mut weights);
         let total = weights.iter().map(|w| f64::from(*w)).sum();
         self.apply(&Row { logits, max, weights: &weights, total })
     }

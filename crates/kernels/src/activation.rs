@@ -38,7 +38,8 @@ pub fn gated(f: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
 /// `gate = f(gate) · up`, value by value.
 pub fn gate_in_place(f: Activation, gate: &mut [f32], up: &[f32]) {
     assert!(gate.len() == up.len(), "gate and up of one length");
-    gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).for_each(|(gate, up)| gate_chunk(f, gate, up));
+    let chunks = gate.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK));
+    chunks.with_max_len(1).for_each(|(gate, up)| gate_chunk(f, gate, up));
 }
 
 /// `out = f(x)`, value by value.

@@ -257,7 +257,7 @@ pub fn forward(
     if work < 1 << 16 {
         tasks.iter().for_each(task);
     } else {
-        tasks.par_iter().for_each(task);
+        tasks.par_iter().with_max_len(1).for_each(task);
     }
 }
 

@@ -105,6 +105,15 @@ pub fn summarise(row: &[f32]) -> RowSummary {
 }
 
 dispatch! {
+    /// `e^(logit - max)` of each logit.
+    pub fn weights_into(row: &[f32], max: f32, weights: &mut [f32]) {
+        for (weight, x) in weights.iter_mut().zip(row) {
+            *weight = exp(*x - max);
+        }
+    }
+}
+
+dispatch! {
     /// `softmax(logits)` scaled by `scale`, in place.
     pub fn softmax_scaled(row: &mut [f32], log_sum_exp: f32, scale: f32) {
         for x in row.iter_mut() {

@@ -60,6 +60,10 @@ const PACK_FROM: usize = 2 * TILE_ROWS;
 /// Products below this many multiply-adds are not worth waking another thread.
 const PARALLEL_FROM: usize = 1 << 17;
 
+/// Tasks of so many multiply-adds are left to a worker in one: what it has begun nobody else can take, and at the end of
+/// a product the others wait for it.
+const TOGETHER: usize = 1 << 20;
+
 /// A right operand `B[k, n]`.
 #[derive(Clone, Copy)]
 pub enum Right<'a> {
@@ -152,7 +156,7 @@ pub fn matmul<'a>(
     c_stride: usize,
     threads: Threads,
 ) {
-    matmul_each(left, &mut [Output { right: right.into(), start, c, c_stride }], threads);
+    multiply(Isa::best(), left, &[Term::of(&mut Output { right: right.into(), start, c, c_stride })], threads);
 }
 
 /// One of several products of the same `A`.
@@ -199,14 +203,7 @@ pub fn products(left: Left<'_>, rights: &[(Right<'_>, Start<'_>)], threads: Thre
 }
 
 fn matmul_on(isa: Isa, left: Left<'_>, outputs: &mut [Output<'_>], threads: Threads) {
-    let terms = outputs.iter_mut().map(|output| Term {
-        right: output.right,
-        start: output.start,
-        target: Target(output.c.as_mut_ptr()),
-        len: output.c.len(),
-        c_stride: output.c_stride,
-    });
-    multiply(isa, left, &terms.collect::<Vec<_>>(), threads);
+    multiply(isa, left, &outputs.iter_mut().map(Term::of).collect::<Vec<_>>(), threads);
 }
 
 /// An output whose values need not be there yet.
@@ -224,29 +221,23 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
     terms.iter().for_each(|term| term.check(left));
     let work: usize = terms.iter().map(|term| m * term.right.n() * term.right.k()).sum();
     let parallel = threads == Threads::Pool && work >= PARALLEL_FROM;
-    let rights: Vec<Right<'_>> = terms.iter().map(|term| term.right).collect();
-    let lefts = Lefts::of(isa, left, &rights, parallel);
-    let products: Vec<Product<'_>> = terms
-        .iter()
-        .filter(|term| m > 0 && term.right.n() > 0)
-        .map(|term| Product {
-            isa,
-            operands: lefts.with(term.right),
-            n: term.right.n(),
-            start: term.start,
-            target: term.target,
-            c_stride: term.c_stride,
-        })
-        .collect();
+    let terms = terms.iter().filter(|term| m > 0 && term.right.n() > 0);
     if !parallel {
-        products.iter().for_each(|product| product.run(0..m, 0..product.n.div_ceil(PANEL)));
+        // Attention has thousands of these; nothing is allocated for one.
+        for term in terms {
+            let lefts = Lefts::of(isa, left, &[term.right], false);
+            term.product(isa, &lefts).run(0..m, 0..term.right.n().div_ceil(PANEL));
+        }
         return;
     }
+    let rights: Vec<Right<'_>> = terms.clone().map(|term| term.right).collect();
+    let lefts = Lefts::of(isa, left, &rights, true);
+    let products: Vec<Product<'_>> = terms.map(|term| term.product(isa, &lefts)).collect();
     // About eight tasks a worker even out uneven cores. A task's panels are a share of one product's.
     let of_rows = rows_of_task(m);
     let row_tasks = m.div_ceil(of_rows);
     let all_panels: usize = products.iter().map(|product| product.n.div_ceil(PANEL)).sum();
-    let of_task = all_panels.div_ceil((8 * rayon::current_num_threads()).div_ceil(row_tasks)).max(1);
+    let of_task = (all_panels * row_tasks / (8 * rayon::current_num_threads())).max(1);
     // Neighbours share rows: what a worker does one after the other finds its block of `A` in the cache.
     let tasks_of = |first: usize| {
         let rows = first..m.min(first + of_rows);
@@ -259,12 +250,19 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
         })
     };
     let tasks: Vec<Task<'_, '_>> = (0..m).step_by(of_rows).flat_map(tasks_of).collect();
-    tasks.into_par_iter().for_each(|task| task.product.run(task.rows, task.panels));
+    let together = (TOGETHER * tasks.len() / work).max(1);
+    tasks.into_par_iter().with_max_len(together).for_each(|task| task.product.run(task.rows, task.panels));
 }
 
 /// Rows of each task, whole tiles, at least one: about the same for all, at most [`TASK_ROWS`].
 fn rows_of_task(m: usize) -> usize {
     m.div_ceil(m.div_ceil(TASK_ROWS).max(1)).next_multiple_of(TILE_ROWS).max(TILE_ROWS)
+}
+
+/// Rows of each tile of floats but the last: about the same for all, since a low tile takes nearly as long as a full one.
+/// Where tasks share the rows, their parts are whole tiles.
+fn tile_height(m: usize) -> usize {
+    if m > TASK_ROWS { TILE_ROWS } else { m.div_ceil(m.div_ceil(TILE_ROWS).max(1)).max(1) }
 }
 
 /// A rectangle of one product.
@@ -274,7 +272,28 @@ struct Task<'a, 'b> {
     panels: Range<usize>,
 }
 
-impl Term<'_> {
+impl<'a> Term<'a> {
+    fn of(output: &mut Output<'a>) -> Self {
+        Self {
+            right: output.right,
+            start: output.start,
+            target: Target(output.c.as_mut_ptr()),
+            len: output.c.len(),
+            c_stride: output.c_stride,
+        }
+    }
+
+    fn product<'b>(&'b self, isa: Isa, lefts: &'b Lefts<'_>) -> Product<'b> {
+        Product {
+            isa,
+            operands: lefts.with(self.right),
+            n: self.right.n(),
+            start: self.start,
+            target: self.target,
+            c_stride: self.c_stride,
+        }
+    }
+
     /// # Panics
     /// When an operand is too short for its shape.
     fn check(&self, left: Left<'_>) {
@@ -406,9 +425,9 @@ impl Product<'_> {
         let first = panel * PANEL;
         let columns = PANEL.min(self.n - first);
         let most = match b {
-            Block::Floats(_, _, b, stride) => {
+            Block::Floats(_, packed, b, stride) => {
                 assert!(len == 0 || b.len() >= (len - 1) * stride + PANEL, "a block of {len} rows");
-                TILE_ROWS
+                packed.map_or_else(|| tile_height(rows.len()), PackedLeft::height)
             }
             Block::Coded(_, coded) => coded.few_rows(self.isa),
             Block::Pairs(..) => TILE_ROWS,

@@ -55,7 +55,7 @@ impl Angles {
         }
         let rows =
             x.par_chunks_exact_mut(width).zip(self.cos.par_chunks_exact(pairs)).zip(self.sin.par_chunks_exact(pairs));
-        rows.with_min_len(64).for_each(|((row, cos), sin)| {
+        rows.with_min_len(16).for_each(|((row, cos), sin)| {
             for head in row.chunks_exact_mut(head_dim) {
                 let (first, second) = head.split_at_mut(pairs);
                 for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {

@@ -14,6 +14,7 @@ use lathe_model::reference::ModelReference;
 use lathe_tokenizer::{ByteVocabulary, encode_continuation};
 use serde::{Deserialize, Serialize};
 
+use crate::generate::{DecodingSpec, EndTokens};
 use crate::{Compute, Context, Error, Loaded, load};
 pub use page::explain_page;
 pub use record::{EnsembleString, StepRecord, VoteRecord};
@@ -64,6 +65,39 @@ pub(crate) struct Writing {
     pub(crate) max_tokens: usize,
     /// Symbols whose votes are recorded.
     pub(crate) votes: usize,
+}
+
+impl Writing {
+    /// What of one model's decoding has a meaning for several.
+    ///
+    /// # Errors
+    /// A rule that cuts or changes one model's distribution, or counts its tokens.
+    pub(crate) fn of(decoding: &DecodingSpec, votes: usize) -> Result<Self, Error> {
+        let bad = |field, problem: &str, hint: &str| {
+            Err(Error::Spec { field, problem: problem.to_owned(), hint: Some(hint.to_owned()) })
+        };
+        if decoding.sampling.truncation.is_some() {
+            return bad("--top-k, --top-p, --min-p, --typical", "they cut one model's distribution", "unite has --k");
+        }
+        if decoding.sampling.repetition_penalty != 1.0 || decoding.sampling.presence_penalty != 0.0 {
+            let problem = "penalties change one model's logits by its tokens";
+            return bad("--repetition-penalty, --presence-penalty", problem, "leave them out");
+        }
+        if !decoding.stop_ids.is_empty() {
+            return bad("--stop-ids", "the members have different tokens", "use --stop TEXT");
+        }
+        if decoding.min_tokens > 0 {
+            return bad("--min-tokens", "the members have different tokens", "use --ignore-end");
+        }
+        Ok(Self {
+            temperature: decoding.sampling.temperature,
+            seed: decoding.seed,
+            stops: decoding.stop.clone(),
+            ends: if decoding.end_tokens == EndTokens::End { EndSymbol::Counts } else { EndSymbol::Excluded },
+            max_tokens: decoding.max_tokens,
+            votes,
+        })
+    }
 }
 
 impl EnsembleSpec {
@@ -155,6 +189,12 @@ impl Members {
         let loaded = references.iter().map(|reference| load(reference, &within)).collect::<Result<Vec<_>, _>>()?;
         let vocabularies = loaded.iter().map(vocabulary).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { loaded, vocabularies })
+    }
+
+    /// Calls `f` with the ensemble of all members.
+    pub(crate) fn with_all<T>(&self, context: &Context<'_>, f: impl FnOnce(&Ensemble<'_>) -> T) -> Result<T, Error> {
+        let places: Vec<usize> = (0..self.loaded.len()).collect();
+        self.with(&places, context, f)
     }
 
     /// Calls `f` with the ensemble of the members at these places.

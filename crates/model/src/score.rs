@@ -73,14 +73,15 @@ impl Decoder {
         Ok(rows.into_iter().map(score).collect())
     }
 
-    /// Calls `f(row, logits)` for every hidden state and collects its results in order. Rows come from several threads.
+    /// Calls `f(row, logits)` for every hidden state and collects its results in order. Rows come from several threads, and
+    /// may be overwritten.
     ///
     /// # Errors
     /// A tensor operation fails.
     pub fn for_logits<T: Send>(
         &self,
         hidden: &Tensor,
-        f: impl Fn(usize, &[f32]) -> T + Sync,
+        f: impl Fn(usize, &mut [f32]) -> T + Sync,
         results: &mut Vec<T>,
     ) -> Result<(), Error> {
         let scaling = LogitScaling::of(&self.spec().head);
@@ -105,7 +106,7 @@ impl Decoder {
             let count = chunk.min(rows - first);
             let part = hidden.narrow(0, first, count)?;
             let mut values = self.head.values(&part)?;
-            let rows = values.par_chunks_exact_mut(vocab_size).enumerate();
+            let rows = values.par_chunks_exact_mut(vocab_size).enumerate().with_max_len(1);
             results.par_extend(rows.map(|(row, products)| f(first + row, products)));
         }
         Ok(())

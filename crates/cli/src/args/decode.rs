@@ -5,15 +5,46 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use lathe_decode::{Sampling, Truncation};
 use lathe_lab::generate::{DecodingSpec, EndTokens};
-use lathe_model::reference::ModelReference;
 
 use super::ComputeArg;
+use super::ensemble::{TogetherArgs, Voices};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// The model
-    #[arg(value_name = "MODEL", value_parser = super::model)]
-    pub(crate) model: ModelReference,
+    /// The model; MODEL+MODEL is an ensemble of several
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Voices,
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// Most probable tokens to record for each step
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) alternatives: usize,
+    /// Arithmetic of the model; what is not f32 is faster, and rounds: probabilities are then those of the rounded model
+    #[arg(long, value_name = "NAME", value_enum, default_value = "f32")]
+    pub(crate) compute: ComputeArg,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(flatten)]
+    pub(crate) how: TogetherArgs,
+    /// Texts that are written at once [default: as many as have room in 1 GiB, at most 64]; none depends on it
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// Write JSON lines to this file; a run that was killed goes on where it stopped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Leave the steps out of the JSON lines: sums only
+    #[arg(long)]
+    pub(crate) no_steps: bool,
+    /// Print JSON lines to standard output, or with --out what was done as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to go on from.
+#[derive(Debug, Args)]
+pub(crate) struct AskArgs {
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
     /// Field of JSON records that holds the prompt
@@ -28,28 +59,6 @@ pub(crate) struct GenerateArgs {
     /// Texts for each prompt
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) samples: usize,
-    #[command(flatten)]
-    pub(crate) sampling: SamplingArgs,
-    /// Most probable tokens to record for each step
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) alternatives: usize,
-    /// Arithmetic of the model; what is not f32 is faster, and rounds: probabilities are then those of the rounded model
-    #[arg(long, value_name = "NAME", value_enum, default_value = "f32")]
-    pub(crate) compute: ComputeArg,
-    #[command(flatten)]
-    pub(crate) global: GlobalArgs,
-    /// Texts that are written at once [default: as many as have room in 1 GiB, at most 64]; none depends on it
-    #[arg(long, value_name = "N")]
-    pub(crate) batch: Option<usize>,
-    /// Write JSON lines to this file; a run that was killed goes on where it stopped
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
-    /// Leave the steps out of the JSON lines: sums only
-    #[arg(long)]
-    pub(crate) no_steps: bool,
-    /// Print JSON lines to standard output, or with --out what was done as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -66,12 +75,32 @@ pub(crate) struct PromptArgs {
     pub(crate) prompts: Option<PathBuf>,
 }
 
+/// How a text is drawn and when it is over, whoever writes it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct DrawArgs {
+    /// Divides the logits: 1 is the model as it is, 0 the most probable token [default: 1; of ensembles 0]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub(crate) temperature: Option<f64>,
+    /// Seed of all draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// End a text before this string; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Go on after the model's end tokens
+    #[arg(long)]
+    pub(crate) ignore_end: bool,
+    /// Tokens after which every text ends
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Divides the logits: 1 is the model as it is, 0 the most probable token
-    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
-    pub(crate) temperature: f64,
+    #[command(flatten)]
+    pub(crate) draw: DrawArgs,
     /// Draw from the K most probable tokens
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<usize>,
@@ -90,24 +119,12 @@ pub(crate) struct SamplingArgs {
     /// Subtracted from logits of tokens that were drawn before
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) presence_penalty: f64,
-    /// Seed of all draws
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// End a text before this string; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) stop: Vec<String>,
     /// End a text at these token ids
     #[arg(long, value_name = "5,6", value_delimiter = ',')]
     pub(crate) stop_ids: Vec<u32>,
-    /// Go on after the model's end tokens
-    #[arg(long)]
-    pub(crate) ignore_end: bool,
     /// Tokens before which no text ends
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) min_tokens: usize,
-    /// Tokens after which every text ends
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub(crate) max_tokens: usize,
 }
 
 #[derive(Debug, Args)]
@@ -161,9 +178,9 @@ pub(crate) enum Sampler {
 
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// The model
-    #[arg(value_name = "MODEL", value_parser = super::model)]
-    pub(crate) model: ModelReference,
+    /// The model; MODEL+MODEL is an ensemble of several
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Voices,
     /// System prompt
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
@@ -172,25 +189,39 @@ pub(crate) struct ChatArgs {
     pub(crate) compute: ComputeArg,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) how: TogetherArgs,
+}
+
+impl DrawArgs {
+    /// Without rules on tokens; `temperature` is the usual one.
+    pub(crate) fn spec(self, temperature: f64) -> DecodingSpec {
+        DecodingSpec {
+            sampling: Sampling { temperature: self.temperature.unwrap_or(temperature), ..Sampling::default() },
+            stop: self.stop,
+            end_tokens: if self.ignore_end { EndTokens::Ignore } else { EndTokens::End },
+            max_tokens: self.max_tokens,
+            seed: self.seed,
+            ..DecodingSpec::default()
+        }
+    }
 }
 
 impl SamplingArgs {
-    pub(crate) fn spec(self, alternatives: usize) -> DecodingSpec {
+    pub(crate) fn spec(self, alternatives: usize, temperature: f64) -> DecodingSpec {
         let truncation = Truncation { top_k: self.top_k, top_p: self.top_p, min_p: self.min_p, typical: self.typical };
+        let decoding = self.draw.spec(temperature);
         DecodingSpec {
             sampling: Sampling {
-                temperature: self.temperature,
                 truncation,
                 repetition_penalty: self.repetition_penalty,
                 presence_penalty: self.presence_penalty,
+                ..decoding.sampling
             },
-            stop: self.stop,
             stop_ids: self.stop_ids,
-            end_tokens: if self.ignore_end { EndTokens::Ignore } else { EndTokens::End },
             min_tokens: self.min_tokens,
-            max_tokens: self.max_tokens,
             alternatives,
-            seed: self.seed,
+            ..decoding
         }
     }
 }

@@ -12,9 +12,10 @@ use lathe_lab::generate::{
     Filter, GenerateSpec, Heard, Normalise, PromptDiagnostics, Prompts, StepRecords, Turn, generate,
 };
 use lathe_lab::{Chat, ChatSpec, Context};
+use lathe_model::reference::ModelReference;
 
-use super::{print, print_json};
-use crate::args::{ChatArgs, GenerateArgs, Normalisation, Sampler};
+use super::{ensemble, print, print_json};
+use crate::args::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler, Voices};
 use crate::failure::BadInput;
 use crate::show;
 use crate::stream::TextStream;
@@ -33,6 +34,9 @@ enum Output {
 }
 
 pub(super) fn run_generate(args: GenerateArgs, context: &Context<'_>) -> Result<()> {
+    if args.model.0.len() > 1 {
+        return ensemble::write(generate_together(args)?, context);
+    }
     let json = args.json;
     let spec = generate_spec(args)?;
     let one = spec.samples == 1 && spec.normalise == Normalise::Local && !matches!(spec.prompts, Prompts::File { .. });
@@ -106,6 +110,25 @@ fn generate_spec(args: GenerateArgs) -> Result<GenerateSpec> {
         (_, Sampler::Sir) => Normalise::Sir { proposals: global.proposals },
         (_, Sampler::Smc) => Normalise::Smc { resample_below: global.resample_below },
     };
+    let samples = args.ask.samples;
+    let (prompts, turn) = asked(args.ask)?;
+    let model = one(args.model)?;
+    Ok(GenerateSpec {
+        model,
+        prompts,
+        turn,
+        decoding: args.sampling.spec(args.alternatives, 1.0),
+        compute: args.compute.into(),
+        normalise,
+        samples,
+        batch: args.batch,
+        steps: if args.no_steps { StepRecords::Sums } else { StepRecords::Every },
+        out: args.out,
+    })
+}
+
+/// What to go on from, and what it is to the model.
+pub(super) fn asked(args: AskArgs) -> Result<(Prompts, Turn)> {
     let prompts = match (args.prompt.prompt, args.prompt.prompt_ids, args.prompt.prompts) {
         (_, Some(ids), _) => Prompts::Ids(ids),
         (_, _, Some(file)) => Prompts::File { file, field: args.field },
@@ -115,23 +138,30 @@ fn generate_spec(args: GenerateArgs) -> Result<GenerateSpec> {
         let message = "--prompt-ids: ids are taken as they are, without a template".into();
         return Err(BadInput { message, hint: Some("leave out --chat, or give text".into()) }.into());
     }
-    Ok(GenerateSpec {
-        model: args.model,
-        prompts,
-        turn: if args.chat { Turn::User { system: args.system } } else { Turn::Beginning },
-        decoding: args.sampling.spec(args.alternatives),
-        compute: args.compute.into(),
-        normalise,
-        samples: args.samples,
-        batch: args.batch,
-        steps: if args.no_steps { StepRecords::Sums } else { StepRecords::Every },
-        out: args.out,
-    })
+    let turn = if args.chat { Turn::User { system: args.system } } else { Turn::Beginning };
+    Ok((prompts, turn))
+}
+
+/// The same for several models.
+fn generate_together(args: GenerateArgs) -> Result<ensemble::Write> {
+    let refused = [
+        (args.alternatives > 0, "--alternatives", "use --explain"),
+        (args.batch.is_some(), "--batch", "an ensemble writes one text at a time"),
+        (args.no_steps, "--no-steps", "steps are recorded with --explain only"),
+        (args.global.normalise != Normalisation::Local, "--normalise", "ensembles are normalised at every step"),
+    ];
+    if let Some((_, field, hint)) = refused.into_iter().find(|(given, ..)| *given) {
+        let message = format!("{field}: not for an ensemble");
+        return Err(BadInput { message, hint: Some(hint.into()) }.into());
+    }
+    let decoding = args.sampling.spec(0, 0.0);
+    ensemble::Write::of(args.model.0, args.ask, decoding, &args.how, args.compute.into(), args.out, args.json)
 }
 
 pub(super) fn run_chat(args: ChatArgs, context: &Context<'_>) -> Result<()> {
-    let (compute, decoding) = (args.compute.into(), args.sampling.spec(0));
-    let spec = ChatSpec { model: args.model, system: args.system, decoding, compute };
+    let temperature = if args.model.0.len() > 1 { 0.0 } else { 1.0 };
+    let (compute, decoding) = (args.compute.into(), args.sampling.spec(0, temperature));
+    let spec = ChatSpec { who: args.how.spec(args.model.0), system: args.system, decoding, compute };
     let mut chat = Chat::begin(spec, context)?;
     let interrupt = Interrupt::install()?;
     let is_terminal = io::stdin().is_terminal();
@@ -156,17 +186,22 @@ pub(super) fn run_chat(args: ChatArgs, context: &Context<'_>) -> Result<()> {
             (command, _) if command.starts_with('/') => {
                 tell(&format!("{command} is no command: /reset, /save FILE, /quit\n"))?;
             }
-            _ => answer(&mut chat, said, &interrupt)?,
+            _ => answer(&mut chat, said, context, &interrupt)?,
         }
     }
 }
 
+/// The one model.
+fn one(voices: Voices) -> Result<ModelReference> {
+    voices.0.into_iter().next().context("no model is named")
+}
+
 /// Writes a reply. A turn that cannot be answered is said so, and the conversation goes on.
-fn answer(chat: &mut Chat, said: &str, interrupt: &Interrupt) -> Result<()> {
+fn answer(chat: &mut Chat, said: &str, context: &Context<'_>, interrupt: &Interrupt) -> Result<()> {
     let mut stream = TextStream::new(io::stdout());
     let mut failed = None;
     interrupt.begin();
-    let answered = chat.say(said, &mut |bytes| {
+    let answered = chat.say(said, context, &mut |bytes| {
         if let Err(error) = stream.write(bytes) {
             failed = Some(error);
             return ControlFlow::Break(());

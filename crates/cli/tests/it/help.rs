@@ -12,6 +12,8 @@ const COMMANDS: &[&[&str]] = &[
     &["trace"],
     &["generate"],
     &["chat"],
+    &["eval"],
+    &["eval", "compare"],
     &["export"],
     &["bench"],
     &["measure"],

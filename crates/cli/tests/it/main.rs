@@ -4,6 +4,7 @@
 
 mod bench;
 mod errors;
+mod eval;
 mod experiment;
 mod export;
 mod generate;

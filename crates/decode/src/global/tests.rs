@@ -4,7 +4,7 @@
 
 use super::importance::{Importance, effective_sample_size, log_mean_exp};
 use super::*;
-use crate::{DecodeError, History, Sampling, Scratch, Step, Truncation, uniform};
+use crate::{DecodeError, History, Sampling, Step, Truncation, uniform};
 
 /// A language of three tokens: A, B and the end, of at most two tokens.
 pub(super) struct Toy {
@@ -50,7 +50,7 @@ impl Toy {
         let truncation = Truncation { top_k: Some(self.k), ..Truncation::default() };
         let history = History { prompt: &[], drawn: path, forbidden: &[] };
         let sampling = Sampling { truncation, ..Sampling::default() };
-        Some(sampling.draw(&logits, &history, at, 0, &Scratch::default()).unwrap())
+        Some(sampling.draw(&mut logits, &history, at, 0).unwrap())
     }
 
     fn enumerated(&self) -> Vec<(Vec<u32>, [f64; 3])> {

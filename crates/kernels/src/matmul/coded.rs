@@ -259,7 +259,8 @@ impl Coded {
 
     /// Decodes `len` rows of a panel from `depth`, a multiple of 128, on (whole groups) into `out`, `[len][32]`.
     pub(super) fn unpack(&self, isa: Isa, panel: usize, depth: usize, len: usize, out: &mut [f32]) {
-        let panel = &self.data.as_bytes()[panel * self.coding.panel_bytes(self.k)..];
+        let panel_bytes = self.coding.panel_bytes(self.k);
+        let panel = &self.data.as_bytes()[panel * panel_bytes..];
         let out = &mut out[..len * PANEL];
         match &self.coding {
             Coding::F16 => halves_f16(&panel[depth * PANEL * 2..][..len * PANEL * 2], out),
@@ -269,7 +270,7 @@ impl Coded {
                 let records = &panel[depth / groups.len * record..][..len / groups.len * record];
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => super::coded_avx512::unpack(groups, records, out),
+                    Isa::Avx512 => super::coded_avx512::unpack(groups, records, panel_bytes, out),
                     _ => {
                         let records = records.chunks_exact(record);
                         records.zip(out.chunks_exact_mut(groups.len * PANEL)).for_each(|(r, o)| group(groups, r, o));

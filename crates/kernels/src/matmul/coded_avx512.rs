@@ -14,16 +14,17 @@ use super::PANEL;
 use super::coded::{Code, Coded, Coding, Groups, Offset, PAIRS, Scale};
 use super::tile::Tile;
 
-/// Decodes whole records into `out`, `[records · len][32]`.
-pub(super) fn unpack(groups: &Groups, records: &[u8], out: &mut [f32]) {
+/// Decodes whole records into `out`, `[records · len][32]`, and asks for those that lie `next` bytes further on: they are
+/// decoded next, and come from memory while these are multiplied.
+pub(super) fn unpack(groups: &Groups, records: &[u8], next: usize, out: &mut [f32]) {
     let ((_, codes_at, _), record) = (groups.places(), groups.record());
     assert!(codes_at < record && records.len() / record * groups.len * PANEL == out.len(), "whole records");
     // SAFETY: the caller found AVX-512 on this machine; the lengths are checked above.
     unsafe {
         match groups.code {
-            Code::Nibble(_) => unpack_with::<Nibbles>(groups, records, out),
-            Code::NibbleAndBit(_) => unpack_with::<NibblesAndBits>(groups, records, out),
-            Code::Byte => unpack_with::<Bytes>(groups, records, out),
+            Code::Nibble(_) => unpack_with::<Nibbles>(groups, records, next, out),
+            Code::NibbleAndBit(_) => unpack_with::<NibblesAndBits>(groups, records, next, out),
+            Code::Byte => unpack_with::<Bytes>(groups, records, next, out),
         }
     }
 }
@@ -166,7 +167,7 @@ unsafe fn levels(groups: &Groups) -> Line {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn unpack_with<C: Codes>(groups: &Groups, records: &[u8], out: &mut [f32]) {
+unsafe fn unpack_with<C: Codes>(groups: &Groups, records: &[u8], next: usize, out: &mut [f32]) {
     let (offsets_at, codes_at, bits_at) = groups.places();
     // SAFETY: `unpack` checked that `out` has a line for every step of the records.
     unsafe {
@@ -174,6 +175,7 @@ unsafe fn unpack_with<C: Codes>(groups: &Groups, records: &[u8], out: &mut [f32]
         let mut out = out.as_mut_ptr();
         for record in records.chunks_exact(groups.record()) {
             let at = record.as_ptr();
+            prefetch(at.wrapping_add(next), groups.record());
             let scale = scales(groups, at);
             let offset = if groups.offset == Offset::With { Some(scales(groups, at.add(offsets_at))) } else { None };
             for four in 0..groups.len / 4 {
@@ -274,9 +276,14 @@ unsafe fn few_bf16<const ROWS: usize>(panel: &[u8], t: &Tile) {
 #[inline(always)]
 pub(super) fn ahead(at: *const u8, bytes: usize) {
     const DISTANCE: usize = 4096;
+    prefetch(at.wrapping_add(DISTANCE), bytes);
+}
+
+#[inline(always)]
+fn prefetch(at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
         // SAFETY: a prefetch reads nothing that the program can see, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(DISTANCE + line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
     }
 }
 

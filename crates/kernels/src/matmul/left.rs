@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::integers::IntegerLeft;
 use super::pairs::{self, PairLeft};
-use super::{Arithmetic, Operands, PACK_FROM, Right, TILE_ROWS};
+use super::{Arithmetic, Operands, PACK_FROM, Right, TILE_ROWS, tile_height};
 use crate::{Buffer, Isa};
 
 /// A left operand `A[m, k]`, row-major with a stride between rows.
@@ -29,10 +29,12 @@ pub(super) struct TileRows<'a> {
     pub(super) step: usize,
 }
 
-/// `A` in groups of 12 rows, `[m / 12][k][12]`, the last group padded with anything: what a tile reads for one `k` lies in one
-/// cache line. Rows a power of two apart would fall on each other in the cache.
+/// `A` in groups of the rows of a tile, `[m / height][k][12]`, padded with anything: what a tile reads for one `k` lies in
+/// one cache line. Rows a power of two apart would fall on each other in the cache.
 pub(super) struct PackedLeft {
     k: usize,
+    /// Rows of every tile but the last.
+    height: usize,
     data: Buffer,
 }
 
@@ -159,27 +161,23 @@ impl Left<'_> {
 
     /// Packs the first `k` columns, in parallel.
     pub(super) fn pack(&self, k: usize) -> PackedLeft {
-        let group = TILE_ROWS * k;
+        let (group, height) = (TILE_ROWS * k, tile_height(self.m));
+        let tiles = self.m.div_ceil(height);
         let mut data = SPARE.take();
-        if data.len() < self.m.div_ceil(TILE_ROWS) * group {
-            data = Buffer::zeros(self.m.div_ceil(TILE_ROWS) * group);
+        if data.len() < tiles * group {
+            data = Buffer::zeros(tiles * group);
         }
-        let groups = data.par_chunks_mut(group.max(1)).take(self.m.div_ceil(TILE_ROWS)).with_min_len(4);
+        let groups = data.par_chunks_mut(group.max(1)).take(tiles).with_min_len(2);
         groups.enumerate().for_each(|(index, out)| {
-            let first = index * TILE_ROWS;
-            let rows = TILE_ROWS.min(self.m - first);
-            for row in (0..rows).step_by(4) {
-                let line = |i: usize| &self.data[(first + row + i) * self.row_stride..][..k];
-                if row + 4 <= rows {
-                    interleave([line(0), line(1), line(2), line(3)], &mut out[row..]);
-                } else {
-                    for i in 0..rows - row {
-                        line(i).iter().enumerate().for_each(|(depth, x)| out[depth * TILE_ROWS + row + i] = *x);
-                    }
-                }
+            let first = index * height;
+            let last = height.min(self.m - first) - 1;
+            for row in (0..=last).step_by(4) {
+                // The last row stands for those that are not there.
+                let line = |i: usize| &self.data[(first + last.min(row + i)) * self.row_stride..][..k];
+                interleave([line(0), line(1), line(2), line(3)], &mut out[row..]);
             }
         });
-        PackedLeft { k, data }
+        PackedLeft { k, height, data }
     }
 
     /// Rows from `row` on, from `depth` on.
@@ -189,9 +187,15 @@ impl Left<'_> {
 }
 
 impl PackedLeft {
-    /// Rows from `row`, a multiple of 12, on, from `depth` on.
+    /// Rows of every tile but the last.
+    pub(super) fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Rows from `row`, where a tile begins, on, from `depth` on.
     pub(super) fn tile(&self, row: usize, depth: usize) -> TileRows<'_> {
-        let first = row / TILE_ROWS * TILE_ROWS * self.k + depth * TILE_ROWS;
+        debug_assert!(row.is_multiple_of(self.height), "row {row} in tiles of {}", self.height);
+        let first = row / self.height * TILE_ROWS * self.k + depth * TILE_ROWS;
         TileRows { rows: &self.data[first..], row_stride: 1, step: TILE_ROWS }
     }
 }

@@ -57,7 +57,8 @@ pub(super) unsafe fn tile_kernel(isa: Isa, rows: usize, tile: &Tile) {
                         1 => x86::tile_avx2::<1>(&part),
                         2 => x86::tile_avx2::<2>(&part),
                         3 => x86::tile_avx2::<3>(&part),
-                        4 | 5 => x86::tile_avx2::<4>(&part),
+                        4 => x86::tile_avx2::<4>(&part),
+                        5 => x86::tile_avx2::<5>(&part),
                         _ => x86::tile_avx2::<6>(&part),
                     };
                 }

@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use lathe_decode::ensemble::{Costs, Counts, EndSymbol, Memory};
+use lathe_decode::ensemble::{Costs, Counts, Memory};
 use serde::{Deserialize, Serialize};
 
 use super::{EnsembleSpec, EnsembleString, Members, Writing, explain_page};
-use crate::generate::{DecodingSpec, EndTokens, Heard, PROMPT_STRIDE, Prompts, Turn, encode_prompts, place};
+use crate::generate::{DecodingSpec, Heard, PROMPT_STRIDE, Prompts, Turn, encode_prompts, place};
 use crate::load::{fingerprint, sha256_of};
 use crate::store::Store;
 use crate::{Compute, Context, Error};
@@ -115,11 +115,10 @@ pub fn write_together(
     let missing: Vec<u64> = all.iter().copied().filter(|item| store.get(*item).is_none()).collect();
     let resumed = store.len();
     let plan = spec.ensemble.plan(&writing);
-    let places: Vec<usize> = (0..members.loaded.len()).collect();
     let mut costs = Costs::default();
     let (written, seconds) = context.timed(|| {
         context.stage("writing", missing.len() as u64, "texts", || {
-            members.with(&places, context, |ensemble| {
+            members.with_all(context, |ensemble| {
                 let mut memory = Memory::default();
                 for &item in &missing {
                     let (prompt, sample) = place(item);
@@ -198,7 +197,7 @@ fn head(spec: &EnsembleWriteSpec, context: &Context<'_>) -> Result<Head, Error> 
     Ok(Head { lathe: env!("CARGO_PKG_VERSION"), models_sha256, prompts_sha256, spec })
 }
 
-/// What of one model's decoding has a meaning for several.
+/// How texts are written.
 fn writing(spec: &EnsembleWriteSpec) -> Result<Writing, Error> {
     let bad = |field, problem: &str, hint: &str| {
         Err(Error::Spec { field, problem: problem.to_owned(), hint: Some(hint.to_owned()) })
@@ -206,34 +205,13 @@ fn writing(spec: &EnsembleWriteSpec) -> Result<Writing, Error> {
     if spec.samples == 0 {
         return bad("--samples", "0 strings are nothing", "at least 1");
     }
-    let of = &spec.decoding;
-    if spec.samples > 1 && of.sampling.temperature == 0.0 {
+    if spec.samples > 1 && spec.decoding.sampling.temperature == 0.0 {
         return bad("--samples", "greedy texts of one prompt are all the same", "add --temperature 1");
     }
     if matches!(spec.prompts, Prompts::Ids(_)) {
         return bad("--prompt-ids", "the members have different tokens", "give text: --prompt");
     }
-    if of.sampling.truncation.is_some() {
-        return bad("--top-k, --top-p, --min-p, --typical", "they cut one model's distribution", "unite has --k");
-    }
-    if of.sampling.repetition_penalty != 1.0 || of.sampling.presence_penalty != 0.0 {
-        let problem = "penalties change one model's logits by its tokens";
-        return bad("--repetition-penalty, --presence-penalty", problem, "leave them out");
-    }
-    if !of.stop_ids.is_empty() {
-        return bad("--stop-ids", "the members have different tokens", "use --stop TEXT");
-    }
-    if of.min_tokens > 0 {
-        return bad("--min-tokens", "an ensemble has no shared tokens to count before its end", "use --ignore-end");
-    }
-    Ok(Writing {
-        temperature: of.sampling.temperature,
-        seed: of.seed,
-        stops: of.stop.clone(),
-        ends: if of.end_tokens == EndTokens::End { EndSymbol::Counts } else { EndSymbol::Excluded },
-        max_tokens: of.max_tokens,
-        votes: if spec.page.is_some() { spec.explain.max(VOTES_OF_PAGE) } else { spec.explain },
-    })
+    Writing::of(&spec.decoding, if spec.page.is_some() { spec.explain.max(VOTES_OF_PAGE) } else { spec.explain })
 }
 
 /// Votes that a page shows of every step at least.

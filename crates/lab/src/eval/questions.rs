@@ -165,11 +165,18 @@ pub fn questions(task: &Task, extent: &Extent<'_>, context: &Context<'_>) -> Res
     let environment = environment();
     let layout = Layout::new(task, &environment).map_err(bad_task)?;
     let rows = read_records(&file)?;
-    check_records(task, rows.len()).map_err(|problem| bad_task(format!("{problem} of {}", file.display())))?;
+    // Numbers of rows are those of the task's own data.
+    let is_own = extent.data.is_none();
+    if is_own {
+        check_records(task, rows.len()).map_err(|problem| bad_task(format!("{problem} of {}", file.display())))?;
+    }
     let mut asked: Vec<usize> = Vec::new();
     let mut counts = vec![0; task.leave_out.len()];
     for (index, row) in rows.iter().enumerate() {
-        match layout.left_out(index + 1, row).map_err(|problem| refused(task, &file, index, problem))? {
+        match layout
+            .left_out(is_own.then_some(index + 1), row)
+            .map_err(|problem| refused(task, &file, index, problem))?
+        {
             Some(rule) => counts[rule] += 1,
             None => asked.push(index),
         }

@@ -79,19 +79,20 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// Which rule leaves the row out, if one does; `record` counts from 1.
+    /// Which rule leaves the row out, if one does. `record`, from 1, is what rules with numbers are about; in a file that
+    /// is not the task's own there is none.
     ///
     /// # Errors
     /// An expression uses what the row does not have.
     pub(super) fn left_out(
         &self,
-        record: usize,
+        record: Option<usize>,
         row: &Map<String, serde_json::Value>,
     ) -> Result<Option<usize>, String> {
         let mut variables = None;
         for (index, (rule, when)) in self.task.leave_out.iter().zip(&self.leave_out).enumerate() {
             let holds = match when {
-                None => rule.records.contains(&record),
+                None => record.is_some_and(|record| rule.records.contains(&record)),
                 Some(when) => evaluate("leave_out", when, variables.get_or_insert_with(|| columns(row)))?.is_true(),
             };
             if holds {
@@ -195,7 +196,8 @@ fn render(key: &str, template: &Template<'_, '_>, variables: &BTreeMap<String, V
         absent(key, wanted, variables, |name| FUNCTIONS.contains(&name))
             .unwrap_or_else(|| format!("{key}: {}", what(&error)))
     })?;
-    if text.trim().is_empty() { Err(format!("{key}: it is empty")) } else { Ok(text) }
+    // A template that is nothing itself is meant: whole sentences are compared, with nothing before them.
+    if text.trim().is_empty() && !template.source().is_empty() { Err(format!("{key}: it is empty")) } else { Ok(text) }
 }
 
 const FUNCTIONS: [&str; 9] =

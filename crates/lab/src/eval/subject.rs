@@ -299,3 +299,6 @@ fn pair(
     let target = whole.split_off(before.len().min(whole.len()));
     Ok((before, target))
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ pub mod report;
 pub mod sample;
 mod store;
 mod trace;
+mod vocabulary;
 
 pub use bench::{
     BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Detail, MethodRow, Methods, ModelBench, PassProfile,
@@ -39,3 +40,6 @@ pub use inspect::{Depth, ElementCount, InspectSpec, Inspection, LoadSummary, Ten
 pub use load::{Compute, Loaded, load, open_model};
 pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};
+pub use vocabulary::{
+    Boundaries, EndToken, SameBytes, VocabularyFacts, VocabularyPair, VocabularyResult, VocabularySpec, vocabulary,
+};

@@ -14,7 +14,7 @@ mod verdict;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use collect::{Environment, ReportSpec, collect, write_report};
 pub use data::{

@@ -110,19 +110,24 @@ fn pages_are_well_formed_and_need_nothing_else() {
     for report in reports() {
         let html = page(&report);
         assert_balanced(&html);
-        for forbidden in
-            ["<script", "<link", "<img", "<iframe", "@import", "url(", "src=", "http:", "https:", "javascript:"]
-        {
-            assert!(!html.contains(forbidden), "the page holds {forbidden}");
-        }
-        let words = visible_text(&html);
-        for forbidden in ["NaN", "inf ", "Infinity", "undefined", "None", "Some("] {
-            assert!(!words.contains(forbidden), "the page says {forbidden}");
-            assert!(!html.contains(&format!("\"{forbidden}\"")));
-        }
-        assert!(!html.chars().any(|c| c.is_control() && c != '\n'), "the page holds a control character");
-        assert!(!html.contains('\u{202e}'));
+        assert_self_contained(&html);
     }
+}
+
+/// Nothing is loaded or run, and nothing invisible or meant for programmers is shown.
+pub(crate) fn assert_self_contained(html: &str) {
+    for forbidden in
+        ["<script", "<link", "<img", "<iframe", "@import", "url(", "src=", "http:", "https:", "javascript:"]
+    {
+        assert!(!html.contains(forbidden), "the page holds {forbidden}");
+    }
+    let words = visible_text(html);
+    for forbidden in ["NaN", "inf ", "Infinity", "undefined", "None", "Some("] {
+        assert!(!words.contains(forbidden), "the page says {forbidden}");
+        assert!(!html.contains(&format!("\"{forbidden}\"")));
+    }
+    assert!(!html.chars().any(|c| c.is_control() && c != '\n'), "the page holds a control character");
+    assert!(!html.contains('\u{202e}'));
 }
 
 #[test]
@@ -246,7 +251,7 @@ fn short_names_are_distinct() {
 }
 
 /// Every element that is opened is closed in order; attributes are quoted; no stray angle bracket.
-fn assert_balanced(html: &str) {
+pub(crate) fn assert_balanced(html: &str) {
     let html = html.strip_prefix("<!DOCTYPE html>").unwrap_or(html);
     let mut open: Vec<&str> = Vec::new();
     let mut rest = html;

@@ -1,6 +1,6 @@
 //! Whether models could be merged or ensembled: from parameter shapes and vocabularies, nothing is run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use lathe_tokenizer::TokenBytes;
 
@@ -8,6 +8,7 @@ use crate::Loaded;
 use crate::figure::{count, percent};
 use crate::report::data::{Comparison, Feasibility, ModelPair, VocabularyOverlap};
 use crate::report::short_name;
+use crate::vocabulary::{self, Spelt};
 
 /// Differences that are listed before the rest is only counted.
 const LISTED: usize = 3;
@@ -119,25 +120,12 @@ fn tokenizer_difference(a: &Remains, b: &Remains) -> Option<String> {
 }
 
 fn overlap(a: &Remains, b: &Remains) -> VocabularyOverlap {
-    let (left, right) = (byte_strings(a), byte_strings(b));
-    let (left_spelled, right_spelled) = (spellings(a), spellings(b));
-    VocabularyOverlap {
-        left: left.len() as u64,
-        right: right.len() as u64,
-        shared_bytes: left.intersection(&right).count() as u64,
-        shared_strings: left_spelled.intersection(&right_spelled).count() as u64,
-    }
+    vocabulary::overlap(&spelt(a), &spelt(b))
 }
 
-/// Byte strings that tokens contribute to a text; control tokens contribute none.
-fn byte_strings(model: &Remains) -> HashSet<&[u8]> {
+fn spelt(model: &Remains) -> Spelt<'_> {
     let entries = model.tokens.iter().flatten();
-    entries.map(|entry| entry.bytes.as_slice()).filter(|bytes| !bytes.is_empty()).collect()
-}
-
-fn spellings(model: &Remains) -> HashSet<&str> {
-    let entries = model.tokens.iter().flatten().filter(|entry| !entry.bytes.as_slice().is_empty());
-    entries.filter_map(|entry| entry.spelling.as_deref()).collect()
+    Spelt::of(entries.map(|entry| (entry.bytes.as_slice(), entry.spelling.as_deref())))
 }
 
 fn ensemble(a: &Remains, b: &Remains, vocabulary: &VocabularyOverlap) -> Feasibility {

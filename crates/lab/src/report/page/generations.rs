@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::html::{Table, absences, panel as frame, text};
-use crate::figure::{escape, number, visible};
+use super::html::{Table, absences, panel as frame, running_text, text};
+use crate::figure::number;
 use crate::report::data::{GeneratedToken, Generation, ModelReport, Panel, Report};
 
 /// Upper bounds of the surprisal steps in bits; the last step has none. 1 bit is a coin toss, 13 bits one in 8,192.
@@ -21,7 +21,7 @@ pub(super) fn panel(report: &Report, names: &[String]) -> String {
                 continue;
             };
             if previous != Some(generation.prompt.as_str()) {
-                let _ = write!(written, "<p class=\"prompt\" dir=\"auto\">{}</p>", broken(&generation.prompt));
+                let _ = write!(written, "<p class=\"prompt\" dir=\"auto\">{}</p>", running_text(&generation.prompt));
             }
             previous = Some(&generation.prompt);
             let shown = if models.len() > 1 { Some(name.as_str()) } else { None };
@@ -67,7 +67,7 @@ fn generated(generation: &Generation, name: Option<&str>) -> String {
             Some(bits) => (format!("s{}", step(bits)), format!("{} bits", number(bits))),
             None => ("unknown".to_owned(), "surprisal unknown".to_owned()),
         };
-        let _ = write!(html, "<span class=\"t {class}\" title=\"{title}\">{}</span>", broken(&token.text));
+        let _ = write!(html, "<span class=\"t {class}\" title=\"{title}\">{}</span>", running_text(&token.text));
     }
     html + "</p>"
 }
@@ -78,13 +78,6 @@ fn surprisal(token: &GeneratedToken) -> Option<f64> {
 
 fn step(bits: f64) -> usize {
     STEPS.iter().take_while(|bound| bits >= **bound).count()
-}
-
-/// Visible and safe text in which a line end also ends the line on the page.
-fn broken(raw: &str) -> String {
-    // In running text a lone space is plain enough; its table shows it.
-    let shown = if raw.chars().all(|c| c == ' ') { raw.to_owned() } else { visible(raw) };
-    escape(&shown).replace('↵', "<span class=\"sign\">↵</span>\n").replace('⇥', "<span class=\"sign\">⇥</span>")
 }
 
 fn table(models: &[ModelReport], names: &[String]) -> Table {
@@ -114,10 +107,5 @@ mod tests {
         assert_eq!(step(12.9), 5);
         assert_eq!(step(13.0), 6);
         assert_eq!(step(1e9), 6);
-    }
-
-    #[test]
-    fn line_ends_are_shown_and_kept() {
-        assert_eq!(broken("a\n<"), "a<span class=\"sign\">↵</span>\n&lt;");
     }
 }

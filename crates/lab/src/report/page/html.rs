@@ -10,6 +10,13 @@ pub(crate) fn text(raw: &str) -> String {
     escape(&visible(raw))
 }
 
+/// Safe text in which a line end is visible and also ends the line on the page, where the style keeps white space.
+pub(crate) fn running_text(raw: &str) -> String {
+    // In running text a lone space is plain enough.
+    let shown = if raw.chars().all(|c| c == ' ') { raw.to_owned() } else { visible(raw) };
+    escape(&shown).replace('↵', "<span class=\"sign\">↵</span>\n").replace('⇥', "<span class=\"sign\">⇥</span>")
+}
+
 /// A panel: its title, how to read it, and its content (HTML).
 pub(crate) fn panel(id: &str, title: &str, how: &str, body: &str) -> String {
     format!(
@@ -147,6 +154,17 @@ pub(super) fn absences(
 }
 
 /// The name of a model as the first cell of a row, with its colour beside it.
-pub(super) fn model_cell(index: usize, name: &str) -> String {
+pub(crate) fn model_cell(index: usize, name: &str) -> String {
     format!("<span class=\"key k{}\"></span>{}", index % crate::figure::SERIES_STYLES, text(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_ends_are_shown_and_kept() {
+        assert_eq!(running_text("a\n<"), "a<span class=\"sign\">↵</span>\n&lt;");
+        assert_eq!(running_text(" "), " ");
+    }
 }

@@ -11,6 +11,8 @@ const COMMANDS: &[&[&str]] = &[
     &["inspect"],
     &["trace"],
     &["generate"],
+    &["ensemble"],
+    &["ensemble", "determine"],
     &["chat"],
     &["eval"],
     &["eval", "compare"],

@@ -13,7 +13,7 @@ use candle_core::Tensor;
 use lathe_kernels::logits::{PartSummary, summarise_part};
 use lathe_kernels::matmul::PIECE;
 use lathe_model::rotary::Scaling;
-use lathe_model::{Batch, Decoder, KvCache, NoTap};
+use lathe_model::{Batch, Decoder, DecoderSpec, KvCache, NoTap};
 
 use crate::DecodeError;
 
@@ -60,8 +60,7 @@ pub fn likelihoods(
     on: &mut dyn FnMut(usize, Vec<Likelihood>) -> ControlFlow<()>,
 ) -> Result<(), DecodeError> {
     forks.iter().enumerate().try_for_each(|(index, fork)| check(index, fork, decoder.spec().context_length))?;
-    let by_length = |scaling: &Scaling| matches!(scaling, Scaling::Dynamic { .. } | Scaling::LongRope { .. });
-    if decoder.spec().rotary.iter().any(|rotary| by_length(&rotary.scaling)) {
+    if depends_on_length(decoder.spec()) {
         for (index, fork) in forks.iter().enumerate() {
             if on(index, whole(decoder, index, fork)?).is_break() {
                 break;
@@ -87,6 +86,11 @@ pub fn likelihoods(
         }
     }
     Ok(())
+}
+
+/// Whether a hidden state depends on how long its text is: then cached keys of a part are not those of the whole.
+pub(crate) fn depends_on_length(spec: &DecoderSpec) -> bool {
+    spec.rotary.iter().any(|rotary| matches!(rotary.scaling, Scaling::Dynamic { .. } | Scaling::LongRope { .. }))
 }
 
 fn check(item: usize, fork: &Fork, context: usize) -> Result<(), DecodeError> {

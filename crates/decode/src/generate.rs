@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use lathe_model::{Batch, Decoder, KvCache, NoTap, PrefixCache};
 use serde::{Deserialize, Serialize};
 
+use crate::choices::depends_on_length;
 use crate::sampling::NoToken;
 use crate::stop::Text;
 use crate::{DecodeError, History, Sampling, Step, Stops, uniform};
@@ -167,7 +168,7 @@ pub fn generate(
 ) -> Result<(), DecodeError> {
     decoding.check()?;
     let slots = writer.batch.max(1);
-    // One more for a prompt that several strings begin with.
+    // One more for what several prompts begin with.
     let mut cache = KvCache::new(writer.decoder.spec(), slots + 1);
     let mut engine = Engine::new(writer, decoding, &mut cache);
     let unending = engine.unending();
@@ -183,8 +184,7 @@ pub fn generate(
                 free.push(slot);
                 break;
             };
-            let repeated = requests.peek().is_some_and(|next| next.prompt == request.prompt);
-            let known = engine.begin(&request, slot, repeated)?;
+            let known = engine.begin(&request, slot, requests.peek().map(|next| next.prompt.as_slice()))?;
             prompts += request.prompt.len() - known;
             live.push(Live::new(request, slot, known, decoding, engine.context()));
         }
@@ -245,6 +245,9 @@ pub fn reply(
 
 /// Tokens of prompts that enter a batch together; one prompt may have more.
 const PROMPT_TOKENS: usize = 1024;
+
+/// Tokens that several prompts must have in common, or more than before, to be run by themselves.
+const SHARED_TOKENS: usize = 16;
 
 /// A string that is being written.
 struct Live {
@@ -334,11 +337,16 @@ pub(crate) struct Engine<'a> {
     writer: Writer<'a>,
     decoding: &'a Decoding,
     pub(crate) cache: &'a mut KvCache,
-    /// The last slot: a prompt without its last token, for several strings that begin with it.
+    /// The last slot: what several prompts begin with.
     shared: usize,
     shared_ids: Vec<u32>,
     /// Tokens that cannot come before the least length.
     unending: Vec<u32>,
+}
+
+/// How many tokens two texts begin with alike.
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// Whether a prompt of an item leaves room for a token.
@@ -383,28 +391,50 @@ impl<'a> Engine<'a> {
         self.unending.clone()
     }
 
-    /// Prepares a slot for a string, and says how many tokens of its prompt are in the cache already. A `repeated` prompt
-    /// is run once for all strings that begin with it.
-    pub(crate) fn begin(&mut self, request: &Request, slot: usize, repeated: bool) -> Result<usize, DecodeError> {
+    /// Prepares a slot for a string, and says how many tokens of its prompt are in the cache already. What its prompt and
+    /// the `next` one begin with is run once, for all strings that begin with it.
+    pub(crate) fn begin(&mut self, request: &Request, slot: usize, next: Option<&[u32]>) -> Result<usize, DecodeError> {
         check_prompt(request.item, &request.prompt, self.context())?;
+        // The last token is always run: its hidden state is wanted.
         let before = &request.prompt[..request.prompt.len() - 1];
-        if before.is_empty() {
-            return Ok(0);
+        let decoder = self.writer.decoder;
+        let whole_only = depends_on_length(decoder.spec());
+        let wanted = next.map_or(0, |next| match common(before, next) {
+            _ if next == request.prompt => before.len(),
+            tokens if tokens >= SHARED_TOKENS && !whole_only => tokens,
+            _ => 0,
+        });
+        let mut held = common(before, &self.shared_ids);
+        if held < self.shared_ids.len() || whole_only && held < before.len() {
+            // A window may have dropped what the shorter beginning sees.
+            let is_kept = held >= SHARED_TOKENS && !whole_only && self.rolled_back(held);
+            held = if is_kept { held } else { 0 };
         }
-        if self.shared_ids != before {
-            if !repeated {
-                return Ok(0);
+        if wanted > 0 && (held == 0 || wanted >= held + SHARED_TOKENS) {
+            if held == 0 {
+                self.cache.clear(self.shared);
             }
-            self.cache.clear(self.shared);
             // Not known any more should the model fail.
             self.shared_ids.clear();
             let mut batch = Batch::default();
-            batch.push(before, self.shared, 0);
-            self.writer.decoder.forward(&batch, Some(self.cache), &mut NoTap)?;
-            self.shared_ids = before.to_vec();
+            batch.push(&before[held..wanted], self.shared, held);
+            decoder.forward(&batch, Some(self.cache), &mut NoTap)?;
+            self.shared_ids = before[..wanted].to_vec();
+            held = wanted;
         }
-        self.cache.copy(self.shared, slot);
-        Ok(before.len())
+        if held > 0 {
+            self.cache.copy(self.shared, slot);
+        }
+        Ok(held)
+    }
+
+    /// Shortens what is shared to so many tokens, if that can be.
+    fn rolled_back(&mut self, tokens: usize) -> bool {
+        let is_done = self.cache.rollback(self.shared, tokens, self.writer.decoder.spec()).is_ok();
+        if is_done {
+            self.shared_ids.truncate(tokens);
+        }
+        is_done
     }
 
     /// Runs the tokens that the cache lacks and draws the next one of every string.

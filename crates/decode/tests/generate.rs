@@ -84,6 +84,29 @@ fn a_prompt_of_many_strings_is_read_once_with_the_same_result() {
 }
 
 #[test]
+fn prompts_that_begin_alike_are_read_together_with_the_same_result() {
+    // Windows that forget, and frequencies that depend on the length of the text.
+    for fixture in ["llama", "gemma3", "mistral_window", "llama_dynamic"] {
+        let decoder = decoder(fixture);
+        // A beginning that grows, shrinks, is left and comes back.
+        let prompt = |item: u32| -> Vec<u32> {
+            let shared = [16, 16, 32, 32, 18, 0, 0, 16, 32, 32, 16][item as usize];
+            let own = (0..1 + item % 3).map(|i| (31 * item + 7 * i) % 90);
+            (0..shared).map(|i| (i * i) % 90).chain(own).collect()
+        };
+        let requests: Vec<Request> =
+            (0..11).map(|item| Request { item: u64::from(item), prompt: prompt(item) }).collect();
+        let alone: Vec<Generation> = requests
+            .iter()
+            .map(|request| run(&decoder, &decoding(), std::slice::from_ref(request), 1).unwrap().remove(0))
+            .collect();
+        for batch in [1, 4, 64] {
+            assert_eq!(run(&decoder, &decoding(), &requests, batch).unwrap(), alone, "{fixture}, {batch}");
+        }
+    }
+}
+
+#[test]
 fn the_record_is_what_a_forward_pass_says() {
     let decoder = decoder("llama");
     let truncation = Truncation { top_k: Some(9), ..Truncation::default() };

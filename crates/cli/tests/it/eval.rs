@@ -40,6 +40,22 @@ stop = ["\n"]
 scorers = [{ kind = "contains" }, { kind = "f1" }, { kind = "numeric" }]
 "#;
 
+const LETTERS: &str = r#"
+name = "letters"
+description = "Colours by letter."
+data = { file = "colours.jsonl" }
+options = "lettered(options)"
+answer = "answer"
+answer_is = "labelled"
+prompt = "the {{ thing }} is\n{{ row.options }}\n"
+target = "{{ option.label }}"
+
+[score]
+by = "generation"
+max_tokens = 1
+scorers = [{ kind = "letter" }]
+"#;
+
 /// Two models and two tasks; `n` questions of each but for what examples and rules take away.
 fn bench(n: usize) -> Bench {
     let bench = Bench::new();
@@ -109,6 +125,10 @@ fn every_answer_is_a_line_and_the_table_counts_them() {
     assert_eq!(colours["scores"].as_array().unwrap().len(), 4);
 
     let sums = &runs[1];
+    // Where options are there to guess from, a written letter has a chance too.
+    bench.write("tasks/letters.toml", LETTERS);
+    let letters = bench.json(&["eval", "tiny", "--task", "tasks/letters.toml", "--json"]);
+    assert_eq!(letters["runs"][0]["chance"]["value"], 0.5);
     assert_eq!(sums["chance"], json!({"value": null, "reason": "not_given"}));
     let item = &lines(&bench, "out/tiny.sums.jsonl")[20];
     assert_eq!((&item["answers"], &item["record"]), (&json!(["21"]), &json!(21)));

@@ -58,7 +58,7 @@ pub fn smc(
     let unending = engine.unending();
     let mut particles = Vec::with_capacity(n);
     for slot in 0..n {
-        let known = engine.begin(request, slot, true)?;
+        let known = engine.begin(request, slot, Some(&request.prompt))?;
         particles.push(Particle::new(request, known));
     }
     let room = writer.decoder.spec().context_length - request.prompt.len();

@@ -40,6 +40,8 @@ pub enum Ask {
         prompt: String,
         /// Right answers, at least one.
         answers: Vec<String>,
+        /// Options that a guess chooses from; 0 where the answer is a text.
+        options: usize,
     },
 }
 
@@ -137,7 +139,8 @@ impl Questions {
     pub fn chance(&self) -> Option<f64> {
         let share = |question: &Question| match &question.ask {
             Ask::Choose { options, .. } => Some(1.0 / options.len() as f64),
-            Ask::Write { .. } => None,
+            Ask::Write { options: 0, .. } => None,
+            Ask::Write { options, .. } => Some(1.0 / *options as f64),
         };
         let sum = self.questions.iter().map(share).sum::<Option<f64>>()?;
         Some(sum / self.questions.len().max(1) as f64)
@@ -332,7 +335,8 @@ fn question(
                     .try_for_each(|scorer| scorer.check_answer(answer))
                     .map_err(|p| format!("answer: {p}"))?;
             }
-            Ok(Ask::Write { prompt: before.to_owned() + &layout.prompt(&read, None)?, answers })
+            let prompt = before.to_owned() + &layout.prompt(&read, None)?;
+            Ok(Ask::Write { prompt, answers, options: read.options.len() })
         }
     }
 }

@@ -39,7 +39,7 @@ fn shown(question: &Question) -> String {
             };
             options.iter().enumerate().map(option).collect()
         }
-        Ask::Write { prompt, answers } => format!("{prompt}| {}\n", answers.join(" / ")),
+        Ask::Write { prompt, answers, .. } => format!("{prompt}| {}\n", answers.join(" / ")),
     }
 }
 

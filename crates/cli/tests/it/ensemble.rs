@@ -43,7 +43,8 @@ fn every_method_writes_and_says_who_voted() {
     let bench = bench();
     for method in METHODS {
         let arguments =
-            [&["ensemble", "tiny", "other", "--prompt", "the sea", "--max-tokens", "8", "--explain", "3"], method].concat();
+            [&["ensemble", "tiny", "other", "--prompt", "the sea", "--max-tokens", "8", "--explain", "3"], method]
+                .concat();
         let of = record(&bench, &arguments);
         assert!(of["tokens"].as_u64().unwrap() >= 1, "{method:?}");
         let steps = of["steps"].as_array().unwrap();
@@ -63,7 +64,17 @@ fn every_method_writes_and_says_who_voted() {
 #[test]
 fn equal_models_and_a_weight_of_one_write_what_the_model_writes_alone() {
     let bench = bench();
-    let alone = bench.succeed(&["generate", "tiny", "--prompt", "the sea", "--temperature", "0", "--max-tokens", "10", "--ignore-end"]);
+    let alone = bench.succeed(&[
+        "generate",
+        "tiny",
+        "--prompt",
+        "the sea",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "10",
+        "--ignore-end",
+    ]);
     let common = ["--prompt", "the sea", "--max-tokens", "10", "--ignore-end"];
     for (models, more) in [
         (["tiny", "copy"], &["--method", "unite"][..]),
@@ -150,7 +161,10 @@ fn with_tasks() -> Bench {
     bench.write("colours.toml", COLOURS);
     let lines = |of: &dyn Fn(usize) -> Value| (0..6).map(|i| of(i).to_string() + "\n").collect::<String>();
     // Each model is sometimes right: answers are letters that texts often hold.
-    bench.write("sums.jsonl", lines(&|i| json!({"question": format!("{i} and {i}"), "answer": (["e", "t", "a"][i % 3])})));
+    bench.write(
+        "sums.jsonl",
+        lines(&|i| json!({"question": format!("{i} and {i}"), "answer": (["e", "t", "a"][i % 3])})),
+    );
     let colour = |i: usize| json!({"thing": (["sea", "sand"][i % 2]), "options": "A. red\nB. sea green", "answer": (["A. red", "B. sea green"][i / 3])});
     bench.write("colours.jsonl", lines(&colour));
     bench
@@ -159,19 +173,25 @@ fn with_tasks() -> Bench {
 #[test]
 fn ensembles_are_evaluated_beside_their_members_and_again() {
     let bench = with_tasks();
-    let arguments = ["eval", "tiny", "other", "tiny+other", "--task", "sums.toml,colours.toml", "--out", "out", "--json"];
+    let arguments =
+        ["eval", "tiny", "other", "tiny+other", "--task", "sums.toml,colours.toml", "--out", "out", "--json"];
     let of = bench.json(&arguments);
     let runs = of["runs"].as_array().unwrap();
     let names: Vec<&str> = runs.iter().map(|run| run["name"].as_str().unwrap()).collect();
     assert_eq!(names[4..], ["tiny+other unite k=10 sums", "tiny+other unite k=10 colours"]);
     assert_eq!(runs[4]["ensembled_share"], 1.0);
     assert!(runs[5]["ensembled_share"].is_null());
-    let pairs: Vec<&str> = of["comparisons"].as_array().unwrap().iter().map(|of| of["name"].as_str().unwrap()).collect();
-    assert_eq!(pairs[..3], ["tiny against other", "tiny against tiny+other unite k=10", "other against tiny+other unite k=10"]);
+    let pairs: Vec<&str> =
+        of["comparisons"].as_array().unwrap().iter().map(|of| of["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        pairs[..3],
+        ["tiny against other", "tiny against tiny+other unite k=10", "other against tiny+other unite k=10"]
+    );
     // Everything is there the second time.
     let again = bench.json(&arguments);
     assert!(again["runs"].as_array().unwrap().iter().all(|run| run["resumed"] == 6));
-    let scores = |of: &Value| of["runs"].as_array().unwrap().iter().map(|run| run["scores"].clone()).collect::<Vec<_>>();
+    let scores =
+        |of: &Value| of["runs"].as_array().unwrap().iter().map(|run| run["scores"].clone()).collect::<Vec<_>>();
     assert_eq!(scores(&again), scores(&of));
     // An ensemble of one model's copies answers like the model.
     let of = bench.json(&["eval", "tiny", "tiny+copy", "--task", "sums.toml,colours.toml", "--json"]);
@@ -182,7 +202,8 @@ fn ensembles_are_evaluated_beside_their_members_and_again() {
 #[test]
 fn determine_says_what_it_decided_and_why() {
     let bench = with_tasks();
-    let arguments = ["ensemble", "determine", "tiny", "other", "copy", "--task", "sums.toml", "--max-gap", "100", "--json"];
+    let arguments =
+        ["ensemble", "determine", "tiny", "other", "copy", "--task", "sums.toml", "--max-gap", "100", "--json"];
     let of = bench.json(&arguments);
     let decisions = of["decisions"].as_array().unwrap();
     assert_eq!(decisions.len(), 3);

@@ -180,6 +180,11 @@ pub fn built_in_tasks() -> Result<Vec<TaskRow>, Error> {
     built_in::tasks().iter().map(row).collect()
 }
 
+/// The file of a built-in task.
+pub(crate) fn built_in_task(name: &str) -> Option<&'static str> {
+    built_in::tasks().iter().find(|(built_in, _)| *built_in == name).map(|(_, text)| *text)
+}
+
 /// Puts every task to every model.
 ///
 /// # Errors
@@ -326,7 +331,7 @@ fn names(spec: &EvalSpec) -> Result<Vec<String>, Error> {
 
 /// A built-in task or a file, and the folder that its files are named from.
 fn find(name: &str) -> Result<(Task, PathBuf), Error> {
-    if let Some((name, text)) = built_in::tasks().iter().find(|(built_in, _)| *built_in == name) {
+    if let Some(text) = built_in_task(name) {
         return Ok((Task::parse(text, Notation::Toml, name)?, PathBuf::new()));
     }
     let file = Path::new(name);

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ensemble::{EnsembleWriteSpec, write_together};
-use crate::eval::{CompareSpec, EvalResult, EvalSpec, compare, eval};
+use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
-use crate::load::{fingerprint, sha256_of};
+use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
 use crate::measure::{SamplesSpec, measure_samples};
 use crate::{Context, Error};
 use plan::{ExperimentFile, Step};
@@ -143,6 +143,8 @@ fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Op
         }
         let hash = if is_model {
             Some(fingerprint(&text.parse::<ModelReference>()?, context)?)
+        } else if let Some(task) = built_in_task(text).filter(|_| key == "tasks") {
+            Some(sha256_of_bytes(task.as_bytes()))
         } else if Path::new(text).is_file() {
             Some(sha256_of(Path::new(text), &|_| {})?)
         } else {

@@ -123,6 +123,11 @@ pub(crate) fn sha256_of(file: &Path, advance: &(dyn Fn(u64) + Sync)) -> Result<S
     }
 }
 
+/// SHA-256 of bytes.
+pub(crate) fn sha256_of_bytes(bytes: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(bytes))
+}
+
 fn hex(sum: Sha256) -> String {
     sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -20,3 +20,4 @@ mod shape;
 mod tensors;
 mod timing;
 mod trace;
+mod vocabulary;

@@ -17,7 +17,8 @@ use lathe_lab::measure::{
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
     BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportFormat, ExportSpec, InspectSpec,
-    Methods, Rows, TokenInput, TraceSite, TraceSpec, bench, data_sets, export, inspect, models, models_page, trace,
+    Methods, Rows, TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect, models,
+    models_page, trace, vocabulary,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -57,7 +58,7 @@ fn run_on_pool(args: Args) -> Result<()> {
     match args.command {
         Command::Fetch(args) => run_fetch(&args, &context),
         Command::Models(args) => run_models(&args, &context),
-        Command::Inspect(args) => run_inspect(&args, &context),
+        Command::Inspect(args) => run_inspect(args, &context),
         Command::Trace(args) => run_trace(args, &context),
         Command::Generate(args) => decode::run_generate(*args, &context),
         Command::Ensemble(args) => ensemble::run_ensemble(*args, &context),
@@ -110,9 +111,17 @@ fn run_models(args: &ModelsArgs, context: &Context<'_>) -> Result<()> {
     }
 }
 
-fn run_inspect(args: &InspectArgs, context: &Context<'_>) -> Result<()> {
+fn run_inspect(args: InspectArgs, context: &Context<'_>) -> Result<()> {
+    if args.vocab {
+        let result = vocabulary(&VocabularySpec { models: args.models }, context)?;
+        return if args.json { print_json(&result) } else { print(&show::vocabulary(&result)) };
+    }
     let depth = if args.load { Depth::Run } else { Depth::Headers };
-    let inspection = inspect(&InspectSpec { model: args.model.clone(), depth }, context)?;
+    let Ok([model]) = <[ModelReference; 1]>::try_from(args.models) else {
+        let hint = Some("add --vocab to compare their vocabularies, or inspect them one by one".into());
+        return Err(BadInput { message: "several models are inspected only with --vocab".into(), hint }.into());
+    };
+    let inspection = inspect(&InspectSpec { model, depth }, context)?;
     match (args.json, args.tensors) {
         (true, _) => print_json(&inspection),
         (false, true) => print(&show::tensors(&inspection)),

@@ -3,6 +3,7 @@
 mod ensemble;
 mod eval;
 mod texts;
+mod vocabulary;
 
 use std::fmt::Write;
 
@@ -19,6 +20,7 @@ use lathe_model::Phase;
 pub(crate) use ensemble::{determined, together};
 pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use texts::{experiment, generate, samples};
+pub(crate) use vocabulary::vocabulary;
 
 use crate::table::{Align, Table, render, terminal_width};
 

@@ -354,3 +354,67 @@ fn word_after_a_space(bytes: &[u8]) -> Option<&str> {
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.chars().all(char::is_alphabetic)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use lathe_tokenizer::{GgufVocabulary, byte_alphabet};
+
+    use super::*;
+
+    /// The bytes and the results of these joins.
+    fn byte_level(joins: &[&str]) -> Tokenizer {
+        let mut tokens: Vec<String> = (0..=255).map(|byte| byte_alphabet::character_of(byte).to_string()).collect();
+        tokens.extend(joins.iter().map(|join| join.replace(' ', "")));
+        let vocabulary = GgufVocabulary {
+            origin: "tiny.gguf".into(),
+            model: "gpt2".into(),
+            pre: Some("gpt-2".into()),
+            token_types: Some(vec![1; tokens.len()]),
+            tokens,
+            merges: Some(joins.iter().map(|join| (*join).to_owned()).collect()),
+            ..GgufVocabulary::default()
+        };
+        Tokenizer::from_gguf_vocabulary(vocabulary).unwrap()
+    }
+
+    #[test]
+    fn places_within_a_text_are_where_tokens_end() {
+        let ends = |joins: &[&str], text: &str| {
+            let mut ends: Vec<usize> = ends_of_tokens(&byte_level(joins), text).unwrap().into_iter().collect();
+            ends.sort_unstable();
+            ends
+        };
+        // th|é, and t|h|Ã|© without joins.
+        assert_eq!(ends(&["t h", "Ã ©"], "thé"), [2]);
+        assert_eq!(ends(&[], "thé"), [1, 2, 3]);
+        assert_eq!(ends(&["t h"], "th"), [0usize; 0]);
+        assert_eq!(ends(&[], ""), [0usize; 0]);
+    }
+
+    #[test]
+    fn shares_of_places() {
+        let of = Boundaries::of(None, [4, 6, 3]);
+        assert_eq!((of.share, of.share_of_left, of.share_of_right), (Some(3.0 / 7.0), Some(0.75), Some(0.5)));
+        let nowhere = Boundaries::of(None, [0, 0, 0]);
+        assert_eq!((nowhere.share, nowhere.share_of_left, nowhere.share_of_right), (None, None, None));
+    }
+
+    #[test]
+    fn kinds_of_texts_add_up_to_all() {
+        let (left, right) = (byte_level(&["t h", "Ġ a", "e r"]), byte_level(&["t h", "i n"]));
+        let [all, kinds @ ..] = &boundaries(&left, &right).unwrap()[..] else { panic!("nothing was counted") };
+        assert_eq!((all.kind, kinds.len()), (None, 4));
+        for sum in [|of: &Boundaries| of.left, |of: &Boundaries| of.right, |of: &Boundaries| of.common] {
+            assert_eq!(kinds.iter().map(sum).sum::<usize>(), sum(all));
+        }
+        assert!(all.common < all.left && all.left < all.right);
+    }
+
+    #[test]
+    fn sorts_of_tokens() {
+        let sort = |text: &str| SORTS.iter().position(|sort| sort(text.as_bytes()));
+        assert_eq!([" the", "é", " café", "\n\n"].map(sort), [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(["the", " ", "  x", "\t", " 1", "«"].map(sort), [None; 6]);
+    }
+}

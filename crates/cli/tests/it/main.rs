@@ -21,3 +21,4 @@ mod shape;
 mod tensors;
 mod timing;
 mod trace;
+mod vocabulary;

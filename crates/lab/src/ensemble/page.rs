@@ -65,8 +65,8 @@ fn summary(members: &[String], texts: &[EnsembleString]) -> String {
     let facts = [
         ("members", count(members.len() as u64)),
         ("symbols", count(symbols as u64)),
-        ("chosen by all members together", share(together, symbols)),
-        ("where the members' first choices differ", share(split, compared)),
+        ("chosen by all together", share(together, symbols)),
+        ("first choices differ", share(split, compared)),
     ];
     let facts: String =
         facts.map(|(name, value)| format!("<div><dt>{name}</dt><dd>{}</dd></div>", text(&value))).concat();

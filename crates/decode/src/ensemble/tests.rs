@@ -382,8 +382,8 @@ proptest! {
         // Every fifth id shares its bytes with another one, every seventh has none.
         let bytes = |id: usize| match id {
             0 => Some(b"</s>".to_vec()),
-            _ if id % 7 == 0 => None,
-            _ if id % 5 == 0 => Some(format!("s{}", id / 50).into_bytes()),
+            _ if id.is_multiple_of(7) => None,
+            _ if id.is_multiple_of(5) => Some(format!("s{}", id / 50).into_bytes()),
             _ => Some(format!("t{id}").into_bytes()),
         };
         let vocabulary = ByteVocabulary::from_bytes((0..600).map(bytes), &[0]);

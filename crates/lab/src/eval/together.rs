@@ -41,19 +41,17 @@ impl Together<'_> {
         wanted: &dyn Fn(usize, usize) -> bool,
         on: &mut On<'_, Vec<OptionScore>>,
     ) -> Result<(), Failed> {
-        let mut of_models: Vec<Vec<Vec<OptionScore>>> = Vec::with_capacity(self.members.loaded.len());
+        // By question, then by model.
+        let mut of_models: Vec<Vec<Vec<OptionScore>>> = questions.iter().map(|_| Vec::new()).collect();
         for loaded in &self.members.loaded {
-            let mut scores = Vec::with_capacity(questions.len());
-            Subject { loaded, manner: self.manner }.choices(questions, &mut |_, of| {
-                scores.push(of);
+            Subject { loaded, manner: self.manner }.choices(questions, &mut |question, of| {
+                of_models[question].push(of);
                 ControlFlow::Continue(())
             })?;
-            of_models.push(scores);
         }
-        for question in 0..questions.len() {
+        for (question, of_models) in of_models.iter().enumerate() {
             for (at, (ensemble, places)) in self.ensembles.iter().enumerate().filter(|(at, _)| wanted(*at, question)) {
-                let of_members: Vec<&[OptionScore]> =
-                    places.iter().map(|place| &of_models[*place][question][..]).collect();
+                let of_members: Vec<&[OptionScore]> = places.iter().map(|place| &of_models[*place][..]).collect();
                 if on(at, question, weighed(ensemble, &of_members)).is_break() {
                     return Ok(());
                 }

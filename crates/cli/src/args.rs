@@ -59,9 +59,9 @@ pub(crate) enum Command {
     /// Say what is in a model's files: architecture, tensors, tokenizer, template
     #[command(
         after_help = "Examples:\n  lathe inspect smollm2\n  lathe inspect smollm2 --tensors\n  lathe inspect smollm2 --load --low-memory\n  lathe inspect ./my-model --json\n  lathe inspect smollm2 gemma3-270m --vocab\n\n\
-                      What overlapping vocabularies are good for: UniTE's authors found that the size of vocabularies hardly matters to\n\
-                      an ensemble, and that a gap in accuracy and another style of answers do; SAFE's gate lets models decide together\n\
-                      only where all of them split the text, which --vocab counts."
+                      What an overlap is good for: UniTE's authors found that the size of vocabularies hardly matters to\n\
+                      an ensemble, and that gaps in accuracy and other styles of answers do; SAFE's gate lets models\n\
+                      decide together only where all of them split the text, and --vocab counts such places."
     )]
     Inspect(InspectArgs),
     /// Run tokens or text and save logits, hidden states and attention as safetensors

@@ -160,7 +160,7 @@ pub enum Error {
         reason: String,
     },
     /// What a tokenizer's tokens spell is not the text that it was given, so bytes do not say what the model reads.
-    #[error("the tokenizer changes texts: \"{written}\" is read as \"{read}\"")]
+    #[error("the tokenizer changes texts: {written:?} is read as {read:?}")]
     ChangesText {
         /// The part of the probe that differs.
         written: String,

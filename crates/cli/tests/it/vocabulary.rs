@@ -70,6 +70,8 @@ fn model(bench: &Bench, to: &str, tokenizer: &Value) {
     copy(bench, "llama", to);
     edit_config(bench, to, |config| {
         config.insert("vocab_size".into(), ROWS.into());
+        // Ids of the fixture's own vocabulary.
+        ["bos_token_id", "eos_token_id", "pad_token_id"].iter().for_each(|field| drop(config.remove(*field)));
     });
     edit_tensors(bench, to, |tensors| {
         for name in ["model.embed_tokens.weight", "lm_head.weight"] {

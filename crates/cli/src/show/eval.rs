@@ -141,7 +141,7 @@ fn notes(run: &EvalRun) -> Vec<String> {
         notes.push(format!("{}: {} of the symbols were chosen by all members together", run.name, percent(of)));
     }
     let left_out = run.left_out.iter();
-    notes.extend(left_out.map(|rows| format!("{}: {} rows left out: {}", run.name, count(rows.rows as u64), rows.why)));
+    notes.extend(left_out.map(|rows| format!("{}: {} left out: {}", run.name, count(rows.rows as u64), rows.why)));
     notes
 }
 

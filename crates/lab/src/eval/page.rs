@@ -184,11 +184,8 @@ fn notes(result: &EvalResult) -> Vec<String> {
         } else {
             String::new()
         };
-        let left_out: Vec<String> = run
-            .left_out
-            .iter()
-            .map(|rows| format!("{} rows left out: {}", count(rows.rows as u64), rows.why))
-            .collect();
+        let left_out: Vec<String> =
+            run.left_out.iter().map(|rows| format!("{} left out: {}", count(rows.rows as u64), rows.why)).collect();
         let left_out = if left_out.is_empty() { String::new() } else { format!(" {}.", left_out.join("; ")) };
         notes.push(format!("{}: {}{limited}{left_out}", run.task, run.description));
     }

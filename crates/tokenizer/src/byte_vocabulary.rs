@@ -228,6 +228,14 @@ pub fn encode_continuation(tokenizer: &Tokenizer, vocabulary: &ByteVocabulary, b
     Some(ids)
 }
 
+/// Whether tokenizers split a text before its byte `at`, whatever follows: at the space between a word or its punctuation
+/// and a letter. What comes before is then spelt in the same way as alone.
+#[must_use]
+pub fn splits_before(text: &[u8], at: usize) -> bool {
+    let byte = |at: usize| text.get(at).copied().unwrap_or(b' ');
+    at > 0 && text.get(at) == Some(&b' ') && !byte(at - 1).is_ascii_whitespace() && byte(at + 1).is_ascii_alphabetic()
+}
+
 /// Texts to put before a continuation, so that a tokenizer's added space goes elsewhere: the first that keeps its ids.
 const ANCHORS: [&str; 4] = ["\n", "a", "0", "."];
 

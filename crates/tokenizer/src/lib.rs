@@ -25,7 +25,7 @@ mod stream;
 mod tokenizer;
 mod vocabulary;
 
-pub use byte_vocabulary::{ByteVocabulary, PROBE, encode_continuation};
+pub use byte_vocabulary::{ByteVocabulary, PROBE, encode_continuation, splits_before};
 pub use chat_template::{ChatTemplate, GenerationPrompt, Message, TemplateVariables};
 pub use error::Error;
 pub use gguf::GgufVocabulary;

@@ -5,6 +5,7 @@
 //! changed token is forgotten (method page, sections 4.9 and 7.2).
 
 use lathe_model::{Batch, KvCache, NoTap, PrefixCache};
+use lathe_tokenizer::splits_before;
 
 use super::Member;
 use crate::DecodeError;
@@ -178,17 +179,8 @@ impl<'e, 'a> View<'e, 'a> {
     /// Tokens of the text that no continuation changes, and the bytes that they take.
     fn settled(&self, text: &[u8]) -> (usize, usize) {
         let may = self.ends.len().saturating_sub(UNSETTLED);
-        for kept in (1..=may).rev() {
-            let at = self.ends[kept - 1];
-            // A space between a word or its punctuation and a letter: all known tokenizers split before it.
-            let splits = text.get(at) == Some(&b' ')
-                && !text[at - 1].is_ascii_whitespace()
-                && text.get(at + 1).is_some_and(u8::is_ascii_alphabetic);
-            if splits {
-                return (kept, at);
-            }
-        }
-        (0, 0)
+        let splits = (1..=may).rev().find(|kept| splits_before(text, self.ends[kept - 1]));
+        splits.map_or((0, 0), |kept| (kept, self.ends[kept - 1]))
     }
 
     fn width(&self, id: u32) -> usize {

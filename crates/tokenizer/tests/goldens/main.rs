@@ -1,6 +1,7 @@
 //! Real GGUF vocabularies against the ids of other implementations (`tests/goldens/*.json` at the workspace root).
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests; a skipped test says so")]
 
+mod bytes;
 mod corpus;
 mod export;
 
@@ -86,7 +87,7 @@ fn check(alias: &str, bos_eos_of_texts: BosEos) -> Option<(Tokenizer, Vec<ChatTe
 }
 
 /// The header of a model's file; none where the model is not on this machine.
-fn metadata_of(alias: &str) -> Option<GgufMetadata> {
+pub(crate) fn metadata_of(alias: &str) -> Option<GgufMetadata> {
     let path = models().map(|models| models.join(alias).join("model.gguf"));
     let Some(path) = path.filter(|path| path.exists()) else {
         eprintln!("skipped: {alias} is not in the cache folder");

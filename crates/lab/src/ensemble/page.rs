@@ -102,7 +102,7 @@ fn legend(members: &[String]) -> String {
         };
         let _ = write!(html, "<span class=\"symbol p{step}\">{label}</span> ");
     }
-    html + "</p>\n<div class=\"hint\"><p>Point at a symbol, or go to it with the Tab key, to see its votes here. Follow \
+    html + "</p>\n<div class=\"hint\"><p>Point at a symbol, or go to it with the Tab key, to see its votes. Follow \
             it, with a click or Enter, and they stay.</p><p>A bar and its number are the probability that a member \
             gives to a candidate, among the candidates that the method compares.</p></div>\n<span id=\"nothing\"></span>\n"
 }
@@ -276,9 +276,9 @@ fn cell(p: f64, mark: &str) -> String {
     format!("<td style=\"--p:{bar:.3}\">{}{mark}</td>", share(p))
 }
 
-/// A probability as a percentage; one that would be rounded to nothing says so.
+/// A probability as a percentage (HTML); one that would be rounded to nothing says so.
 fn share(p: f64) -> String {
-    if p > 0.0 && p < 0.0005 { "under 0.1\u{a0}%".to_owned() } else { percent(p).replace(' ', "\u{a0}") }
+    if p > 0.0 && p < 0.0005 { "&lt;0.1\u{a0}%".to_owned() } else { percent(p).replace(' ', "\u{a0}") }
 }
 
 /// A symbol in running text.
@@ -424,7 +424,7 @@ mod tests {
         let second = table(1);
         assert!(second.contains("smollm2; the others agree") && second.contains("every member's first choice"));
         assert!(second.contains("<code><span class=\"space\">␣</span>cat</code> <span class=\"why\">chosen</span>"));
-        assert!(second.contains("<th scope=\"row\"><code>cat</code></th>") && second.contains("under 0.1\u{a0}%"));
+        assert!(second.contains("<th scope=\"row\"><code>cat</code></th>") && second.contains("&lt;0.1\u{a0}%"));
         let third = table(2);
         assert!(third.contains("no token that begins here") && third.contains("name&lt;/i&gt; has no vote here."));
         assert!(third.contains("<td>–</td>") && third.contains("⟨U+202E⟩"));

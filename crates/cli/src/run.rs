@@ -3,6 +3,7 @@
 mod decode;
 mod ensemble;
 mod eval;
+mod texts;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;

@@ -8,30 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use lathe_decode::global::{Keep, Supply};
-use lathe_lab::generate::{
-    Filter, GenerateSpec, Heard, Normalise, PromptDiagnostics, Prompts, StepRecords, Turn, generate,
-};
+use lathe_lab::generate::{Filter, GenerateSpec, Normalise, PromptDiagnostics, Prompts, StepRecords, Turn, generate};
 use lathe_lab::{Chat, ChatSpec, Context};
 use lathe_model::reference::ModelReference;
 
+use super::texts::Listener;
 use super::{ensemble, print, print_json};
 use crate::args::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler, Voices};
 use crate::failure::BadInput;
 use crate::show;
 use crate::stream::TextStream;
-
-/// What standard output gets while texts are written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Output {
-    /// The one text, piece by piece.
-    Stream,
-    /// Every text when it is complete.
-    Texts,
-    /// Every record as a line.
-    Lines,
-    /// Nothing: the file gets them.
-    Nothing,
-}
 
 pub(super) fn run_generate(args: GenerateArgs, context: &Context<'_>) -> Result<()> {
     if args.model.0.len() > 1 {
@@ -40,46 +26,13 @@ pub(super) fn run_generate(args: GenerateArgs, context: &Context<'_>) -> Result<
     let json = args.json;
     let spec = generate_spec(args)?;
     let one = spec.samples == 1 && spec.normalise == Normalise::Local && !matches!(spec.prompts, Prompts::File { .. });
-    let output = match (&spec.out, json) {
-        (Some(_), _) => Output::Nothing,
-        (None, true) => Output::Lines,
-        (None, false) if one => Output::Stream,
-        (None, false) => Output::Texts,
-    };
-    let mut stream = TextStream::new(io::stdout());
-    let mut failed = None;
-    let result = generate(&spec, context, &mut |heard| {
-        let written = match (output, heard) {
-            (Output::Stream, Heard::Text { bytes, .. }) => stream.write(bytes),
-            (Output::Texts, Heard::String(string)) => {
-                let heading = format!("--- prompt {}, text {}\n", string.prompt, string.sample);
-                stream.write(format!("{heading}{}\n", string.text).as_bytes())
-            }
-            (Output::Lines, Heard::String(string)) => {
-                serde_json::to_string(string).map_err(io::Error::from).and_then(|line| writeln!(io::stdout(), "{line}"))
-            }
-            _ => Ok(()),
-        };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    });
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    let result = result?;
-    if output == Output::Stream {
-        stream.finish()?;
-        print("\n")?;
-    }
+    let mut listener = Listener::new(spec.out.as_deref(), json, one);
+    let result = generate(&spec, context, &mut |heard| listener.hear(heard));
+    let result = listener.finish(result)?;
     warn(&result.diagnostics)?;
-    match (output, json) {
-        (Output::Nothing, true) => print_json(&result),
-        (Output::Nothing, false) => print(&show::generate(&result)),
+    match (&spec.out, json) {
+        (Some(_), true) => print_json(&result),
+        (Some(_), false) => print(&show::generate(&result)),
         _ if !result.diagnostics.is_empty() => Ok(io::stderr().write_all(show::generate(&result).as_bytes())?),
         _ => Ok(()),
     }

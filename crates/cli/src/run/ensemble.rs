@@ -1,20 +1,19 @@
 //! `lathe ensemble`, and `lathe generate` with several models.
 
 use std::io::{self, Write as _};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use lathe_lab::ensemble::{Criteria, DetermineSpec, EnsembleWriteSpec, determine, write_together};
-use lathe_lab::generate::{DecodingSpec, Heard, Prompts, Turn};
+use lathe_lab::generate::{DecodingSpec, Prompts, Turn};
 use lathe_lab::{Compute, Context};
 use lathe_model::reference::ModelReference;
 
 use super::decode::asked;
+use super::texts::Listener;
 use super::{print, print_json};
 use crate::args::{AskArgs, DetermineArgs, EnsembleArgs, EnsembleCommand, TogetherArgs};
 use crate::show;
-use crate::stream::TextStream;
 
 /// What to write, and how to show it.
 pub(super) struct Write {
@@ -72,38 +71,10 @@ fn run_determine(args: DetermineArgs, context: &Context<'_>) -> Result<()> {
 /// Writes texts: one as it comes, several when each is complete, records as lines.
 pub(super) fn write(what: Write, context: &Context<'_>) -> Result<()> {
     let Write { spec, json } = what;
-    let streams = spec.out.is_none() && !json && spec.samples == 1 && !matches!(spec.prompts, Prompts::File { .. });
-    let mut stream = TextStream::new(io::stdout());
-    let mut failed = None;
-    let result = write_together(&spec, context, &mut |heard| {
-        let written = match heard {
-            _ if spec.out.is_some() => Ok(()),
-            Heard::Text { bytes, .. } if streams => stream.write(bytes),
-            Heard::String(string) if json => {
-                serde_json::to_string(string).map_err(io::Error::from).and_then(|line| writeln!(io::stdout(), "{line}"))
-            }
-            Heard::String(string) if !streams => {
-                let heading = format!("--- prompt {}, text {}\n", string.prompt, string.sample);
-                stream.write(format!("{heading}{}\n", string.text).as_bytes())
-            }
-            _ => Ok(()),
-        };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    });
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    let result = result?;
-    if streams {
-        stream.finish()?;
-        print("\n")?;
-    }
+    let one = spec.samples == 1 && !matches!(spec.prompts, Prompts::File { .. });
+    let mut listener = Listener::new(spec.out.as_deref(), json, one);
+    let result = write_together(&spec, context, &mut |heard| listener.hear(heard));
+    let result = listener.finish(result)?;
     match (&spec.out, json) {
         (Some(_), true) => print_json(&result),
         (Some(_), false) => print(&show::together(&result)),

@@ -1,9 +1,9 @@
 //! Several models write one text, each with its own tokenizer.
 //!
-//! What they share is bytes. Every member reads its own prompt and the text so far as its own tokens ([`view`]), gives its
+//! What they share is bytes. Every member reads its own prompt and the text so far as its own tokens (`view.rs`), gives its
 //! next-token logits, and a method turns those into what comes next: a byte string that a member has as a token
-//! ([`unite`], [`gac`]) or a single byte ([`covers`], [`chared`]). What was chosen is appended as bytes; a member whose own
-//! tokens change with it goes back to the last one that did not. [`safe`] lets the first member write alone where the
+//! ([`unite`], `gac.rs`) or a single byte (`covers.rs`, `chared.rs`). What was chosen is appended as bytes; a member whose own
+//! tokens change with it goes back to the last one that did not. `safe.rs` lets the first member write alone where the
 //! others agree.
 //!
 //! A text is greedy by default. Sums over members don't depend on their order, and ties are broken by a member's largest

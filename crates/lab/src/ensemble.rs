@@ -46,16 +46,21 @@ fn unite_as_recommended() -> Method {
 }
 
 /// Whether the first member writes alone where the others agree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
     /// In texts that may have more than 32 tokens.
-    #[default]
-    Auto,
+    Auto(Safe),
     /// Never.
     Off,
     /// Always.
     On(Safe),
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::Auto(Safe::default())
+    }
 }
 
 /// How a text is written, whoever writes it.
@@ -110,11 +115,11 @@ impl EnsembleSpec {
         let gate = match self.gate {
             Gate::Off => None,
             Gate::On(safe) => Some(safe),
-            Gate::Auto => {
+            Gate::Auto(safe) => {
                 let repeats_release =
                     matches!(self.method, Method::Unite(unite) if unite.append == unite::Append::PrimaryFirstToken);
                 let applies = writing.max_tokens > GATED_BEYOND && writing.temperature == 0.0 && !repeats_release;
-                (applies && self.members.len() > 1).then(Safe::default)
+                (applies && self.members.len() > 1).then_some(safe)
             }
         };
         Plan {
@@ -176,7 +181,7 @@ impl fmt::Display for EnsembleSpec {
             write!(f, " λ={}", weights.join(","))?;
         }
         match self.gate {
-            Gate::Auto => Ok(()),
+            Gate::Auto(_) => Ok(()),
             Gate::Off => f.write_str(" no gate"),
             Gate::On(_) => f.write_str(" gated"),
         }

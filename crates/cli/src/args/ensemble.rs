@@ -248,10 +248,11 @@ impl TogetherArgs {
             SharpenArg::Prefix => Sharpen::Prefix,
             SharpenArg::Geometric => Sharpen::Geometric,
         };
+        let safe = Safe { draft: self.draft, sharpen };
         let gate = match self.gate {
-            GateArg::Auto => Gate::Auto,
+            GateArg::Auto => Gate::Auto(safe),
             GateArg::Off => Gate::Off,
-            GateArg::On => Gate::On(Safe { draft: self.draft, sharpen }),
+            GateArg::On => Gate::On(safe),
         };
         EnsembleSpec { members, method, weights: self.weights.clone(), gate }
     }

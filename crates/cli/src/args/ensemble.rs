@@ -105,7 +105,7 @@ pub(crate) struct TogetherArgs {
     #[arg(long, value_name = "N", default_value_t = DRAFT)]
     pub(crate) draft: usize,
     /// Behind the gate: what is done where nothing has half of the probability
-    #[arg(long, value_name = "HOW", value_enum, default_value = "geometric")]
+    #[arg(long, value_name = "HOW", value_enum, default_value = "prefix")]
     pub(crate) sharpen: SharpenArg,
     /// unite: tokens of each model in the union
     #[arg(long = "k", value_name = "K", default_value_t = TOP_K)]

@@ -364,7 +364,8 @@ impl<'e, 'a> Paths<'e, 'a> {
         }
         let Some(string) = view.ids().last().and_then(|id| vocabulary.string_of(*id)) else { return Ok(None) };
         let last = vocabulary.string(string);
-        view.truncate(text.len() - last.len());
+        // A tokenizer that composes accents may have made the text longer.
+        view.truncate(text.len().saturating_sub(last.len()));
         let (this, mut beam) = Self::begin(view, options, self.ends, self.item)?;
         *self = this;
         beam.covers[0].log_p = log_p;

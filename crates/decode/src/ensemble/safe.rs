@@ -40,10 +40,12 @@ pub const GATED_BEYOND: usize = 32;
 pub enum Sharpen {
     /// Nothing.
     Nothing,
-    /// A string of the first member gathers the probability of all that begin with it.
-    Prefix,
-    /// The members' geometric mean instead of the arithmetic one.
+    /// A string of the first member gathers the probability of all that begin with it: what a member spells in more tokens
+    /// than another is one string again.
     #[default]
+    Prefix,
+    /// The members' geometric mean instead of the arithmetic one. It forbids what any member gives 0, as UniTE does with a
+    /// string whose first token counts already.
     Geometric,
 }
 

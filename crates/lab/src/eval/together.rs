@@ -2,8 +2,9 @@
 //!
 //! Options are not written but weighed: each member gives its log-likelihood of every option, as it would alone, and these
 //! become the ensemble's. UniTE, which normalises every member over the union of what is considered, normalises over the
-//! options: `P(o) = Σ λ_i softmax_o(log p_i(o))`. The others mix the probabilities of strings: `P(o) = Σ λ_i p_i(o)`, or the
-//! geometric mean of these.
+//! options: `P(o) = Z Σ λ_i softmax_o(log p_i(o))`, where Z, the geometric mean of what the members were divided by, keeps the
+//! scale: scores by length depend on it, and an ensemble of one member is that member. The others mix the probabilities of
+//! strings: `P(o) = Σ λ_i p_i(o)`, or the geometric mean of these.
 //!
 //! Texts are written one question after another, by all ensembles, so that a question is read once by each model however
 //! many ensembles it belongs to.
@@ -131,14 +132,21 @@ fn ended(end: &EnsembleEnd, eos: Option<u32>) -> Ended {
 /// An ensemble's log-likelihoods of options from its members'. Tokens are the first member's.
 fn weighed(ensemble: &EnsembleSpec, members: &[&[OptionScore]]) -> Vec<OptionScore> {
     let weights = ensemble.normalised_weights();
-    let log_p: Vec<Vec<f64>> = members
-        .iter()
-        .map(|scores| {
-            let of: Vec<f64> = scores.iter().map(|score| score.log_p).collect();
-            let total = if matches!(ensemble.method, Method::Unite(_)) { log_sum_exp(&of) } else { 0.0 };
-            of.into_iter().map(|log_p| log_p - total).collect()
-        })
-        .collect();
+    let mut log_p: Vec<Vec<f64>> =
+        members.iter().map(|scores| scores.iter().map(|score| score.log_p).collect()).collect();
+    let mut scale = 0.0;
+    if matches!(ensemble.method, Method::Unite(_)) {
+        let totals: Vec<f64> = log_p.iter().map(|of| log_sum_exp(of)).collect();
+        log_p.iter_mut().zip(&totals).for_each(|(of, total)| of.iter_mut().for_each(|log_p| *log_p -= total));
+        let mut parts: Vec<f64> = totals
+            .iter()
+            .zip(&weights)
+            .filter(|(_, weight)| **weight > 0.0)
+            .map(|(total, weight)| total * weight)
+            .collect();
+        parts.sort_by(f64::total_cmp);
+        scale = parts.iter().sum();
+    }
     let is_geometric = matches!(ensemble.method, Method::Bytes(covers) if covers.mixture == Mixture::Geometric);
     let option = |at: usize| {
         let of = log_p.iter().zip(&weights).filter(|(_, weight)| **weight > 0.0);
@@ -148,7 +156,7 @@ fn weighed(ensemble: &EnsembleSpec, members: &[&[OptionScore]]) -> Vec<OptionSco
             false => of.map(|(log_p, weight)| log_p[at] + weight.ln()).collect(),
         };
         parts.sort_by(f64::total_cmp);
-        if is_geometric { parts.iter().sum() } else { log_sum_exp(&parts) }
+        if is_geometric { parts.iter().sum() } else { log_sum_exp(&parts) + scale }
     };
     (0..members[0].len()).map(|at| OptionScore { log_p: option(at), tokens: members[0][at].tokens }).collect()
 }
@@ -173,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn one_member_is_that_member_at_any_length() {
+        let scores = [-7.0, -3.5, -12.25].map(|log_p| OptionScore { log_p, tokens: 2 });
+        for method in [r#"{"by": "unite"}"#, r#"{"by": "gac"}"#, r#"{"by": "bytes", "mixture": "geometric"}"#] {
+            for (members, weights) in [(vec![&scores[..]], vec![1.0]), (vec![&scores[..]; 2], vec![3.0, 1.0])] {
+                let spec = EnsembleSpec { weights: Some(weights), ..ensemble(method) };
+                let found = weighed(&spec, &members);
+                assert!(
+                    found.iter().zip(&scores).all(|(a, b)| (a.log_p - b.log_p).abs() < 1e-12),
+                    "{method}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn options_are_weighed_as_the_method_weighs_strings() {
         // p of two options under each member.
         let scores = |p: [f64; 2]| p.map(|p| OptionScore { log_p: p.ln(), tokens: 2 });
@@ -181,7 +204,8 @@ mod tests {
         let close = |found: Vec<f64>, expected: [f64; 2]| {
             assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
         };
-        close(of(r#"{"by": "unite"}"#), [0.75 * 2.0 / 3.0 + 0.25 * 0.25, 0.75 / 3.0 + 0.25 * 0.75]);
+        let scale = 0.3f64.powf(0.75) * 0.04f64.powf(0.25);
+        close(of(r#"{"by": "unite"}"#), [0.75 * 2.0 / 3.0 + 0.25 * 0.25, 0.75 / 3.0 + 0.25 * 0.75].map(|p| p * scale));
         close(of(r#"{"by": "gac"}"#), [0.75 * 0.2 + 0.25 * 0.01, 0.75 * 0.1 + 0.25 * 0.03]);
         let geometric = [0.2f64.powf(0.75) * 0.01f64.powf(0.25), 0.1f64.powf(0.75) * 0.03f64.powf(0.25)];
         close(of(r#"{"by": "bytes", "mixture": "geometric"}"#), geometric);

@@ -27,8 +27,9 @@ fn texts_survive_byte_for_byte() {
         for text in corpus::texts(&tokenizer) {
             let ids = encode_continuation(&tokenizer, &vocabulary, text.as_bytes()).unwrap();
             let composes = tokenizer.kind().normalizer.is_some();
-            // NFC composes accents, which is the one change that a member may make.
-            if !composes || tokenizer.decode(&ids, lathe_tokenizer::ControlTokens::Hide) == text {
+            let has_marks = tokenizer.kind().model.starts_with("SentencePiece") && text.contains('▁');
+            // NFC composes accents, and SentencePiece takes its mark for a space: the two changes that a member may make.
+            if !(composes || has_marks) || tokenizer.decode(&ids, lathe_tokenizer::ControlTokens::Hide) == text {
                 assert_eq!(spelt(&vocabulary, &ids), text.as_bytes(), "{text:?}");
             }
         }

@@ -40,7 +40,8 @@ class Member:
         same = 0
         while same < min(len(self.read), len(ids) - 1) and self.read[same] == ids[same]:
             same += 1
-        self.cache.crop(same)
+        if same < len(self.read):
+            self.cache.crop(same - len(self.read))
         out = self.model(torch.tensor([ids[same:]]), past_key_values=self.cache, use_cache=True)
         self.read = ids
         return out.logits[0, -1]

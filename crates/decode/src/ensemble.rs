@@ -323,7 +323,7 @@ impl Plan {
                 return bad("--beam", "no spelling would be followed".into(), "5 is usual");
             }
             Method::Bytes(Covers { prune, .. }) if !(0.0..1.0).contains(&prune) => {
-                return bad("--prune", format!("{prune} is no share"), "from 0 to below 1");
+                return bad("--beam-share", format!("{prune} is no share"), "from 0 to below 1");
             }
             _ => {}
         }

@@ -77,6 +77,12 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
+    /// Greedily, to the end symbol, without votes.
+    pub(crate) fn greedy(max_tokens: usize, stops: &[String]) -> Self {
+        let ends = EndSymbol::Counts;
+        Self { temperature: 0.0, seed: 0, stops: stops.to_vec(), ends, max_tokens, votes: 0 }
+    }
+
     /// What of one model's decoding has a meaning for several.
     ///
     /// # Errors

@@ -17,12 +17,12 @@ use lathe_model::reference::ModelReference;
 use lathe_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use crate::load::{fingerprint, sha256_of};
+use crate::load::fingerprint;
 use crate::store;
 use crate::{Compute, Context, Error, Loaded, load};
 pub use global::{SelectResult, SelectSpec, select_from};
 pub use prompts::{Prompts, Turn};
-pub(crate) use prompts::{beginning, conversation, conversation_text, encode_prompts};
+pub(crate) use prompts::{beginning, conversation, encode_prompt, encode_prompts, prompts_sha256, rendered};
 
 /// What to write.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -286,10 +286,7 @@ pub fn generate(spec: &GenerateSpec, context: &Context<'_>, on: &mut Listener<'_
 }
 
 fn head(spec: &GenerateSpec, context: &Context<'_>) -> Result<Head, Error> {
-    let prompts_sha256 = match &spec.prompts {
-        Prompts::File { file, .. } => Some(sha256_of(file, &|_| {})?),
-        Prompts::Text(_) | Prompts::Ids(_) => None,
-    };
+    let prompts_sha256 = prompts_sha256(&spec.prompts)?;
     let model_sha256 = fingerprint(&spec.model, context)?;
     // Neither batch nor name changes a string.
     let spec = GenerateSpec { batch: None, out: None, ..spec.clone() };

@@ -253,7 +253,6 @@ impl<'e, 'a> Session<'e, 'a> {
             .map(|member| Row {
                 vocabulary: self.views[*member].member.vocabulary,
                 logits: logits[*member].as_deref().unwrap_or(&[]),
-                weight: self.weights[*member],
                 spell: &spellers[*member],
             })
             .collect();
@@ -357,10 +356,15 @@ impl<'e, 'a> Session<'e, 'a> {
 
 /// A member's own token for a symbol that is its first choice.
 fn own_token(view: &View<'_, '_>, logits: &[f32], symbol: &Symbol, ends: EndSymbol) -> Option<u32> {
+    let (first, _) = unite::top(view.member.vocabulary, logits, 1, ends).pop()?;
+    (first == *symbol).then(|| token_of(view, logits, symbol)).flatten()
+}
+
+/// A member's most probable token with the bytes of a symbol.
+fn token_of(view: &View<'_, '_>, logits: &[f32], symbol: &Symbol) -> Option<u32> {
     let vocabulary = view.member.vocabulary;
-    let first = unite::top(vocabulary, logits, 1, ends).pop()?;
     let Symbol::Text(bytes) = symbol else { return None };
-    let ids = vocabulary.ids(vocabulary.find(bytes).filter(|_| first.0 == *symbol)?);
+    let ids = vocabulary.ids(vocabulary.find(bytes)?);
     let logit = |id: &u32| logits.get(*id as usize).copied().unwrap_or(f32::NEG_INFINITY);
     ids.iter().copied().reduce(|best, id| if logit(&id) > logit(&best) { id } else { best })
 }

@@ -67,7 +67,7 @@ mod example_c {
         let ((v1, l1), (v2, l2)) = (split(&M1, 0.0), split(&M2, shift));
         let spell =
             [|bytes: &[u8]| longest(&split(&M1, 0.0).0, bytes), |bytes: &[u8]| longest(&split(&M2, 0.0).0, bytes)];
-        let row = |vocabulary, logits, spell| Row { vocabulary, logits, weight: 0.5, spell };
+        let row = |vocabulary, logits, spell| Row { vocabulary, logits, spell };
         let rows = [row(&v1, &l1[..], &spell[0]), row(&v2, &l2[..], &spell[1])];
         let union = union(&rows, 2, EndSymbol::Counts);
         assert_eq!(union.len(), 4);

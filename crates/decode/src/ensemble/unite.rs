@@ -77,8 +77,6 @@ pub struct Row<'a> {
     pub vocabulary: &'a ByteVocabulary,
     /// Logits by id.
     pub logits: &'a [f32],
-    /// λ, in a sum of 1.
-    pub weight: f64,
     /// The tokens that the member spells a string with, after the text so far; none where it cannot.
     pub spell: &'a dyn Fn(&[u8]) -> Option<Vec<u32>>,
 }
@@ -222,7 +220,8 @@ pub fn combine(union: Vec<Symbol>, scores: &[Vec<f64>], weights: &[f64]) -> (Vec
 }
 
 /// ln Σ exp, −∞ for nothing.
-pub(crate) fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
+#[must_use]
+pub fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
     let largest = values.clone().fold(f64::NEG_INFINITY, f64::max);
     if largest == f64::NEG_INFINITY {
         return largest;

@@ -7,8 +7,8 @@ use lathe_decode::ensemble::{Costs, Counts, Memory};
 use serde::{Deserialize, Serialize};
 
 use super::{EnsembleSpec, EnsembleString, Members, Writing, explain_page};
-use crate::generate::{DecodingSpec, Heard, PROMPT_STRIDE, Prompts, Turn, encode_prompts, place};
-use crate::load::{fingerprint, sha256_of};
+use crate::generate::{DecodingSpec, Heard, PROMPT_STRIDE, Prompts, Turn, encode_prompts, place, prompts_sha256};
+use crate::load::fingerprint;
 use crate::store::Store;
 use crate::{Compute, Context, Error};
 
@@ -193,10 +193,7 @@ impl Totals {
 }
 
 fn head(spec: &EnsembleWriteSpec, context: &Context<'_>) -> Result<Head, Error> {
-    let prompts_sha256 = match &spec.prompts {
-        Prompts::File { file, .. } => Some(sha256_of(file, &|_| {})?),
-        Prompts::Text(_) | Prompts::Ids(_) => None,
-    };
+    let prompts_sha256 = prompts_sha256(&spec.prompts)?;
     let models_sha256 =
         spec.ensemble.members.iter().map(|model| fingerprint(model, context)).collect::<Result<_, _>>()?;
     // Names of files change no text.

@@ -218,14 +218,7 @@ fn writing(score: &Score) -> EnsembleWriting {
         Score::Generation { max_tokens, .. } => *max_tokens,
         Score::Likelihood { .. } => 1,
     };
-    EnsembleWriting {
-        temperature: 0.0,
-        seed: 0,
-        stops: Vec::new(),
-        ends: lathe_decode::ensemble::EndSymbol::Counts,
-        max_tokens,
-        votes: 0,
-    }
+    EnsembleWriting::greedy(max_tokens, &[])
 }
 
 /// What answers depend on: the first line of their partial file.

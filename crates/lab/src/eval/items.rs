@@ -15,6 +15,7 @@ use super::questions::{Ask, Question};
 use super::subject::{OptionScore, Written};
 use super::task::{Length, Score, Task};
 use crate::Error;
+use crate::ensemble::Totals;
 
 /// One answered question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,9 +112,8 @@ pub(super) fn ensembled(items: &[ItemRecord]) -> Option<f64> {
         Given::Generation { together, .. } => *together,
         Given::Likelihood { .. } => None,
     });
-    let (together, all) =
-        counts.fold((0, 0), |(together, all), of| (together + of.ensembled, all + of.ensembled + of.alone));
-    (all > 0).then(|| together as f64 / all as f64)
+    let totals = Totals::of(counts);
+    (totals.counts.ensembled + totals.counts.alone > 0).then_some(totals.ensembled_share)
 }
 
 /// The record of a choice.

@@ -9,12 +9,12 @@ use std::ops::ControlFlow;
 use lathe_decode::ensemble::Counts;
 use lathe_decode::{DecodeError, Decoding, Ended, Event, Fork, Request, Room, Sampling, Stops, Writer};
 use lathe_model::KvCache;
-use lathe_tokenizer::{BosEos, Markup, Message, Tokenizer};
+use lathe_tokenizer::{BosEos, Markup, Tokenizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::questions::Choice;
-use crate::generate::{Turn, batch_by_memory, beginning, conversation_text};
+use crate::generate::{Turn, batch_by_memory, beginning, encode_prompt, rendered};
 use crate::{Error, Loaded};
 
 /// What becomes of a text that is longer than a model's context.
@@ -191,20 +191,8 @@ impl Subject<'_> {
 
     /// Tokens of a prompt that leaves room for so many more.
     pub(super) fn prompt(&self, index: usize, prompt: &str, room: usize) -> Result<Vec<u32>, Failed> {
-        let tokenizer = self.loaded.tokenizer()?;
-        let ids = match self.rendered(prompt)? {
-            Some(text) => tokenizer.encode(&text, BosEos::Omit, Markup::Parse)?,
-            None => beginning(tokenizer, prompt)?,
-        };
+        let ids = encode_prompt(prompt, &self.manner.turn, self.loaded)?;
         self.fitting(index, ids, room)
-    }
-
-    /// A prompt in the model's chat template, if it is what a user says.
-    fn rendered(&self, prompt: &str) -> Result<Option<String>, Error> {
-        let Turn::User { system } = &self.manner.turn else { return Ok(None) };
-        let system = system.iter().map(|system| Message::new("system", system));
-        let messages: Vec<Message> = system.chain([Message::new("user", prompt)]).collect();
-        conversation_text(self.loaded, &messages).map(Some)
     }
 
     fn room(&self) -> Room {
@@ -216,7 +204,7 @@ impl Subject<'_> {
     fn fork(&self, index: usize, option: &Choice) -> Result<(Vec<u32>, Vec<u32>), Failed> {
         let tokenizer = self.loaded.tokenizer()?;
         let continuation = option.delimiter.clone() + &option.target;
-        let (context, target) = match self.rendered(&option.context)? {
+        let (context, target) = match rendered(&option.context, &self.manner.turn, self.loaded)? {
             Some(text) => pair(tokenizer, &text, &continuation, Origin::Template)?,
             None => pair(tokenizer, &option.context, &continuation, Origin::Text)?,
         };

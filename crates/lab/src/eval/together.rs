@@ -11,7 +11,8 @@
 
 use std::ops::ControlFlow;
 
-use lathe_decode::ensemble::{EndSymbol, Ensemble, EnsembleEnd, Memory, Method, Mixture};
+use lathe_decode::ensemble::unite::log_sum_exp;
+use lathe_decode::ensemble::{Ensemble, EnsembleEnd, Memory, Method, Mixture};
 use lathe_decode::{DecodeError, Ended};
 use lathe_model::PrefixCache;
 
@@ -73,14 +74,7 @@ impl Together<'_> {
         context: &Context<'_>,
         on: &mut On<'_, Written>,
     ) -> Result<(), Failed> {
-        let written = crate::ensemble::Writing {
-            temperature: 0.0,
-            seed: 0,
-            stops: writing.stop.to_vec(),
-            ends: EndSymbol::Counts,
-            max_tokens: writing.max_tokens,
-            votes: 0,
-        };
+        let written = crate::ensemble::Writing::greedy(writing.max_tokens, writing.stop);
         // What each model has read, whoever asked it.
         let mut pool: Vec<Option<PrefixCache>> = self.members.loaded.iter().map(|_| None).collect();
         let mut memories: Vec<Memory> = self.ensembles.iter().map(|_| Memory::default()).collect();
@@ -136,7 +130,7 @@ fn weighed(ensemble: &EnsembleSpec, members: &[&[OptionScore]]) -> Vec<OptionSco
         members.iter().map(|scores| scores.iter().map(|score| score.log_p).collect()).collect();
     let mut scale = 0.0;
     if matches!(ensemble.method, Method::Unite(_)) {
-        let totals: Vec<f64> = log_p.iter().map(|of| log_sum_exp(of)).collect();
+        let totals: Vec<f64> = log_p.iter().map(|of| log_sum_exp(of.iter().copied())).collect();
         log_p.iter_mut().zip(&totals).for_each(|(of, total)| of.iter_mut().for_each(|log_p| *log_p -= total));
         let mut parts: Vec<f64> = totals
             .iter()
@@ -156,17 +150,9 @@ fn weighed(ensemble: &EnsembleSpec, members: &[&[OptionScore]]) -> Vec<OptionSco
             false => of.map(|(log_p, weight)| log_p[at] + weight.ln()).collect(),
         };
         parts.sort_by(f64::total_cmp);
-        if is_geometric { parts.iter().sum() } else { log_sum_exp(&parts) + scale }
+        if is_geometric { parts.iter().sum() } else { log_sum_exp(parts.iter().copied()) + scale }
     };
     (0..members[0].len()).map(|at| OptionScore { log_p: option(at), tokens: members[0][at].tokens }).collect()
-}
-
-fn log_sum_exp(values: &[f64]) -> f64 {
-    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if largest == f64::NEG_INFINITY {
-        return largest;
-    }
-    largest + values.iter().map(|value| (value - largest).exp()).sum::<f64>().ln()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use lathe_tokenizer::{BosEos, GenerationPrompt, Markup, Message, TemplateVariables, Tokenizer};
 use serde::{Deserialize, Serialize};
 
+use crate::load::sha256_of;
 use crate::{DataReference, Error, Loaded, read_documents};
 
 /// What to go on from.
@@ -54,13 +55,26 @@ pub(crate) fn encode_prompts(prompts: &Prompts, turn: &Turn, loaded: &Loaded) ->
 
 /// Tokens of one prompt.
 pub(crate) fn encode_prompt(text: &str, turn: &Turn, loaded: &Loaded) -> Result<Vec<u32>, Error> {
-    match turn {
-        Turn::Beginning => beginning(loaded.tokenizer()?, text),
-        Turn::User { system } => {
-            let system = system.iter().map(|system| Message::new("system", system));
-            let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
-            conversation(loaded, &messages)
-        }
+    let tokenizer = loaded.tokenizer()?;
+    match rendered(text, turn, loaded)? {
+        Some(text) => Ok(tokenizer.encode(&text, BosEos::Omit, Markup::Parse)?),
+        None => beginning(tokenizer, text),
+    }
+}
+
+/// A prompt in the model's chat template, if it is what a user says.
+pub(crate) fn rendered(text: &str, turn: &Turn, loaded: &Loaded) -> Result<Option<String>, Error> {
+    let Turn::User { system } = turn else { return Ok(None) };
+    let system = system.iter().map(|system| Message::new("system", system));
+    let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
+    conversation_text(loaded, &messages).map(Some)
+}
+
+/// SHA-256 of the file that prompts come from; none where they are part of a spec.
+pub(crate) fn prompts_sha256(prompts: &Prompts) -> Result<Option<String>, Error> {
+    match prompts {
+        Prompts::File { file, .. } => sha256_of(file, &|_| {}).map(Some),
+        Prompts::Text(_) | Prompts::Ids(_) => Ok(None),
     }
 }
 
@@ -84,7 +98,7 @@ pub(crate) fn conversation(loaded: &Loaded, messages: &[Message]) -> Result<Vec<
 }
 
 /// The text of a conversation in the model's template, up to where the assistant answers.
-pub(crate) fn conversation_text(loaded: &Loaded, messages: &[Message]) -> Result<String, Error> {
+fn conversation_text(loaded: &Loaded, messages: &[Message]) -> Result<String, Error> {
     let tokenizer = loaded.tokenizer()?;
     let template = loaded.opened.chat_template()?.ok_or_else(|| Error::Spec {
         field: "MODEL",

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Logits, Session, own_token, spread};
+use super::{Logits, Session, spread, token_of};
 use crate::DecodeError;
 use crate::ensemble::safe::Opinion;
 use crate::ensemble::unite::{self, log_sum_exp};
@@ -90,7 +90,7 @@ impl Session<'_, '_> {
             let (symbol, logit) = first.ok_or(impossible)?;
             let p = (logit - log_sum_exp(logits.iter().map(|logit| f64::from(*logit)))).exp();
             let is_end = symbol == Symbol::End;
-            if let (Symbol::Text(bytes), Some(id)) = (&symbol, own_token(view, &logits, &symbol, self.plan.ends)) {
+            if let (Symbol::Text(bytes), Some(id)) = (&symbol, token_of(view, &logits, &symbol)) {
                 text.extend_from_slice(bytes);
                 view.push_own(id, &text);
             }

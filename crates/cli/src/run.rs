@@ -18,8 +18,8 @@ use lathe_lab::measure::{
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
     BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportFormat, ExportSpec, InspectSpec,
-    Methods, Rows, TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect, models,
-    models_page, trace, vocabulary,
+    Methods, Part, Rows, Texts, TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect,
+    models, models_page, trace, vocabulary,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -211,13 +211,9 @@ fn run_spectrum(args: SpectrumArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_tokens(args: TokensArgs, context: &Context<'_>) -> Result<()> {
-    let spec = TokensSpec {
-        data: args.data.references(),
-        field: args.data.field,
-        model: args.model,
-        window: args.window,
-        seed: args.seed,
-    };
+    let data = args.data.references();
+    let texts = Texts { package: None, data, field: args.data.field, part: Part::All, at_most: None };
+    let spec = TokensSpec { texts, model: args.model, window: args.window, seed: args.seed };
     let result = measure_tokens(&spec, context)?;
     if args.json { print_json(&result) } else { print(&show::tokens(&result)) }
 }

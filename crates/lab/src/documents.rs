@@ -1,16 +1,19 @@
 //! Texts to measure: plain files, JSON lines, Parquet, the built-in sample.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use lathe_measure::run::Document;
 use lathe_measure::tokens::TargetKind;
+use lathe_model::reference::data_file;
 use lathe_tokenizer::{BosEos, Markup, TokenBytes, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::records::{json_object, read_records};
 use crate::report::Extent;
-use crate::{Error, sample};
+use crate::{Context, Error, sample};
 
 /// Where texts come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +43,83 @@ impl From<DataReference> for String {
             DataReference::File(path) => path.to_string_lossy().into_owned(),
         }
     }
+}
+
+/// Some texts: where they are, and which of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Texts {
+    /// Name of the fetched data that the files belong to; none for files by their own paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// The files; each file, or each record of one, is a text.
+    pub data: Vec<DataReference>,
+    /// Field of records that holds the text.
+    #[serde(default = "usual_field")]
+    pub field: String,
+    /// Which side of the split.
+    #[serde(default)]
+    pub part: Part,
+    /// At most so many of them, from the first; none for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<NonZeroUsize>,
+}
+
+/// A side of the split of texts into those that are trained on and those that are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Both.
+    #[default]
+    All,
+    /// Nine tenths.
+    Training,
+    /// A tenth. Which texts, depends on the SHA-256 of each alone: equal texts are on one side, and other files, or
+    /// another order, move none.
+    HeldOut,
+}
+
+fn usual_field() -> String {
+    "text".into()
+}
+
+impl Part {
+    fn holds(self, text: &str) -> bool {
+        /// Of the 256 values of a first byte.
+        const HELD_OUT: u8 = 26;
+        let is_held_out = || Sha256::digest(text)[0] < HELD_OUT;
+        match self {
+            Self::All => true,
+            Self::Training => !is_held_out(),
+            Self::HeldOut => is_held_out(),
+        }
+    }
+}
+
+/// Reads the texts of one side of a split.
+///
+/// # Errors
+/// As [`read_documents`]; the data have not been fetched; no text is on that side.
+pub(crate) fn read_texts(texts: &Texts, context: &Context<'_>) -> Result<Vec<TextDocument>, Error> {
+    let data: Vec<DataReference> = match &texts.package {
+        Some(package) => {
+            let files = texts.data.iter().map(|name| data_file(package, &String::from(name.clone()), context.home));
+            files.map(|file| file.map(DataReference::File)).collect::<Result<_, _>>()?
+        }
+        None => texts.data.clone(),
+    };
+    let mut documents = read_documents(&data, &texts.field)?;
+    let all = documents.len();
+    documents.retain(|document| texts.part.holds(&document.text));
+    if let Some(most) = texts.at_most {
+        documents.truncate(most.get());
+    }
+    if documents.is_empty() {
+        let problem = format!("none of {all} texts is on the side of the split that is asked for");
+        let hint = Some("a tenth of many texts is held out, and often none of a few".into());
+        return Err(Error::Spec { field: "part", problem, hint });
+    }
+    Ok(documents)
 }
 
 /// A text with its name.

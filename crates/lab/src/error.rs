@@ -124,6 +124,14 @@ pub enum Error {
         /// The row, from 1.
         record: usize,
     },
+    /// Training came to a loss or a gradient that is no number.
+    #[error("training step {step}: the {what} is not finite")]
+    Diverged {
+        /// The step, from 1.
+        step: usize,
+        /// The loss, or the gradient.
+        what: &'static str,
+    },
     /// A data file has no usable text.
     #[error("{}: no text in it", file.display())]
     NoText {
@@ -177,6 +185,7 @@ impl Error {
                 Some("give plain text (.txt, .md, source code), JSON lines (.jsonl) or Parquet (.parquet)".into())
             }
             Self::Question { hint, .. } => Some((*hint).into()),
+            Self::Diverged { .. } => Some("a smaller learning rate, or more steps of warm-up".into()),
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),
             _ => None,

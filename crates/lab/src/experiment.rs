@@ -1,7 +1,8 @@
 //! `lathe run`: the steps of an experiment file, each cached by what it depends on.
 //!
 //! The file (TOML) names steps. A step is one task with its spec; `for` repeats it over values, and `{name}` in its name and
-//! spec stands for the value. `@name of a step` in a spec is the file of strings, or of one model's answers to one task, that this step writes. A step's result is kept
+//! spec stands for the value. `@name of a step` in a spec is what this step writes: a model, where it trains one, else a file of strings, or of one model's answers to
+//! one task. A step's result is kept
 //! under the hash of its spec, with those of the steps, models and files that it refers to: what has not changed is not done again, and
 //! what was interrupted goes on. At the end figures and `RESULTS.md` are written from the results, beside the experiment file.
 
@@ -22,8 +23,8 @@ use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
-use crate::measure::{SamplesSpec, measure_samples};
-use crate::{Context, Error};
+use crate::measure::{SamplesSpec, TokensSpec, measure_samples, measure_tokens};
+use crate::{Context, Error, TuneSpec, tune};
 use plan::{ExperimentFile, Step};
 
 /// What to run.
@@ -65,9 +66,11 @@ enum Work {
     Generate(Box<GenerateSpec>),
     Select(SelectSpec),
     MeasureSamples(SamplesSpec),
+    MeasureTokens(TokensSpec),
     Ensemble(Box<EnsembleWriteSpec>),
     Eval(Box<EvalSpec>),
     EvalCompare(CompareSpec),
+    Tune(Box<TuneSpec>),
 }
 
 /// What is kept of a step.
@@ -101,7 +104,9 @@ pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentRes
     let mut results: BTreeMap<String, Kept> = BTreeMap::new();
     for (step, work) in steps.iter().zip(works) {
         let path = cache.join(format!("{}.json", step.hash));
-        let earlier = read_kept(&path)?;
+        // A model may have been removed to save space.
+        let is_whole = |kept: &Kept| kept.result.is_none() || !step.makes_a_model() || step.output(&cache).is_dir();
+        let earlier = read_kept(&path)?.filter(is_whole);
         let cached = earlier.is_some();
         let kept = match earlier {
             Some(kept) => kept,
@@ -159,7 +164,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, ensemble, eval, eval_compare, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, tune, with the fields of that task's spec".into()),
     })
 }
 
@@ -181,26 +186,32 @@ fn perform(
     if let Some(missing) = step.needs.iter().find(|name| results.get(*name).is_none_or(|kept| kept.result.is_none())) {
         return Ok(kept(None, Some(format!("`{missing}` has no result")), 0.0));
     }
-    let strings = cache.join(format!("{}.jsonl", step.hash));
-    // A file without its result is of a run that was killed between the two.
-    if strings.exists() {
-        fs::remove_file(&strings).map_err(|source| Error::Write { file: strings.clone(), source })?;
+    let output = step.output(cache);
+    // An output without its result is of a run that was killed between the two.
+    let removed = if output.is_dir() { fs::remove_dir_all(&output) } else { fs::remove_file(&output) };
+    match removed {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::Write { file: output, source });
+        }
+        _ => {}
     }
     let (result, seconds) = context.timed(|| match work {
         Work::Generate(spec) => {
-            let spec = GenerateSpec { out: Some(strings), ..*spec };
+            let spec = GenerateSpec { out: Some(output), ..*spec };
             to_json(generate(&spec, context, &mut |_| ControlFlow::Continue(()))?)
         }
-        Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(strings), ..spec })?),
+        Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(output), ..spec })?),
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
+        Work::MeasureTokens(spec) => to_json(measure_tokens(&spec, context)?),
+        Work::Tune(spec) => to_json(tune(&TuneSpec { out: output, ..*spec }, context)?),
         Work::Ensemble(spec) => {
-            let spec = EnsembleWriteSpec { out: Some(strings), page: None, ..*spec };
+            let spec = EnsembleWriteSpec { out: Some(output), page: None, ..*spec };
             to_json(write_together(&spec, context, &mut |_| ControlFlow::Continue(()))?)
         }
         Work::Eval(spec) => {
             let spec = EvalSpec { out: Some(cache.join(&step.hash)), ..*spec };
             let result = eval(&spec, context)?;
-            keep_answers(&result, &strings)?;
+            keep_answers(&result, &output)?;
             to_json(result)
         }
         Work::EvalCompare(spec) => to_json(compare(&spec)?),

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::inspect::ElementCount;
 use crate::{Context, Error, open_model};
 use plan::Plan;
+pub(crate) use tensors::Numbers;
 
 /// What to export, and how.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,7 +82,10 @@ pub fn export(spec: &ExportSpec, context: &Context<'_>) -> Result<ExportResult, 
     let (resolved, opened) = open_model(&spec.model, context)?;
     let (plan, files) = match spec.to {
         ExportFormat::Gguf => write_file(spec, wanted, &resolved, &opened, context)?,
-        ExportFormat::Safetensors => write_folder(spec, wanted, &resolved, &opened, context)?,
+        ExportFormat::Safetensors => {
+            let numbers = Numbers::Own(&opened);
+            write_folder(&spec.out, wanted, &resolved, &opened, numbers, context)?
+        }
     };
     let elements = plan.elements();
     Ok(ExportResult { model: spec.model.to_string(), out: spec.out.clone(), files, elements, notes: plan.notes })
@@ -100,22 +104,27 @@ fn write_file(
     plan.notes.extend(files::left_behind(resolved, opened)?);
     let header = header::entries(opened, &plan, wanted)?;
     let writer = gguf(&spec.out, &header, &plan.stored)?;
-    tensors::write(&plan, opened, writer, context)?;
+    tensors::write(&plan, Numbers::Own(opened), writer, context)?;
     let written = WrittenFile { file: spec.out.display().to_string(), bytes: length(&spec.out)? };
     Ok((plan, vec![written]))
 }
 
-fn write_folder(
-    spec: &ExportSpec,
+/// Writes a folder that is complete, with `numbers` of the shapes of `opened`, or none.
+///
+/// # Errors
+/// As [`export`], for a model that is open.
+pub(crate) fn write_folder(
+    out: &Path,
     wanted: Option<ElementType>,
     resolved: &Resolved,
     opened: &Opened,
+    numbers: Numbers<'_>,
     context: &Context<'_>,
 ) -> Result<(Plan, Vec<WrittenFile>), Error> {
     let mut plan = Plan::new(opened, Format::Safetensors, wanted)?;
     let small = files::beside_the_weights(&plan, resolved, opened)?;
     plan.notes.extend(files::licence_of_header(opened));
-    let folder = TemporaryFolder::beside(&spec.out)?;
+    let folder = TemporaryFolder::beside(out)?;
     let mut written = Vec::new();
     for (name, bytes) in &small {
         put(&folder.path.join(name), bytes)?;
@@ -124,15 +133,15 @@ fn write_folder(
     let weights = folder.path.join(WEIGHTS);
     // transformers looks for this word before it reads a file.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    tensors::write(&plan, opened, safetensors(&weights, &metadata, &plan.stored)?, context)?;
+    tensors::write(&plan, numbers, safetensors(&weights, &metadata, &plan.stored)?, context)?;
     written.push(WrittenFile { file: WEIGHTS.to_owned(), bytes: length(&weights)? });
     written.sort_by(|a, b| a.file.cmp(&b.file));
-    folder.rename(&spec.out)?;
+    folder.rename(out)?;
     Ok((plan, written))
 }
 
 /// The element type that a user named, if the target can hold it and lathe writes it.
-fn element_named(word: &str, to: ExportFormat) -> Result<ElementType, Error> {
+pub(crate) fn element_named(word: &str, to: ExportFormat) -> Result<ElementType, Error> {
     let writable = |element: &ElementType| match to {
         ExportFormat::Safetensors => plan::FLOATS.contains(element),
         ExportFormat::Gguf => element.is_writable(),
@@ -154,7 +163,7 @@ fn element_named(word: &str, to: ExportFormat) -> Result<ElementType, Error> {
 }
 
 /// Whether the target can come into being: known before anything is read.
-fn check_target(out: &Path) -> Result<(), Error> {
+pub(crate) fn check_target(out: &Path) -> Result<(), Error> {
     let refuse = |problem: String, hint: &str| Error::Spec { field: "--out", problem, hint: Some(hint.into()) };
     if fs::symlink_metadata(out).is_ok() {
         let hint = "name another target, or remove this one first: nothing is overwritten";

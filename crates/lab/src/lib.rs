@@ -24,6 +24,7 @@ pub mod report;
 pub mod sample;
 mod store;
 mod trace;
+mod tune;
 mod vocabulary;
 
 pub use bench::{
@@ -32,7 +33,7 @@ pub use bench::{
 };
 pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};
-pub use documents::{DataReference, TextDocument, read_documents};
+pub use documents::{DataReference, Part, TextDocument, Texts, read_documents};
 pub use error::Error;
 pub use experiment::{ExperimentResult, ExperimentSpec, StepOutcome, run};
 pub use export::{ExportFormat, ExportResult, ExportSpec, WrittenFile, export};
@@ -40,6 +41,7 @@ pub use inspect::{Depth, ElementCount, InspectSpec, Inspection, LoadSummary, Ten
 pub use load::{Compute, Loaded, load, open_model};
 pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};
+pub use tune::{TuneResult, TuneSource, TuneSpec, tune};
 pub use vocabulary::{
     Boundaries, EndToken, SameBytes, VocabularyFacts, VocabularyPair, VocabularyResult, VocabularySpec, vocabulary,
 };

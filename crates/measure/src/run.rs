@@ -11,7 +11,7 @@ mod tokens;
 pub use attention::{SinkShares, TextAttention, attention_of_text, key_window, sink_shares};
 pub use reading::{Reading, readings};
 pub use spectrum::{LayerSpectra, Layers, Seconds, spectra};
-pub use tokens::{Document, ScoredToken, score_documents};
+pub use tokens::{Document, ScoredToken, Window, score_documents, windows};
 
 use lathe_model::Decoder;
 

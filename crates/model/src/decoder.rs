@@ -103,9 +103,18 @@ struct Norm {
     kind: Kind,
     eps: f32,
     width: usize,
-    /// The full factor: the stored weight plus its offset. `[width]`, or `[heads · width]` where every head has one.
-    weight: Tensor,
+    factor: Factor,
     bias: Option<Tensor>,
+}
+
+/// The full factor of a norm: the stored weight plus its offset. `[width]`, or `[heads · width]` where every head has one.
+enum Factor {
+    Whole(Tensor),
+    /// Variables, side by side. Training changes them, so that what is made of them is made in every pass.
+    Trained {
+        parts: Vec<Tensor>,
+        offset: f32,
+    },
 }
 
 /// What every layer of one forward pass sees.
@@ -414,11 +423,24 @@ impl Mlp {
 
 impl Norm {
     fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
-        if self.weight.elem_count() == self.width {
-            return Ok(ops::norm(x, &self.weight, self.bias.as_ref(), self.kind, self.eps, self.width)?);
+        let factor = self.factor.now()?;
+        if factor.elem_count() == self.width {
+            return Ok(ops::norm(x, &factor, self.bias.as_ref(), self.kind, self.eps, self.width)?);
         }
         let ones = Tensor::ones(self.width, x.dtype(), x.device())?;
-        Ok(ops::norm(x, &ones, None, self.kind, self.eps, self.width)?.broadcast_mul(&self.weight)?)
+        Ok(ops::norm(x, &ones, None, self.kind, self.eps, self.width)?.broadcast_mul(&factor)?)
+    }
+}
+
+impl Factor {
+    fn now(&self) -> Result<Tensor, Error> {
+        Ok(match self {
+            Self::Whole(factor) => factor.clone(),
+            Self::Trained { parts, offset } => {
+                let stored = if let [only] = &parts[..] { only.clone() } else { Tensor::cat(parts, 0)? };
+                if *offset == 0.0 { stored } else { (stored + f64::from(*offset))? }
+            }
+        })
     }
 }
 

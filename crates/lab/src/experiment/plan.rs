@@ -1,7 +1,7 @@
 //! From an experiment file to the list of its steps.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -78,6 +78,19 @@ pub(super) struct Step {
     pub(super) needs: Vec<String>,
 }
 
+impl Step {
+    /// Whether what it writes is a model.
+    pub(super) fn makes_a_model(&self) -> bool {
+        const MAKERS: [&str; 1] = ["tune"];
+        MAKERS.iter().any(|task| self.work.get(task).is_some())
+    }
+
+    /// The folder of a model, or the file of strings, in the folder of results: what `@` and its name stand for.
+    pub(super) fn output(&self, results: &Path) -> PathBuf {
+        results.join(if self.makes_a_model() { self.hash.clone() } else { format!("{}.jsonl", self.hash) })
+    }
+}
+
 impl ExperimentFile {
     pub(super) fn read(file: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
@@ -112,7 +125,7 @@ pub(super) fn steps(file: &ExperimentFile, path: &Path, contents: &mut Contents<
             resolve(&mut work, &mut |wanted| {
                 let step = steps.iter().find(|step| step.name == wanted)?;
                 needs.push(wanted.to_owned());
-                Some(folder.join("out").join(format!("{}.jsonl", step.hash)).to_string_lossy().into_owned())
+                Some(step.output(&folder.join("out")).to_string_lossy().into_owned())
             })
             .map_err(|wanted| bad(format!("no step before it is called `{wanted}`")))?;
             resolve(&mut hashed, &mut |wanted| {
@@ -246,6 +259,14 @@ mod tests {
         assert_eq!(steps[1].work["generate"]["decoding"]["sampling"]["top_p"], 0.9);
         assert_eq!(steps[5].needs, ["local n k5"]);
         assert_eq!(steps[5].work["measure_samples"]["sets"][0], format!("a/out/{}.jsonl", steps[2].hash));
+    }
+
+    #[test]
+    fn a_step_that_trains_stands_for_its_model() {
+        let text = TWO.replace("generate = { model", "tune = { seed = 1, model");
+        let (steps, others) = (planned(&text).unwrap(), planned(&text.replace("seed = 1", "seed = 2")).unwrap());
+        assert_eq!(steps[5].work["measure_samples"]["sets"][0], format!("a/out/{}", steps[2].hash));
+        assert!(steps.iter().zip(&others).all(|(step, other)| step.hash != other.hash));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::inspect::ElementCount;
 pub(super) const FLOATS: [ElementType; 3] = [ElementType::F32, ElementType::F16, ElementType::BF16];
 
 /// A target that is about to be written.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Its tensors, and the keys of a GGUF header that describe the architecture.
     pub(super) target: Target,
     /// How they are stored: the target's tensors in their order, then its constants.

@@ -1,12 +1,32 @@
 //! From a source's tensors to a target's, a few rows at a time.
 
+use std::path::Path;
+
 use lathe_formats::write::{TensorSpec, TensorWriter};
 use lathe_formats::{Error as FormatError, encode_rows};
-use lathe_model::{Opened, TargetTensor};
+use lathe_model::{Opened, ParameterSource, TargetTensor};
 use rayon::prelude::*;
 
 use super::plan::{Plan, bytes_of, is_copied};
 use crate::{Context, Error};
+
+/// Where the numbers of a target come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Numbers<'a> {
+    /// From the model's own checkpoint: blocks that both have are copied.
+    Own(&'a Opened),
+    /// From somewhere else, which errors call by the path.
+    Other(&'a dyn ParameterSource, &'a Path),
+}
+
+impl<'a> Numbers<'a> {
+    fn source(self) -> (&'a dyn ParameterSource, &'a Path) {
+        match self {
+            Self::Own(opened) => (opened.parameters(), &opened.path),
+            Self::Other(source, path) => (source, path),
+        }
+    }
+}
 
 /// Writes every tensor and completes the file.
 ///
@@ -14,7 +34,7 @@ use crate::{Context, Error};
 /// A tensor cannot be read; a number does not fit its type; the system refuses.
 pub(super) fn write(
     plan: &Plan,
-    opened: &Opened,
+    numbers: Numbers<'_>,
     mut writer: TensorWriter,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -22,10 +42,15 @@ pub(super) fn write(
     context.stage("writing tensors", total, "B", || {
         for (tensor, stored) in plan.target.tensors.iter().zip(&plan.stored) {
             // Blocks are copied where they can be: to decode and encode them again would change them.
-            let same = opened.checkpoint.tensor(&tensor.name).filter(|_| is_copied(tensor, stored.element, opened));
+            let same = match numbers {
+                Numbers::Own(opened) if is_copied(tensor, stored.element, opened) => {
+                    opened.checkpoint.tensor(&tensor.name)
+                }
+                Numbers::Own(_) | Numbers::Other(..) => None,
+            };
             match same {
                 Some(view) => append(&mut writer, stored, view.bytes(), context)?,
-                None => convert(tensor, stored, opened, &mut writer, context)?,
+                None => convert(tensor, stored, numbers.source(), &mut writer, context)?,
             }
         }
         for (name, values) in &plan.target.constants {
@@ -39,7 +64,7 @@ pub(super) fn write(
 fn convert(
     tensor: &TargetTensor,
     stored: &TensorSpec,
-    opened: &Opened,
+    (source, file): (&dyn ParameterSource, &Path),
     writer: &mut TensorWriter,
     context: &Context<'_>,
 ) -> Result<(), Error> {
@@ -50,7 +75,6 @@ fn convert(
     let (rows, width) = (tensor.rows(), tensor.row_len().max(1));
     let held = if tensor.is_by_rows() { (HELD / width).max(1) } else { rows.max(1) };
     let piece = (PIECE / width).max(1);
-    let source = opened.parameters();
     for first in (0..rows).step_by(held) {
         let last = rows.min(first + held);
         let mut values = vec![0.0; (last - first) * width];
@@ -70,7 +94,7 @@ fn convert(
         for (i, bytes) in encoded.collect::<Vec<_>>().into_iter().enumerate() {
             let bytes = bytes.map_err(|source| {
                 let earlier = (first + i * piece) * width;
-                let (file, tensor) = (opened.path.clone(), stored.name.clone());
+                let (file, tensor) = (file.into(), stored.name.clone());
                 FormatError::Unencodable { file, tensor, source: source.after(earlier) }
             })?;
             append(writer, stored, &bytes, context)?;

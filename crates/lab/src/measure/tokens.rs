@@ -6,8 +6,8 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 
 use super::COMPUTE_TYPE;
-use crate::documents::tokenise;
-use crate::{Context, DataReference, Error, load, read_documents};
+use crate::documents::{read_texts, tokenise};
+use crate::{Context, Error, Texts, load};
 
 /// What to score.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,10 +15,8 @@ use crate::{Context, DataReference, Error, load, read_documents};
 pub struct TokensSpec {
     /// The model.
     pub model: ModelReference,
-    /// The texts; each file, or each record of JSON lines, is one document.
-    pub data: Vec<DataReference>,
-    /// Field of JSON records that holds the text.
-    pub field: String,
+    /// The texts.
+    pub texts: Texts,
     /// Tokens of one forward pass, at most the model's context; longer documents are cut.
     pub window: usize,
     /// Seed of the bootstrap.
@@ -47,7 +45,7 @@ pub struct TokensResult {
 /// # Errors
 /// The model or a text cannot be read; no text has a token to predict.
 pub fn measure_tokens(spec: &TokensSpec, context: &Context<'_>) -> Result<TokensResult, Error> {
-    let texts = read_documents(&spec.data, &spec.field)?;
+    let texts = read_texts(&spec.texts, context)?;
     if spec.window < 2 {
         return Err(Error::Spec {
             field: "--window",

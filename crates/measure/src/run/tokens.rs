@@ -30,19 +30,19 @@ pub struct ScoredToken {
 }
 
 /// One forward pass over a part of a document.
-struct Window {
-    document: usize,
-    ids: Vec<u32>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Index of the document.
+    pub document: usize,
+    /// Start tokens, the token before the part, and the part.
+    pub ids: Vec<u32>,
     /// Position in the document of the first predicted token.
-    first: usize,
-    /// Tokens before it in `ids`.
-    context: usize,
+    pub first: usize,
+    /// Tokens before it in `ids`, at least one.
+    pub context: usize,
 }
 
-/// Scores every token of every document that has a token before it, exactly once.
-///
-/// A document longer than `window` is cut into consecutive windows; each later one starts with the added start tokens
-/// and the last token of the window before, so that only context is lost at a cut, never a prediction.
+/// Scores every token of every document that has a token before it, exactly once, in [`windows`].
 ///
 /// # Errors
 /// A token outside the vocabulary.
@@ -53,8 +53,7 @@ pub fn score_documents(
     watch: Watch<'_>,
 ) -> Result<Vec<ScoredToken>, RunError> {
     let window = fitting(decoder, window);
-    let windows: Vec<Window> =
-        documents.iter().enumerate().flat_map(|(index, document)| windows_of(index, document, window)).collect();
+    let windows = windows(documents, window);
     let mut scored = Vec::with_capacity(documents.iter().map(|d| d.ids.len()).sum());
     for group in batches(&windows, |window| window.ids.len()) {
         let batch = Batch::of(group.iter().map(|window| &window.ids[..window.ids.len() - 1]));
@@ -73,6 +72,15 @@ pub fn score_documents(
         (watch.advance)(group.iter().map(|window| (window.ids.len() - window.context) as u64).sum());
     }
     Ok(scored)
+}
+
+/// Parts of documents in which every token that has a token before it is predicted exactly once.
+///
+/// A document longer than `window` is cut into consecutive windows; each later one starts with the added start tokens
+/// and the last token of the window before, so that only context is lost at a cut, never a prediction.
+#[must_use]
+pub fn windows(documents: &[Document], window: usize) -> Vec<Window> {
+    documents.iter().enumerate().flat_map(|(index, document)| windows_of(index, document, window)).collect()
 }
 
 fn windows_of(index: usize, document: &Document, window: usize) -> Vec<Window> {

@@ -8,7 +8,7 @@ use lathe_kernels::matmul::{Arithmetic, Coded, Coding, Packed, Weight};
 
 use super::experts::Experts;
 use super::linear::{Linear, Streamed};
-use super::{Coarse, Decoder, Embedding, FeedForward, Layer, Mlp, Norm, Weights};
+use super::{Coarse, Decoder, Embedding, Factor, FeedForward, Layer, Mlp, Norm, Weights};
 use crate::parameters::ParameterSource;
 use crate::spec::{
     AttentionSpec, Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters,
@@ -169,18 +169,23 @@ impl Loader {
     }
 
     fn norm(&mut self, name: &str, spec: NormSpec, width: usize) -> Result<Norm, Error> {
-        let weight = match spec.parameters {
-            NormParameters::None => ops::tensor(vec![1.0; width], width)?,
+        let factor = match spec.parameters {
+            NormParameters::None => Factor::Whole(ops::tensor(vec![1.0; width], width)?),
             NormParameters::Weight | NormParameters::WeightAndBias => {
                 let weight = self.tensor(&format!("{name}.weight"))?;
-                if spec.offset == 0.0 { weight } else { (weight + f64::from(spec.offset))? }
+                self.factor(vec![weight], spec.offset)?
             }
         };
         let bias = match spec.parameters {
             NormParameters::WeightAndBias => Some(self.tensor(&format!("{name}.bias"))?),
             NormParameters::None | NormParameters::Weight => None,
         };
-        Ok(Norm { kind: spec.kind, eps: spec.eps, width, weight, bias })
+        Ok(Norm { kind: spec.kind, eps: spec.eps, width, factor, bias })
+    }
+
+    fn factor(&self, parts: Vec<Tensor>, offset: f32) -> Result<Factor, Error> {
+        let factor = Factor::Trained { parts, offset };
+        if self.weights == Weights::Trainable { Ok(factor) } else { Ok(Factor::Whole(factor.now()?)) }
     }
 
     /// The norm of queries or of keys.
@@ -192,8 +197,8 @@ impl Loader {
             QkNorm::EachHead(norm) => {
                 let weights: Vec<Tensor> =
                     (0..heads).map(|h| self.tensor(&format!("{name}.{h}.weight"))).collect::<Result<_, _>>()?;
-                let weight = Tensor::cat(&weights, 0)?;
-                Some(Norm { kind: norm.kind, eps: norm.eps, width: spec.head_dim, weight, bias: None })
+                let factor = self.factor(weights, 0.0)?;
+                Some(Norm { kind: norm.kind, eps: norm.eps, width: spec.head_dim, factor, bias: None })
             }
         })
     }

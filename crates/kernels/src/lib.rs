@@ -21,6 +21,7 @@ pub mod norm;
 pub mod rotary;
 pub mod unit_rows;
 pub mod vector;
+pub mod weights;
 
 pub use awake::Awake;
 pub use buffer::Buffer;

@@ -3,6 +3,25 @@
 //! A [`Rule`] says which method, with numbers for this tensor. [`Rule::prepare`] reads the inputs as often as the method
 //! needs (norms, angles, thresholds) and gives a [`Prepared`], which makes any piece of the result from the same piece
 //! of the inputs.
+//!
+//! Inputs are f32; everything between them and the result is f64, rounded once. Only the ranking of differences by
+//! size looks at them as f32. Reductions run over fixed tiles whose results are joined in order, so that neither
+//! threads nor pieces can change a bit.
+
+mod check;
+mod deltas;
+mod prepared;
+mod remark;
+mod select;
+mod span;
+mod sphere;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+pub use prepared::{MaskKey, Prepared, RuleError};
+pub use remark::Remark;
 
 /// A method, with its parameters for one tensor.
 ///

@@ -1,0 +1,67 @@
+//! 16-bit floats in the bytes of a file, and back.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::isa::dispatch;
+
+dispatch! {
+    /// bf16 in little-endian bytes to f32. Lengths are those of the shorter.
+    pub fn bf16_to_f32(bytes: &[u8], out: &mut [f32]) {
+        let (halves, _) = bytes.as_chunks::<2>();
+        for (out, half) in out.iter_mut().zip(halves) {
+            *out = f32::from_bits(u32::from(u16::from_le_bytes(*half)) << 16);
+        }
+    }
+}
+
+dispatch! {
+    /// f32 to the nearest bf16, ties to even, in little-endian bytes. NaN stays NaN; what is beyond the largest bf16
+    /// becomes infinite.
+    pub fn f32_to_bf16(values: &[f32], bytes: &mut [u8]) {
+        let (halves, _) = bytes.as_chunks_mut::<2>();
+        for (half, value) in halves.iter_mut().zip(values) {
+            let bits = value.to_bits();
+            let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
+            // The quiet bit keeps a NaN whose payload is in the lost half.
+            let kept = if value.is_nan() { bits >> 16 | 0x40 } else { rounded };
+            *half = (kept as u16).to_le_bytes();
+        }
+    }
+}
+
+/// Values that are converted at once: `half` uses the processor's instruction on slices of its own type.
+const STEP: usize = 256;
+
+/// f16 in little-endian bytes to f32. Lengths are those of the shorter.
+pub fn f16_to_f32(bytes: &[u8], out: &mut [f32]) {
+    let mut aligned = [f16::ZERO; STEP];
+    for (bytes, out) in bytes.chunks(2 * STEP).zip(out.chunks_mut(STEP)) {
+        for (half, bytes) in aligned.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *half = f16::from_le_bytes(*bytes);
+        }
+        let len = out.len().min(bytes.len() / 2);
+        aligned[..len].convert_to_f32_slice(&mut out[..len]);
+    }
+}
+
+/// f32 to the nearest f16, ties to even, in little-endian bytes. NaN stays NaN; what is beyond the largest f16 becomes
+/// infinite.
+pub fn f32_to_f16(values: &[f32], bytes: &mut [u8]) {
+    let mut aligned = [f16::ZERO; STEP];
+    for (values, bytes) in values.chunks(STEP).zip(bytes.chunks_mut(2 * STEP)) {
+        let aligned = &mut aligned[..values.len()];
+        aligned.convert_from_f32_slice(values);
+        for (half, bytes) in aligned.iter().zip(bytes.as_chunks_mut::<2>().0) {
+            *bytes = half.to_le_bytes();
+        }
+    }
+}
+
+dispatch! {
+    /// Whether no value is infinite or NaN.
+    pub fn all_finite(values: &[f32]) -> bool {
+        // A fold without an early end vectorises.
+        values.iter().fold(true, |all, value| all & value.is_finite())
+    }
+}

@@ -31,14 +31,15 @@ pub struct Extracted {
     pub residual: f64,
 }
 
-/// Matrices whose smaller side is at most this are decomposed whole, in f64: 1024 x 14336 takes 120 MB.
-const WHOLE: usize = 1024;
+/// Matrices whose smaller side is at most this are decomposed whole, in f64, which takes a second or two.
+const WHOLE: usize = 512;
 
-/// Vectors that the subspace has beyond the rank.
-const OVERSAMPLING: usize = 16;
+/// Vectors that the subspace has beyond twice the rank. Differences of fine-tuned models have spectra that fall slowly, and
+/// what the iteration converges with is the ratio of singular values at the rank and at the width of the subspace.
+const OVERSAMPLING: usize = 8;
 
-/// How often the subspace is multiplied by DDᵀ: differences of fine-tuned models have spectra that fall slowly.
-const POWER_ITERATIONS: usize = 3;
+/// How often the subspace is multiplied by DDᵀ.
+const POWER_ITERATIONS: usize = 4;
 
 /// Numbers of a tile of rows.
 const TILE: usize = 1 << 18;
@@ -67,9 +68,9 @@ pub fn extract(inputs: &dyn Inputs, rank: usize, layout: WeightLayout) -> Result
         let (inputs, outputs) = sides(rows, columns, layout);
         return Ok(Extracted { rank, a: vec![0.0; rank * inputs], b: vec![0.0; outputs * rank], norm, residual: 0.0 });
     }
-    let width = rank + OVERSAMPLING;
+    let width = 2 * rank + OVERSAMPLING;
     // Near the whole space the iteration costs more than the decomposition.
-    let factors = if side <= WHOLE || 2 * width >= side {
+    let factors = if side <= WHOLE || width >= side / 2 {
         difference.decomposed(rank)?
     } else {
         difference.iterated(rank, width)?

@@ -7,7 +7,7 @@
 //! * [`adapter`]: low-rank adapters, added to weights or taken out of them.
 //!
 //! It knows tensors by the names and shapes of a safetensors folder and knows no decoder. Where numbers come from is
-//! the caller's business ([`Inputs`]); nothing here writes a file or depends on the number of threads.
+//! the caller's business ([`Inputs`]); nothing here depends on the number of threads, and only [`adapter::write()`] writes files.
 
 pub mod adapter;
 pub mod config;

@@ -12,6 +12,7 @@
 //! id up to the last one, and no more unless it is padded. A model that lacks a token gets the base's row of it, else
 //! the only one that there is, else the mean of all, else zeros.
 
+mod error;
 mod read;
 mod rows;
 mod write;
@@ -23,10 +24,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use crate::inputs::InputError;
 use read::Tokens;
 use rows::Stored;
 
+pub use error::VocabularyError;
 pub use rows::{ModelRows, RowSource};
 
 /// Which tokens the result has, and which rows where the usual choice is not wanted. Models are indices.
@@ -173,7 +174,7 @@ pub fn build(
         Source::Model(_) => Vec::new(),
         Source::Union => {
             check_compatible(models, &vocabularies, first)?;
-            notes.extend(notes_of_union(models, first));
+            notes.extend(notes_of_union(models, &vocabularies, first));
             extras(&vocabularies, first)
         }
     };
@@ -185,8 +186,7 @@ pub fn build(
     let (files, merges) = if extras.is_empty() && vocabularies[first].unused == 0 {
         (Files::Of(first), 0)
     } else {
-        let (files, merges) = write::files(models, &vocabularies, first, &output, &extras)?;
-        (Files::New(files), merges)
+        write::files(models, &vocabularies, first, &output, &extras)?
     };
     let from = all_rows(spec, models, &vocabularies, base, first, &output)?;
     let unchanged = from.iter().zip(models).all(|(from, model)| model.rows == rows && from.is_identity());
@@ -381,8 +381,8 @@ fn notes_of(models: &[ModelTokenizer], vocabularies: &[Tokens<'_>]) -> Vec<Strin
     notes
 }
 
-/// Parts of a tokenizer of which a union takes the base's.
-fn notes_of_union(models: &[ModelTokenizer], first: usize) -> Vec<String> {
+/// What of the other tokenizers a union does not take over: the base's word counts.
+fn notes_of_union(models: &[ModelTokenizer], vocabularies: &[Tokens<'_>], first: usize) -> Vec<String> {
     let mut notes = Vec::new();
     for (index, model) in models.iter().enumerate().filter(|(index, _)| *index != first) {
         for part in ["normalizer", "pre_tokenizer", "post_processor"] {
@@ -391,129 +391,15 @@ fn notes_of_union(models: &[ModelTokenizer], first: usize) -> Vec<String> {
                 notes.push(format!("the {part} of {} differs; that of {} is used", model.name, models[first].name));
             }
         }
+        let base = &vocabularies[first];
+        let is_ordinary = |text: &&&str| base.ids.contains_key(**text) && !base.added.contains_key(**text);
+        let ordinary = vocabularies[index].added.keys().filter(is_ordinary).count();
+        if ordinary > 0 {
+            notes.push(format!(
+                "{ordinary} added tokens of {} stay the ordinary tokens that they are in {}",
+                model.name, models[first].name
+            ));
+        }
     }
     notes
-}
-
-/// Why tokens cannot be merged.
-#[derive(Debug, thiserror::Error)]
-pub enum VocabularyError {
-    /// A field of a tokenizer that is missing or of another form.
-    #[error("{model}: {file}: {field} {reason}")]
-    BadField {
-        /// The model.
-        model: String,
-        /// The file.
-        file: String,
-        /// The field.
-        field: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-
-    /// Two tokens with one id.
-    #[error("{model}: tokenizer.json: the tokens {first:?} and {second:?} have the same id {id}")]
-    DuplicateId {
-        /// The model.
-        model: String,
-        /// The id.
-        id: u32,
-        /// One token.
-        first: String,
-        /// The other one.
-        second: String,
-    },
-
-    /// A tokenizer without a token that its model uses.
-    #[error("{model}: tokenizer.json: no token has a row in the embedding")]
-    NoTokens {
-        /// The model.
-        model: String,
-    },
-
-    /// More tokens than ids.
-    #[error("the vocabulary would have {tokens} tokens, more than ids of 32 bits")]
-    TooManyTokens {
-        /// How many.
-        tokens: usize,
-    },
-
-    /// Tokenizers that spell the same text in different ways.
-    #[error("no union of these tokenizers: {first} is {first_family}, {second} is {second_family}")]
-    Incompatible {
-        /// The model whose ids come first.
-        first: String,
-        /// What its tokenizer is.
-        first_family: String,
-        /// The other model.
-        second: String,
-        /// What its tokenizer is.
-        second_family: String,
-    },
-
-    /// A rule for a token that the result does not have.
-    #[error("tokenizer.tokens: the token {token:?} is not in the merged vocabulary")]
-    UnknownToken {
-        /// The token.
-        token: String,
-    },
-
-    /// A rule that names a row that does not exist.
-    #[error("tokenizer.tokens: the source of {token:?}: {model} has no {named}")]
-    RuleWithoutRow {
-        /// The token with the rule.
-        token: String,
-        /// The model that should have the row.
-        model: String,
-        /// The token or row.
-        named: String,
-    },
-
-    /// An index of a model that is not merged.
-    #[error("model {model} is asked for its tokens, but {models} models are merged")]
-    NoSuchModel {
-        /// The index.
-        model: usize,
-        /// How many models there are.
-        models: usize,
-    },
-
-    /// A padding that makes no sense.
-    #[error("tokenizer.pad_to_multiple_of is {multiple}, but should be from 1 to {largest}")]
-    BadMultiple {
-        /// The value.
-        multiple: usize,
-        /// The largest one.
-        largest: usize,
-    },
-
-    /// The merged tokenizer would not load with the ids that were chosen.
-    #[error("the merged tokenizer.json would be wrong: {reason}")]
-    Unloadable {
-        /// What is wrong.
-        reason: String,
-    },
-
-    /// A row cannot be read.
-    #[error(transparent)]
-    Input(#[from] InputError),
-}
-
-impl VocabularyError {
-    /// What to do about it, where there is something to do.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Incompatible { .. } => {
-                "take the tokenizer of one model (tokenizer.source: base, or a model); tokens with the same text share \
-                 rows"
-            }
-            Self::UnknownToken { .. } => {
-                "tokens are spelled as in tokenizer.json (Ġ or ▁ for a space); one that only another model has needs \
-                 tokenizer.source: union"
-            }
-            _ => return None,
-        };
-        Some(hint.to_owned())
-    }
 }

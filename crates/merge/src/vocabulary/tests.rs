@@ -234,6 +234,21 @@ fn new_tokens_of_bpe_come_with_the_merges_that_make_them() {
 }
 
 #[test]
+fn what_a_union_leaves_behind_is_said() {
+    let mut other = words("other", &["a", "b", "c"], 3);
+    other.tokenizer["added_tokens"] = json!([flags(1, "b")]);
+    other.tokenizer["normalizer"] = json!({"type": "NFC"});
+    let vocabulary = build(&spec(Source::Union), &[words("base", &["a", "b"], 2), other], Some(0)).expect("union");
+    assert_eq!(
+        vocabulary.notes,
+        [
+            "the normalizer of other differs; that of base is used",
+            "1 added tokens of other stay the ordinary tokens that they are in base"
+        ]
+    );
+}
+
+#[test]
 fn merges_of_dropped_tokens_go_with_them() {
     let mut base = bpe("base", "abc", json!([["a", "b"], ["b", "c"]]), &[]);
     base.rows = 4;

@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::read::{Kind, Tokens, bad_field, unigram_piece};
-use super::{Extra, ModelTokenizer, Output, VocabularyError};
+use super::{Extra, Files, ModelTokenizer, Output, VocabularyError};
 
-/// Names and bytes of the files, `tokenizer.json` first, and how many merges were added to those of the first model.
+/// The files, and how many merges were added to those of the first model.
 pub(super) fn files(
     models: &[ModelTokenizer],
     vocabularies: &[Tokens<'_>],
     first: usize,
     output: &Output<'_>,
     extras: &[Extra<'_>],
-) -> Result<(Vec<(String, Vec<u8>)>, usize), VocabularyError> {
+) -> Result<(Files, usize), VocabularyError> {
     let (model, vocabulary) = (&models[first], &vocabularies[first]);
     let mut tokenizer = model.tokenizer.clone();
     if vocabulary.unused > 0 {
@@ -46,7 +46,7 @@ pub(super) fn files(
         }
         files.push((name.clone(), bytes(&value)));
     }
-    Ok((files, merges))
+    Ok((Files::New(files), merges))
 }
 
 fn bytes(value: &Value) -> Vec<u8> {

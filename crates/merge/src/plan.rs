@@ -118,12 +118,9 @@ pub fn plan(config: &MergeConfig, headers: &[ModelHeader], vocabulary: Option<us
     let nothing = Parameters::none();
     let parts = parts(config, &inputs, headers, &nothing)?;
     let taking_part: Vec<usize> = distinct(parts.iter().flat_map(|part| part.participants().map(|p| p.input)));
-    let config_donor = config
-        .base_model
-        .as_ref()
-        .and_then(|base| inputs.iter().position(|input| input == base))
-        .or_else(|| parts.first().and_then(|part| part.models.first()).map(|model| model.input))
-        .unwrap_or_default();
+    // Without a base the first model that is listed, which is the first input.
+    let config_donor =
+        config.base_model.as_ref().and_then(|base| inputs.iter().position(|input| input == base)).unwrap_or_default();
 
     let models: Vec<Model> = headers.iter().map(Model::of).collect();
     let mut planner = Planner {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+use serde_saphyr::options::NonFiniteFloatPolicy;
 
 use super::error::{ConfigError, Place, Problem};
 
@@ -49,11 +50,21 @@ pub(super) fn read(text: &str) -> Result<Node, ConfigError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MOST_DEPTH, max_nodes: 100_000, max_documents: 1 },
         with_snippet: false,
+        // Refused where they mean something, with the name of the parameter.
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let at = Place { line: error.location().map(|location| location.line()), ..Place::default() };
-        ConfigError { at, problem: Box::new(Problem::Syntax { reason: in_one_line(&error.to_string()) }) }
+        ConfigError { at, problem: Box::new(problem(&error)) }
     })
+}
+
+fn problem(error: &serde_saphyr::Error) -> Problem {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => Problem::DuplicateKey { key: key.clone() },
+        serde_saphyr::Error::Budget { .. } => Problem::TooMuch,
+        other => Problem::Syntax { reason: in_one_line(&other.to_string()) },
+    }
 }
 
 /// The parser's sentence without the place that is said elsewhere.

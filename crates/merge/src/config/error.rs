@@ -47,7 +47,13 @@ pub enum Problem {
     /// More text than a configuration has.
     #[error("the file has {bytes} bytes, and a configuration at most {most}")]
     TooLarge { bytes: usize, most: usize },
-    /// No YAML, a key twice, too many aliases.
+    /// A key twice in one mapping.
+    #[error("`{key}` is given twice")]
+    DuplicateKey { key: String },
+    /// Several documents, or values beyond counting: aliases multiply.
+    #[error("the file has several documents, or more values than a configuration has")]
+    TooMuch,
+    /// No YAML.
     #[error("{reason}")]
     Syntax { reason: String },
     /// A key that means nothing here.
@@ -161,13 +167,18 @@ impl ConfigError {
                 Some(meant(name, &method.row().parameters.iter().map(|row| row.parameter.name()).collect::<Vec<_>>()))
             }
             Problem::Misplaced { .. } => Some("give it in the `parameters` of the slice or of the whole file".into()),
-            Problem::MissingParameter { name, .. } => {
-                Some(format!("give `{name}` in the `parameters` of the model, or once for all at the end of the file"))
+            Problem::MissingParameter { name, model: None, .. } => {
+                Some(format!("give `{name}` in the `parameters` of the whole file"))
+            }
+            Problem::MissingParameter { name, model: Some(_), .. } => {
+                Some(format!("give `{name}` in the `parameters` of the model, or in those of the whole file for all"))
             }
             Problem::MissingKey { key: "value" } => {
                 Some("write `- filter: self_attn` and `value: 0.5` below it".into())
             }
-            Problem::Syntax { .. } => Some("the file is YAML: indent with spaces, and give each key once".into()),
+            Problem::Syntax { .. } => {
+                Some("the file is YAML: indent with spaces, and quote texts with `: ` or `#` in them".into())
+            }
             Problem::Reference { .. } => {
                 Some("a model is written path, path@revision, path+adapter or path@revision+adapter@revision".into())
             }

@@ -25,7 +25,7 @@ pub enum Gradient {
 /// A value for the tensors with a certain text in their names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// The text; `None` for every tensor.
+    /// The text; `None`, which files may write as `*`, for every tensor.
     pub filter: Option<String>,
     /// The value.
     pub value: Gradient,
@@ -102,7 +102,9 @@ impl Setting {
             Self::Everywhere(gradient) => Some(gradient.value(tau)),
             Self::ByName(conditions) => conditions
                 .iter()
-                .find(|condition| condition.filter.as_ref().is_none_or(|text| tensor.contains(text.as_str())))
+                .find(|condition| {
+                    condition.filter.as_ref().is_none_or(|text| text == "*" || tensor.contains(text.as_str()))
+                })
                 .map(|condition| condition.value.value(tau)),
         }
     }

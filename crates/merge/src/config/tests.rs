@@ -157,7 +157,7 @@ fn every_other_mistake_is_named_with_its_place() {
         ),
         (
             slerp("  int8_mask: true\n"),
-            "m.yaml, line 1: slerp needs the parameter `t` | give `t` in the `parameters` of the model, or once for all at the end of the file",
+            "m.yaml, line 1: slerp needs the parameter `t` | give `t` in the `parameters` of the whole file",
         ),
         (
             slerp("  t: 0.5\n").replace("- model: b", "- {model: b, parameters: {t: 1}}"),
@@ -176,7 +176,7 @@ fn every_other_mistake_is_named_with_its_place() {
         ("merge_method: linear\nmodels: []\n".into(), "m.yaml, line 2, models: the list is empty | "),
         (
             ties.into(),
-            "m.yaml, line 4, models[0]: ties needs the parameter `weight` for `b` | give `weight` in the `parameters` of the model, or once for all at the end of the file",
+            "m.yaml, line 4, models[0]: ties needs the parameter `weight` for `b` | give `weight` in the `parameters` of the model, or in those of the whole file for all",
         ),
         (format!("{ties}parameters: {{weight: 1, density: 0}}\n"), "m.yaml, line 5, parameters.density: `density` is a number above 0, at most 1, not 0.0 | "),
         (format!("{ties}parameters: {{weight: 1, density: [0.5, 1.5]}}\n"), "m.yaml, line 5, parameters.density: `density` is a number above 0, at most 1, not 1.5 | "),
@@ -234,19 +234,22 @@ fn slices_have_layers_and_as_many_in_each_source() {
 
 #[test]
 fn files_that_are_no_yaml_or_too_much_of_it_are_refused() {
-    for text in [
-        "merge_method: linear\nmerge_method: ties\n",
-        "models: [",
-        "a: b: c",
-        "\t- x",
-        "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d, *d]\nf: [*e, *e, *e, *e, *e, *e, *e, *e, *e]\n",
-        &"[".repeat(100_000),
-        "a: 1\n---\nb: 2\n",
+    let bomb = ["b: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]", "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]"].join("\n")
+        + "\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d, *d]\nf: [*e, *e, *e]\n";
+    for (text, expected) in [
+        ("merge_method: linear\nmerge_method: ties\n", "m.yaml, line 2: `merge_method` is given twice"),
+        (
+            "a: 1\n---\nb: 2\n",
+            "m.yaml, line 2: the file has several documents, or more values than a configuration has",
+        ),
+        ("models: [", "m.yaml, line 1: unclosed bracket '['"),
     ] {
-        assert!(matches!(*error(text).problem, Problem::Syntax { .. }), "{:.60}: {:?}", text, error(text));
+        assert_eq!(error(text).to_string(), expected);
     }
-    let duplicate = error("merge_method: linear\nmerge_method: ties\n");
-    assert_eq!((duplicate.at.file.as_str(), duplicate.at.line), ("m.yaml", Some(2)));
+    for text in [&*format!("a: &a [x, x, x, x, x, x, x, x, x]\n{bomb}"), &"- ".repeat(200), &"[".repeat(100_000)] {
+        assert!(matches!(*error(text).problem, Problem::TooMuch | Problem::Syntax { .. }), "{:?}", error(text));
+    }
+    assert!(matches!(*error("a: b: c").problem, Problem::Syntax { .. }));
     let long = format!("merge_method: linear\n# {}", "x".repeat(1 << 20));
     assert!(matches!(*error(&long).problem, Problem::TooLarge { .. }));
 }

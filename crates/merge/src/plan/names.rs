@@ -94,7 +94,7 @@ pub(super) fn outside(name: &str) -> Outside {
 /// causal masks, position numbers.
 pub(super) fn follows_from_config(name: &str, shape: &[usize]) -> bool {
     let mask = (name.ends_with(".attn.bias") || name.ends_with(".attention.bias")) && shape.len() == 4;
-    mask || ends_with_one(name, &["inv_freq", "masked_bias", "position_ids"])
+    mask || ends_with_one(name, &["inv_freq", "masked_bias", "position_ids", "rope_freqs.weight"])
 }
 
 fn ends_with_one(name: &str, ends: &[&str]) -> bool {

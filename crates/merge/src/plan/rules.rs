@@ -184,8 +184,7 @@ fn rescale(values: &Values) -> Result<Rescale, PlanError> {
     };
     Ok(match values.merge_scalar(Parameter::Rescale)? {
         Some(Scalar::Word(word)) => named(&word),
-        Some(Scalar::Truth(false)) => Rescale::None,
-        Some(Scalar::Number(number)) if number == 0.0 => Rescale::None,
+        Some(Scalar::Truth(false) | Scalar::Number(0.0)) => Rescale::None,
         Some(_) if own == Rescale::None => Rescale::L1,
         Some(_) | None => own,
     })

@@ -1,5 +1,7 @@
 //! Plans of small models that are nothing but headers.
 
+mod any_headers;
+
 use std::path::Path;
 
 use super::*;
@@ -503,4 +505,39 @@ fn layers_behind_the_last_one_are_as_deep_as_it() {
     // Another stack has a depth of its own.
     assert_eq!(t("vision.blocks.0.x"), Rule::Slerp { t: 0.0 });
     assert_eq!(t("vision.blocks.1.x"), Rule::Slerp { t: 1.0 });
+}
+
+#[test]
+fn biases_of_heads_have_a_row_for_each_token() {
+    let config = parse(LINEAR);
+    let inputs = headers(&config, |name| {
+        let mut header = untied(name, 1);
+        header.tensors.push(float("lm_head.bias", &[ROWS + name.len()]));
+        header
+    });
+    let plan = plan(&config, &inputs, Some(64)).expect("rows are matched by token");
+    let bias = tensor(&plan, "lm_head.bias");
+    assert_eq!((bias.role, bias.shape.as_slice()), (Role::Head, [64].as_slice()));
+}
+
+#[test]
+fn slices_of_one_result_name_their_layers_alike() {
+    let text = include_str!("../../tests/data/frankenmerge.yaml");
+    let renamed = |name: &str| {
+        let mut header = untied(name, 4);
+        if name == "second" {
+            for tensor in &mut header.tensors {
+                tensor.name = tensor.name.replace("model.layers", "layers");
+            }
+        }
+        header
+    };
+    assert_eq!(refused(text, renamed), "layers are named `model.layers.0` in `first` and `layers.0` in `second` | ");
+}
+
+#[test]
+fn a_result_has_a_limit_of_layers() {
+    let slice = "  - sources: [{model: a, layer_range: [0, 100]}]\n";
+    let text = format!("merge_method: passthrough\nslices:\n{}", slice.repeat(41));
+    assert_eq!(refused(&text, |name| tied(name, 100)), "the slices add up to 4100 layers; at most 4096 are written | ");
 }

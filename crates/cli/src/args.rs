@@ -3,6 +3,7 @@
 mod decode;
 mod ensemble;
 mod eval;
+mod merge;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,6 +17,10 @@ use crate::fetch::Wanted;
 pub(crate) use decode::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler};
 pub(crate) use ensemble::{DetermineArgs, EnsembleArgs, EnsembleCommand, TogetherArgs, Voices};
 pub(crate) use eval::{CompareArgs, EvalArgs, EvalCommand};
+pub(crate) use merge::{
+    ExploreArgs, ExtractArgs, LinearArgs, LoraArgs, MergeArgs, MergeCommand, MergeWriteArgs, ProtectArgs, ResidualArgs,
+    SlerpArgs,
+};
 
 /// A workbench for open-weight language models: open, measure, report.
 ///
@@ -94,6 +99,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe export smollm2 --to safetensors --dtype bf16 --out smollm2-bf16\n  lathe export ./my-model --to gguf --dtype q4_k --out my-model.gguf"
     )]
     Export(ExportArgs),
+    /// Make one model of the weights of several, from a configuration or by a recipe
+    #[command(
+        after_help = "Examples:\n  lathe merge merge.yaml --out merged\n  lathe merge merge.yaml --dry-run\n  lathe merge linear ./one ./two --weights 0.7,0.3 --out blend\n  lathe merge residual --base ./base --instruct ./instruct --updated ./continued --out restored\n  lathe merge explore ties.yaml --vary density=0.2,0.5,1 --text code=code.txt --text prose=prose.txt --out tried"
+    )]
+    Merge(Box<MergeArgs>),
     /// Time loading, reading and writing, beside what the machine can do at most
     #[command(
         after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --compute f32,native\n  lathe bench smollm2 --runs 3 --profile\n  lathe bench smollm2 --runs 3 --methods\n  lathe bench smollm2 --threads 1 --json"

@@ -3,6 +3,8 @@
 mod decode;
 mod ensemble;
 mod eval;
+mod explore;
+mod merge;
 mod texts;
 
 use std::io::{self, Write};
@@ -66,6 +68,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Chat(args) => decode::run_chat(args, &context),
         Command::Eval(args) => eval::run_eval(*args, &context),
         Command::Export(args) => run_export(args, &context),
+        Command::Merge(args) => merge::run_merge(*args, &context),
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),
         Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),

@@ -2,6 +2,7 @@
 
 mod ensemble;
 mod eval;
+mod merge;
 mod texts;
 mod vocabulary;
 
@@ -19,6 +20,7 @@ use lathe_model::Phase;
 
 pub(crate) use ensemble::{determined, together};
 pub(crate) use eval::{compare, eval, tasks};
+pub(crate) use merge::{explored, extracted, merge_plan, merged};
 pub(crate) use texts::{experiment, generate, samples};
 pub(crate) use vocabulary::vocabulary;
 

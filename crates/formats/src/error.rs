@@ -366,6 +366,19 @@ pub enum Error {
         element: ElementType,
     },
 
+    /// Numbers that the tensor does not have.
+    #[error("{}: tensor {tensor:?} has {have} numbers, {} to {} were asked for", file.display(), range.start, range.end)]
+    NumbersOutOfRange {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The numbers.
+        range: Range<usize>,
+        /// How many it has.
+        have: usize,
+    },
+
     /// Rows that the tensor does not have.
     #[error("{}: tensor {tensor:?} has {have} rows, rows {} to {} were asked for", file.display(), rows.start, rows.end)]
     RowsOutOfRange {

@@ -96,6 +96,27 @@ impl<'a> TensorView<'a> {
         Ok(())
     }
 
+    /// Writes the numbers `range` as f32 into `out`, by row-major position: for types that hold single numbers, whose
+    /// pieces may begin and end anywhere.
+    ///
+    /// # Errors
+    /// As [`TensorView::decode_rows`]; a type of blocks of several numbers.
+    pub fn decode(&self, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+        let info = self.info;
+        if !info.element.is_readable() || info.element.block_len() != 1 {
+            return Err(Error::Unreadable { file: self.file.into(), tensor: info.name.clone(), element: info.element });
+        }
+        let have = info.elements();
+        if range.start > range.end || range.end > have {
+            let (file, tensor) = (self.file.into(), info.name.clone());
+            return Err(Error::NumbersOutOfRange { file, tensor, range, have });
+        }
+        self.check_length(range.len(), out.len())?;
+        let bytes = info.element.block_bytes();
+        blocks::decode(info.element, &self.bytes[range.start * bytes..range.end * bytes], out);
+        Ok(())
+    }
+
     /// Splits rows of a quantised type into `levels`, [rows, row_len], and the scales and offsets of their groups,
     /// [rows, row_len / group_len]. A number is `scale · level + offset`, with the bits of
     /// [`TensorView::decode_rows`] when the product is rounded before the sum (and nothing is added for a type without offsets).

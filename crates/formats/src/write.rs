@@ -2,6 +2,8 @@
 //!
 //! At no time does the target hold half a checkpoint, and nothing is left behind when writing fails ([`NewFile`]).
 
+mod placed;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
@@ -13,6 +15,8 @@ use crate::gguf_metadata::{GgufArray, GgufValue};
 use crate::new_file::NewFile;
 use crate::safetensors;
 use crate::tensor::{TensorInfo, stored_bytes};
+
+pub use placed::{PlacedFile, safetensors_in_memory};
 
 /// A tensor to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

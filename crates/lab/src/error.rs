@@ -35,6 +35,86 @@ pub enum Error {
     /// The listener stopped the run.
     #[error("interrupted")]
     Interrupted,
+    /// A merge's configuration cannot be used.
+    #[error(transparent)]
+    MergeConfig(#[from] lathe_merge::config::ConfigError),
+    /// Models and the configuration of a merge do not fit together.
+    #[error(transparent)]
+    MergePlan(#[from] lathe_merge::plan::PlanError),
+    /// Numbers cannot be merged.
+    #[error(transparent)]
+    MergeRule(lathe_merge::rule::RuleError),
+    /// Tokens of models cannot be merged.
+    #[error(transparent)]
+    Vocabulary(#[from] lathe_merge::vocabulary::VocabularyError),
+    /// An adapter cannot be used.
+    #[error(transparent)]
+    Adapter(#[from] lathe_merge::adapter::AdapterError),
+    /// A tensor cannot be read.
+    #[error(transparent)]
+    MergeInput(Box<dyn std::error::Error + Send + Sync>),
+    /// A weight is NaN or infinite.
+    #[error("{model}: tensor `{tensor}` has {value} at {position:?}")]
+    NonfiniteWeight {
+        /// The model.
+        model: String,
+        /// Its tensor.
+        tensor: String,
+        /// Index in each dimension.
+        position: Vec<usize>,
+        /// The number.
+        value: f32,
+    },
+    /// A merged number does not fit the type that it is stored in.
+    #[error("merged tensor `{tensor}`: {source}")]
+    UnfitWeight {
+        /// The tensor.
+        tensor: String,
+        /// Which number.
+        source: lathe_formats::EncodeError,
+    },
+    /// Tensors of integers or flags that differ between models.
+    #[error("tensor `{tensor}` holds integers or flags that differ between {} and {}", models[0], models[1])]
+    UnequalBuffers {
+        /// The tensor.
+        tensor: String,
+        /// Two models.
+        models: [String; 2],
+    },
+    /// An adapter that is not there.
+    #[error("adapter `{adapter}`: there is no such folder")]
+    NoAdapter {
+        /// As the configuration names it.
+        adapter: String,
+    },
+    /// A model whose tokens are to be merged has no tokenizer.
+    #[error("{model}: its tokens cannot be merged: there is no tokenizer.json, or no embedding")]
+    NoMergeTokenizer {
+        /// The model.
+        model: String,
+    },
+    /// A tokenizer section names a model that is not merged.
+    #[error("tokenizer: {model} is none of the models that are merged")]
+    UnmergedModel {
+        /// As the configuration names it.
+        model: String,
+    },
+    /// A merge that lathe itself would not open.
+    #[error("the merged model cannot be opened as a {family} model: {error}")]
+    Unloadable {
+        /// The architecture of its first input.
+        family: String,
+        /// What is wrong.
+        error: lathe_model::Error,
+    },
+    /// A file that should be JSON.
+    #[error("{}: not JSON: {problem}", file.display())]
+    BadJson {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -167,6 +247,25 @@ pub enum Error {
     Json(#[from] serde_json::Error),
 }
 
+impl From<lathe_merge::rule::RuleError> for Error {
+    fn from(error: lathe_merge::rule::RuleError) -> Self {
+        match error {
+            lathe_merge::rule::RuleError::Input(error) => error.into(),
+            error => Self::MergeRule(error),
+        }
+    }
+}
+
+/// Tensors of a merge are read by tasks of this crate: what went wrong is an error of theirs.
+impl From<lathe_merge::InputError> for Error {
+    fn from(error: lathe_merge::InputError) -> Self {
+        match error.0.downcast::<Self>() {
+            Ok(error) => *error,
+            Err(other) => Self::MergeInput(other),
+        }
+    }
+}
+
 impl Error {
     /// What the user can do about it.
     #[must_use]
@@ -188,6 +287,14 @@ impl Error {
             Self::Diverged { .. } => Some("a smaller learning rate, or more steps of warm-up".into()),
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),
+            Self::MergeConfig(error) => error.hint(),
+            Self::MergePlan(error) => error.hint(),
+            Self::MergeRule(error) => error.hint().map(str::to_owned),
+            Self::Vocabulary(error) => error.hint(),
+            Self::Adapter(error) => error.hint(),
+            Self::NonfiniteWeight { .. } => Some("--allow-nonfinite merges such numbers like others".into()),
+            Self::UnfitWeight { .. } => Some("store as float32 or bfloat16".into()),
+            Self::NoAdapter { .. } => Some("an adapter is a folder with adapter_config.json, by its path".into()),
             _ => None,
         }
     }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ensemble::EnsembleSpec;
 use crate::generate::Turn;
-use crate::{Compute, Context, Error, report};
+use crate::{Compute, Context, Error, Loaded, report};
 use answers::Collected;
 pub use compare::{CompareResult, CompareSpec, compare};
 pub use items::{Given, ItemRecord, OptionRecord, ScoreRow};
@@ -237,6 +237,17 @@ pub(crate) fn eval_with_answers(
         }
     }
     Ok((result, answers.into_iter().map(|(.., items)| items).collect()))
+}
+
+/// Puts every task to a model that is loaded, which the spec need not name; nothing is kept.
+///
+/// # Errors
+/// As [`eval`].
+pub(crate) fn eval_loaded(loaded: &Loaded, spec: &EvalSpec, context: &Context<'_>) -> Result<Vec<EvalRun>, Error> {
+    let tasks = spec.tasks.iter().map(|name| Asked::prepare(name, spec, context)).collect::<Result<Vec<_>, _>>()?;
+    let name = loaded.reference.to_string();
+    let collected = answers::answers_of(loaded, &name, spec, &tasks, context)?;
+    Ok(tasks.iter().zip(collected).map(|(task, collected)| task.summary(&name, &collected)).collect())
 }
 
 /// What does not need the data to be known as wrong.

@@ -3,7 +3,7 @@
 //! Tensors are written a few rows at a time, so a model larger than memory can be exported. The target appears under
 //! its name only when it is complete, and nothing is left of one that fails.
 
-mod files;
+pub(crate) mod files;
 mod header;
 mod plan;
 mod tensors;
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::inspect::ElementCount;
 use crate::{Context, Error, open_model};
 use plan::Plan;
+pub(crate) use plan::FLOATS;
 pub(crate) use tensors::Numbers;
 
 /// What to export, and how.
@@ -143,7 +144,7 @@ pub(crate) fn write_folder(
 /// The element type that a user named, if the target can hold it and lathe writes it.
 pub(crate) fn element_named(word: &str, to: ExportFormat) -> Result<ElementType, Error> {
     let writable = |element: &ElementType| match to {
-        ExportFormat::Safetensors => plan::FLOATS.contains(element),
+        ExportFormat::Safetensors => FLOATS.contains(element),
         ExportFormat::Gguf => element.is_writable(),
     };
     let refuse = |problem: String| {
@@ -191,13 +192,14 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// A folder that is removed again unless it is renamed to its target.
-struct TemporaryFolder {
-    path: PathBuf,
+pub(crate) struct TemporaryFolder {
+    /// The folder to fill.
+    pub(crate) path: PathBuf,
     holder: tempfile::TempDir,
 }
 
 impl TemporaryFolder {
-    fn beside(target: &Path) -> Result<Self, Error> {
+    pub(crate) fn beside(target: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Write { file: target.into(), source };
         let holder = tempfile::Builder::new().prefix(".lathe-").suffix(".partial").tempdir_in(folder_above(target));
         let holder = holder.map_err(failed)?;
@@ -207,7 +209,7 @@ impl TemporaryFolder {
         Ok(Self { path, holder })
     }
 
-    fn rename(self, target: &Path) -> Result<(), Error> {
+    pub(crate) fn rename(self, target: &Path) -> Result<(), Error> {
         fs::rename(&self.path, target).map_err(|source| Error::Write { file: target.into(), source })?;
         drop(self.holder);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lathe_formats::ElementType;
 use lathe_model::reference::ModelReference;
 use lathe_model::spec::Part;
 use lathe_model::{Batch, KvCache, NoTap};
@@ -129,7 +130,7 @@ pub struct ExpertCount {
 }
 
 /// Tensors of one element type.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElementCount {
     /// Such as `Q4_K`.
     pub element: String,
@@ -137,6 +138,22 @@ pub struct ElementCount {
     pub tensors: usize,
     /// Bytes in the file.
     pub bytes: u64,
+}
+
+impl ElementCount {
+    /// Counts tensors, given by type and bytes; the type with the most bytes first.
+    pub(crate) fn of(tensors: impl Iterator<Item = (ElementType, u64)>) -> Vec<Self> {
+        let mut counts: Vec<Self> = Vec::new();
+        for (element, bytes) in tensors {
+            let element = element.to_string();
+            match counts.iter_mut().find(|count| count.element == element) {
+                Some(count) => (count.tensors, count.bytes) = (count.tensors + 1, count.bytes + bytes),
+                None => counts.push(Self { element, tensors: 1, bytes }),
+            }
+        }
+        counts.sort_by_key(|count| std::cmp::Reverse(count.bytes));
+        counts
+    }
 }
 
 /// What a tokenizer is.

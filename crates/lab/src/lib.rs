@@ -18,6 +18,7 @@ pub mod generate;
 mod inspect;
 mod load;
 pub mod measure;
+pub mod merge;
 mod models;
 mod records;
 pub mod report;

@@ -3,7 +3,7 @@
 mod attention;
 mod samples;
 mod spectrum;
-mod tokens;
+pub(crate) mod tokens;
 
 pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,

@@ -102,6 +102,21 @@ pub enum Role {
     Other,
 }
 
+impl Role {
+    /// What the name of a tensor says of it.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        match names::layer(name) {
+            Some(name) => Self::Layer(name.layer),
+            None => match names::outside(name) {
+                Outside::Embedding => Self::Embedding,
+                Outside::Head | Outside::HeadBias => Self::Head,
+                Outside::Before | Outside::After => Self::Other,
+            },
+        }
+    }
+}
+
 /// Plans a merge. `headers` are the models in the order of [`MergeConfig::inputs`]. With `vocabulary`, embedding and
 /// head have that many rows in the result and count as having them in every model, because the caller matches rows by
 /// token first.
@@ -258,11 +273,7 @@ impl Planner<'_> {
         let model = &self.models[participant.input];
         let Some(name) = names::layer(&tensor.name) else {
             let outside = names::outside(&tensor.name);
-            let role = match outside {
-                Outside::Embedding => Role::Embedding,
-                Outside::Head | Outside::HeadBias => Role::Head,
-                Outside::Before | Outside::After => Role::Other,
-            };
+            let role = Role::of(&tensor.name);
             let here = if matches!(outside, Outside::Embedding | Outside::Before) { first_part } else { last_part };
             let head_apart = outside == Outside::Head && !matches!(self.head, SharedHead::Unknown);
             if head_apart && matches!(self.head, SharedHead::Tied) {

@@ -87,9 +87,11 @@ pub enum TokenName {
 }
 
 /// What a model gets in place of the row of a token that it lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// Rows of models that have it.
+    #[default]
     AsMerge,
     /// Zeros. Differences of models are then those of the public `residuals` package (2410.10739): a token that only
     /// the instruct model has is carried over whole.

@@ -38,7 +38,16 @@ pub struct Opened {
 /// # Errors
 /// Files are missing or malformed, the architecture is unknown, or tensors and configuration disagree.
 pub fn open(path: &Path) -> Result<Opened, Error> {
-    let checkpoint = Arc::new(Checkpoint::open(path)?);
+    open_checkpoint(path, Checkpoint::open(path)?)
+}
+
+/// Opens a model whose weights are at hand: `path` is its folder, or a file in it, and has the configuration and the
+/// tokenizer as far as the checkpoint does not.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_checkpoint(path: &Path, checkpoint: Checkpoint) -> Result<Opened, Error> {
+    let checkpoint = Arc::new(checkpoint);
     let (config, family, mut fields) = match checkpoint.gguf() {
         Some(header) => {
             let (config, family) = gguf::config(&checkpoint, header)?;

@@ -17,7 +17,7 @@ use crate::ensemble::{EnsembleSpec, Members, Writing as EnsembleWriting};
 use crate::generate::Turn;
 use crate::load::fingerprint;
 use crate::store::Store;
-use crate::{Compute, Context, Error, load};
+use crate::{Compute, Context, Error, Loaded, load};
 
 /// The answers of one model or ensemble to one task.
 pub(super) struct Collected {
@@ -57,15 +57,35 @@ pub(super) fn answers(
     let manner = Manner { turn: spec.turn.clone(), overlong: spec.overlong, batch: spec.batch };
     let mut answered = Vec::with_capacity(names.len());
     for ((model, name), plans) in spec.models.iter().zip(of_models).zip(plans) {
-        answered.push(by_model(model, name, plans, spec, tasks, &manner, context)?);
+        answered.push(by_model(Who::Named(model), name, plans, spec, tasks, &manner, context)?);
     }
     answered.extend(by_ensembles(of_ensembles, ensemble_plans, spec, tasks, &manner, context)?);
     Ok(answered)
 }
 
+/// A model that answers: one that is loaded when something is asked, or that was before.
+#[derive(Clone, Copy)]
+enum Who<'a> {
+    Named(&'a ModelReference),
+    Loaded(&'a Loaded),
+}
+
+/// The answers of a model that is loaded; nothing is kept.
+pub(super) fn answers_of(
+    loaded: &Loaded,
+    name: &str,
+    spec: &EvalSpec,
+    tasks: &[Asked],
+    context: &Context<'_>,
+) -> Result<Vec<Collected>, Error> {
+    let plans = tasks.iter().map(|task| Plan::of(spec, None, None, name, task)).collect::<Result<_, _>>()?;
+    let manner = Manner { turn: spec.turn.clone(), overlong: spec.overlong, batch: spec.batch };
+    by_model(Who::Loaded(loaded), name, plans, spec, tasks, &manner, context)
+}
+
 /// One model answers all tasks.
 fn by_model(
-    model: &ModelReference,
+    who: Who<'_>,
     name: &str,
     plans: Vec<Plan>,
     spec: &EvalSpec,
@@ -74,16 +94,17 @@ fn by_model(
     context: &Context<'_>,
 ) -> Result<Vec<Collected>, Error> {
     let within = spec.compute.within(context)?;
-    let mut loaded = None;
+    let mut own = None;
     let mut answered = Vec::with_capacity(tasks.len());
     for (task, plan) in tasks.iter().zip(plans) {
         let target = plan.target;
         answered.push(match plan.answers {
             Answers::Finished(items) => Collected { resumed: items.len(), items, seconds: 0.0, target },
             Answers::Begun(store) => {
-                let loaded = match &mut loaded {
-                    Some(loaded) => loaded,
-                    none => none.insert(load(model, &within)?),
+                let loaded = match (who, &mut own) {
+                    (Who::Loaded(loaded), _) => loaded,
+                    (Who::Named(_), Some(loaded)) => &*loaded,
+                    (Who::Named(model), none) => none.insert(load(model, &within)?),
                 };
                 let resumed = store.len();
                 let mut asking = Asking::new(vec![(store, plan.run)], task);

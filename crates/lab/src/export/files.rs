@@ -14,10 +14,10 @@ use super::plan::Plan;
 use crate::Error;
 
 /// A file's path inside the folder, and its content.
-type NamedFile = (String, Vec<u8>);
+pub(crate) type NamedFile = (String, Vec<u8>);
 
 /// Files of a source folder that describe tokenizer, templates and generation, copied as they are.
-const COPIED: [&str; 12] = [
+pub(crate) const COPIED: [&str; 12] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -36,7 +36,7 @@ const COPIED: [&str; 12] = [
 const TEMPLATES: &str = "additional_chat_templates";
 
 /// How the names of files begin that have to stay with a model.
-const TERMS: [&str; 5] = ["license", "licence", "notice", "copying", "use_policy"];
+pub(crate) const TERMS: [&str; 5] = ["license", "licence", "notice", "copying", "use_policy"];
 
 /// Everything of a folder but the weights.
 ///
@@ -45,7 +45,7 @@ const TERMS: [&str; 5] = ["license", "licence", "notice", "copying", "use_policy
 pub(super) fn beside_the_weights(plan: &Plan, resolved: &Resolved, opened: &Opened) -> Result<Vec<NamedFile>, Error> {
     let mut files = vec![("config.json".to_owned(), config(plan, opened)?)];
     match opened.checkpoint.gguf() {
-        Some(header) if opened.has_tokenizer() => files.extend(tokenizer(opened, header)?),
+        Some(header) if opened.has_tokenizer() => files.extend(tokenizer_files(opened, header)?),
         Some(_) => {}
         None => {
             let folder = opened.folder();
@@ -77,7 +77,7 @@ fn config(plan: &Plan, opened: &Opened) -> Result<Vec<u8>, Error> {
 }
 
 /// The tokenizer of a GGUF file as files of a folder.
-fn tokenizer(opened: &Opened, header: &GgufMetadata) -> Result<Vec<NamedFile>, Error> {
+pub(crate) fn tokenizer_files(opened: &Opened, header: &GgufMetadata) -> Result<Vec<NamedFile>, Error> {
     let vocabulary = GgufVocabulary::from_metadata(header)?;
     let templates = ChatTemplate::from_gguf(header)?;
     let folder = folder_files(&vocabulary, &templates, Some(opened.spec.context_length))?;
@@ -105,7 +105,7 @@ fn terms(resolved: &Resolved, opened: &Opened) -> Result<Vec<NamedFile>, Error> 
 }
 
 /// The files of a folder whose names are asked for, sorted; none where there is no such folder.
-fn copied(folder: &Path, is_asked_for: impl Fn(&str) -> bool) -> Result<Vec<NamedFile>, Error> {
+pub(crate) fn copied(folder: &Path, is_asked_for: impl Fn(&str) -> bool) -> Result<Vec<NamedFile>, Error> {
     let failed = |source| Error::Read { file: folder.into(), source };
     let mut files = Vec::new();
     if !folder.is_dir() {

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::inspect::ElementCount;
 
 /// Types that hold single numbers; safetensors folders have no others.
-pub(super) const FLOATS: [ElementType; 3] = [ElementType::F32, ElementType::F16, ElementType::BF16];
+pub(crate) const FLOATS: [ElementType; 3] = [ElementType::F32, ElementType::F16, ElementType::BF16];
 
 /// A target that is about to be written.
 pub(crate) struct Plan {
@@ -49,16 +49,7 @@ impl Plan {
 
     /// Tensors and bytes of each element type, the most bytes first.
     pub(super) fn elements(&self) -> Vec<ElementCount> {
-        let mut counts: Vec<ElementCount> = Vec::new();
-        for tensor in &self.stored {
-            let (element, bytes) = (tensor.element.to_string(), bytes_of(tensor));
-            match counts.iter_mut().find(|count| count.element == element) {
-                Some(count) => (count.tensors, count.bytes) = (count.tensors + 1, count.bytes + bytes),
-                None => counts.push(ElementCount { element, tensors: 1, bytes }),
-            }
-        }
-        counts.sort_by_key(|count| Reverse(count.bytes));
-        counts
+        ElementCount::of(self.stored.iter().map(|tensor| (tensor.element, bytes_of(tensor))))
     }
 
     /// The type that holds most of the matrices, by bytes.

@@ -44,6 +44,8 @@ pub enum Draw {
     Line,
     /// A marker for each value with its interval as a bar, and a faint line to guide the eye.
     Points,
+    /// A marker for each value and nothing between them: values whose order means nothing.
+    Marks,
 }
 
 /// One point.
@@ -100,7 +102,11 @@ pub fn line_chart(chart: &LineChart, width: f64) -> String {
     for series in &chart.series {
         match series.draw {
             Draw::Line => draw_line(&mut svg, series, &x, &y),
-            Draw::Points => draw_points(&mut svg, series, &x, &y),
+            Draw::Points => {
+                draw_guides(&mut svg, series, &x, &y);
+                draw_marks(&mut svg, series, &x, &y);
+            }
+            Draw::Marks => draw_marks(&mut svg, series, &x, &y),
         }
     }
     draw_right_labels(&mut svg, chart, &y, area, width);
@@ -168,13 +174,16 @@ fn draw_line(svg: &mut Svg, series: &Series, x: &Scale, y: &Scale) {
     }
 }
 
-fn draw_points(svg: &mut Svg, series: &Series, x: &Scale, y: &Scale) {
-    let class = series.style.class();
+fn draw_guides(svg: &mut Svg, series: &Series, x: &Scale, y: &Scale) {
     for run in runs(series, x, y) {
         if run.len() > 1 {
-            svg.path(&format!("guide {class}"), &run);
+            svg.path(&format!("guide {}", series.style.class()), &run);
         }
     }
+}
+
+fn draw_marks(svg: &mut Svg, series: &Series, x: &Scale, y: &Scale) {
+    let class = series.style.class();
     for point in &series.points {
         let (Some(at), Some(value)) = (x.at(point.x), point.y.and_then(|value| y.at(value))) else {
             continue;

@@ -1,13 +1,13 @@
 //! `lathe measure tokens`: loss per token, byte and token type.
 
-use lathe_measure::run::{Watch, score_documents};
+use lathe_measure::run::{Document, Watch, score_documents};
 use lathe_measure::tokens::{Frequencies, PredictedToken, TargetKind, TokenReport, token_losses};
 use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 
 use super::COMPUTE_TYPE;
 use crate::documents::{read_texts, tokenise};
-use crate::{Context, Error, Texts, load};
+use crate::{Context, Error, Loaded, Texts, load};
 
 /// What to score.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,12 +57,34 @@ pub fn measure_tokens(spec: &TokensSpec, context: &Context<'_>) -> Result<Tokens
     let window = spec.window.min(loaded.decoder.spec().context_length);
     let tokenizer = loaded.tokenizer()?;
     let documents = texts.iter().map(|text| tokenise(tokenizer, &text.text)).collect::<Result<Vec<_>, _>>()?;
+    let (report, forward_seconds) = losses(&loaded, &documents, window, spec.seed, context)?;
+    Ok(TokensResult {
+        model: spec.model.to_string(),
+        window,
+        compute_type: COMPUTE_TYPE,
+        seed: spec.seed,
+        report,
+        forward_seconds,
+    })
+}
+
+/// Losses of a loaded model on documents, and the seconds that it ran.
+///
+/// # Errors
+/// The model fails; no document has a token to predict.
+pub(crate) fn losses(
+    loaded: &Loaded,
+    documents: &[Document],
+    window: usize,
+    seed: u64,
+    context: &Context<'_>,
+) -> Result<(TokenReport, f64), Error> {
     let tokens: usize = documents.iter().map(|document| document.ids.len()).sum();
     let watch = Watch { seconds: context.seconds, advance: &|by| context.progress.advance(by) };
     let (scored, forward_seconds) = context.stage("scoring", tokens as u64, "tokens", || {
-        context.timed(|| score_documents(&loaded.decoder, &documents, window, watch))
+        context.timed(|| score_documents(&loaded.decoder, documents, window, watch))
     });
-    let predicted: Vec<PredictedToken> = scored?.iter().map(|token| token.predicted(&documents)).collect();
+    let predicted: Vec<PredictedToken> = scored?.iter().map(|token| token.predicted(documents)).collect();
     if predicted.is_empty() {
         return Err(Error::Spec {
             field: "DATA",
@@ -76,13 +98,6 @@ pub fn measure_tokens(spec: &TokensSpec, context: &Context<'_>) -> Result<Tokens
         let text = document.kinds.iter().zip(&document.bytes).skip(document.added.max(1));
         *bytes = text.filter(|(kind, _)| **kind != TargetKind::Special).map(|(_, bytes)| bytes).sum();
     }
-    let report = token_losses(&predicted, &bytes, Frequencies::Targets, spec.seed)?;
-    Ok(TokensResult {
-        model: spec.model.to_string(),
-        window,
-        compute_type: COMPUTE_TYPE,
-        seed: spec.seed,
-        report,
-        forward_seconds,
-    })
+    let report = token_losses(&predicted, &bytes, Frequencies::Targets, seed)?;
+    Ok((report, forward_seconds))
 }

@@ -58,6 +58,17 @@ impl Parameters {
         self
     }
 
+    /// Gives a parameter a value, in the place of any other.
+    pub fn set(&mut self, parameter: Parameter, setting: impl Into<Setting>) {
+        self.remove(parameter);
+        self.0.push((parameter, setting.into()));
+    }
+
+    /// Takes a parameter out.
+    pub fn remove(&mut self, parameter: Parameter) {
+        self.0.retain(|(given, _)| *given != parameter);
+    }
+
     /// What is given for a parameter here.
     #[must_use]
     pub fn get(&self, parameter: Parameter) -> Option<&Setting> {

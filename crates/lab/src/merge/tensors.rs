@@ -1,0 +1,229 @@
+//! From the tensors of several models to those of one, a piece at a time.
+
+use std::ops::Range;
+
+use lathe_formats::write::TensorSpec;
+use lathe_formats::{ElementType, encode_rows};
+use lathe_kernels::weights::{f32_to_bf16, f32_to_f16, largest_magnitude};
+use lathe_merge::plan::{OutputTensor, Role};
+use lathe_merge::rule::{MaskKey, Prepared, Remark};
+use lathe_merge::vocabulary::ModelRows;
+use lathe_merge::{InputError, Inputs};
+use rayon::prelude::*;
+
+use super::source::Source;
+use crate::{Context, Error};
+
+/// Numbers of one piece of work: a piece of every input and of the result stay in the cache of a core.
+const PIECE: usize = 1 << 16;
+
+/// Everything that the tensors of a merge are made from.
+pub(super) struct Merger<'a> {
+    pub(super) sources: &'a [Source],
+    /// Where each input's rows of embeddings and heads come from, where models have different tokens.
+    pub(super) rows: Option<&'a [ModelRows]>,
+    /// Where random masks begin.
+    pub(super) seed: u64,
+}
+
+/// Takes the bytes of a piece, beginning at a byte of the tensor.
+pub(super) type Put<'a> = dyn Fn(usize, &[u8]) -> Result<(), Error> + Sync + 'a;
+
+impl Merger<'_> {
+    /// Makes one tensor, stored as `stored` says, and hands its pieces over in any order.
+    ///
+    /// # Errors
+    /// An input cannot be read or its numbers cannot be merged; a number does not fit the type; `put` fails.
+    pub(super) fn tensor(
+        &self,
+        tensor: &OutputTensor,
+        stored: &TensorSpec,
+        put: &Put<'_>,
+        context: &Context<'_>,
+    ) -> Result<Vec<Remark>, Error> {
+        let remarks = if tensor.copied {
+            self.copy(tensor, put)?;
+            Vec::new()
+        } else {
+            self.merge(tensor, stored, put, context)?
+        };
+        for (input, name) in &tensor.inputs {
+            self.sources[*input].release(name);
+        }
+        Ok(remarks)
+    }
+
+    fn merge(
+        &self,
+        tensor: &OutputTensor,
+        stored: &TensorSpec,
+        put: &Put<'_>,
+        context: &Context<'_>,
+    ) -> Result<Vec<Remark>, Error> {
+        let inputs = TensorInputs::of(self, tensor)?;
+        let key = MaskKey { seed: self.seed, tensor: &tensor.name };
+        let prepared = tensor.rule.prepare(&key, &inputs)?;
+        let numbers = tensor.shape.iter().product::<usize>();
+        let unit = prepared.unit().max(1);
+        let piece = (PIECE / unit).max(1) * unit;
+        let pieces: Vec<Range<usize>> =
+            (0..numbers).step_by(piece).map(|first| first..numbers.min(first + piece)).collect();
+        let bytes = stored.element.block_bytes();
+        let done: Result<(), Error> = pieces
+            .into_par_iter()
+            .map_init(Scratch::default, |scratch, range| {
+                let encoded = scratch.fill(&prepared, &inputs, range.clone(), stored)?;
+                put(range.start * bytes, encoded)?;
+                context.progress.advance((range.len() * bytes) as u64);
+                Ok(())
+            })
+            // Collected before it is looked at: the first error counts, whichever thread is faster.
+            .collect::<Vec<Result<(), Error>>>()
+            .into_iter()
+            .collect();
+        done?;
+        Ok(prepared.remarks().to_vec())
+    }
+
+    /// A tensor of integers or flags: the same bytes in all inputs.
+    fn copy(&self, tensor: &OutputTensor, put: &Put<'_>) -> Result<(), Error> {
+        let mut first: Option<(&str, &[u8])> = None;
+        for (input, name) in &tensor.inputs {
+            let source = &self.sources[*input];
+            let Some(bytes) = source.bytes(name) else { continue };
+            match first {
+                None => first = Some((&source.name, bytes)),
+                Some((_, same)) if same == bytes => {}
+                Some((other, _)) => {
+                    return Err(Error::UnequalBuffers {
+                        tensor: name.clone(),
+                        models: [other.to_owned(), source.name.clone()],
+                    });
+                }
+            }
+        }
+        first.map_or(Ok(()), |(_, bytes)| put(0, bytes))
+    }
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+struct Scratch {
+    inputs: Vec<Vec<f32>>,
+    out: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+impl Scratch {
+    /// Makes a piece and returns its bytes.
+    fn fill(
+        &mut self,
+        prepared: &Prepared,
+        inputs: &TensorInputs<'_>,
+        range: Range<usize>,
+        stored: &TensorSpec,
+    ) -> Result<&[u8], Error> {
+        self.inputs.resize_with(inputs.count(), Vec::new);
+        for (model, numbers) in self.inputs.iter_mut().enumerate() {
+            numbers.resize(range.len(), 0.0);
+            inputs.read(model, range.clone(), numbers)?;
+        }
+        let pieces: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
+        self.out.resize(range.len(), 0.0);
+        prepared.fill(range.start, &pieces, &mut self.out);
+        encode(stored, &self.out, range.start, &mut self.bytes)?;
+        Ok(&self.bytes)
+    }
+}
+
+/// Numbers as stored bytes, rounded once to nearest, ties to even.
+fn encode(stored: &TensorSpec, numbers: &[f32], first: usize, bytes: &mut Vec<u8>) -> Result<(), Error> {
+    let halves = match stored.element {
+        ElementType::BF16 => Some((f32_to_bf16 as fn(&[f32], &mut [u8]), 3.389e38)),
+        // The largest number that does not become infinite.
+        ElementType::F16 => Some((f32_to_f16 as fn(&[f32], &mut [u8]), 65519.0)),
+        _ => None,
+    };
+    if let Some((to_bytes, _)) = halves.filter(|(_, limit)| largest_magnitude(numbers) <= *limit) {
+        bytes.resize(2 * numbers.len(), 0);
+        to_bytes(numbers, bytes);
+        return Ok(());
+    }
+    bytes.clear();
+    encode_rows(stored.element, 1, numbers, bytes)
+        .map_err(|source| Error::UnfitWeight { tensor: stored.name.clone(), source: source.after(first) })
+}
+
+/// One tensor of all models that it is made from.
+struct TensorInputs<'a> {
+    merger: &'a Merger<'a>,
+    tensor: &'a OutputTensor,
+    /// For each model its rows in the order of the result, and the row that pads them; none where the file has that order.
+    tokens: Option<Vec<(&'a ModelRows, Vec<f32>)>>,
+    /// Numbers of a row of tokens.
+    width: usize,
+}
+
+impl<'a> TensorInputs<'a> {
+    fn of(merger: &'a Merger<'a>, tensor: &'a OutputTensor) -> Result<Self, Error> {
+        let width = tensor.shape.iter().skip(1).product();
+        let mut inputs = Self { merger, tensor, tokens: None, width };
+        if let (Some(rows), Role::Embedding | Role::Head) = (merger.rows, tensor.role) {
+            let padded = |(input, _): &(usize, String)| {
+                let rows = &rows[*input];
+                let has_padding = tensor.shape.first().is_some_and(|all| *all > rows.tokens());
+                let padding = if has_padding { rows.padding_row(width, &inputs.rows())? } else { Vec::new() };
+                Ok((rows, padding))
+            };
+            inputs.tokens = Some(tensor.inputs.iter().map(padded).collect::<Result<_, InputError>>()?);
+        }
+        Ok(inputs)
+    }
+
+    /// Reads rows of the matrix that a model's file has.
+    fn rows(&self) -> impl Fn(usize, Range<usize>, &mut [f32]) -> Result<(), InputError> + Sync {
+        |input, rows, out| {
+            let (sources, width) = (self.merger.sources, self.width);
+            let name = self.tensor.inputs.iter().find(|(other, _)| *other == input);
+            let name = name.map_or(&self.tensor.name, |(_, name)| name);
+            sources[input].read(name, rows.start * width..rows.end * width, out).map_err(boxed)
+        }
+    }
+
+    /// Numbers of a matrix whose rows are found one by one. A piece may begin and end within a row.
+    fn numbers_of_tokens(&self, model: usize, range: Range<usize>, out: &mut [f32]) -> Result<(), InputError> {
+        let Some((rows, padding)) = self.tokens.as_ref().map(|tokens| &tokens[model]) else { return Ok(()) };
+        let width = self.width.max(1);
+        let whole = range.start / width..range.end.div_ceil(width);
+        if whole.len() * width == out.len() {
+            return rows.read(whole, width, padding, &self.rows(), out);
+        }
+        let mut values = vec![0.0; whole.len() * width];
+        rows.read(whole.clone(), width, padding, &self.rows(), &mut values)?;
+        let first = range.start - whole.start * width;
+        out.copy_from_slice(&values[first..first + out.len()]);
+        Ok(())
+    }
+}
+
+impl Inputs for TensorInputs<'_> {
+    fn count(&self) -> usize {
+        self.tensor.inputs.len()
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.tensor.shape
+    }
+
+    fn read(&self, model: usize, range: Range<usize>, out: &mut [f32]) -> Result<(), InputError> {
+        if self.tokens.is_some() {
+            return self.numbers_of_tokens(model, range, out);
+        }
+        let (input, name) = &self.tensor.inputs[model];
+        self.merger.sources[*input].read(name, range, out).map_err(boxed)
+    }
+}
+
+fn boxed(error: Error) -> InputError {
+    InputError(Box::new(error))
+}

@@ -49,7 +49,7 @@ mod tests {
     fn ranks_are_those_of_a_stable_sort() {
         for len in [0usize, 1, 2, 100, 5000] {
             let base = vec![0.0; len];
-            let coarse = |i: usize| ((i * 7919 % 613) as f32 - 300.0) * if i % 3 == 0 { 1e-30 } else { 1e3 };
+            let coarse = |i: usize| ((i * 7919 % 613) as f32 - 300.0) * if i.is_multiple_of(3) { 1e-30 } else { 1e3 };
             let x: Vec<f32> = (0..len).map(coarse).collect();
             let mut order: Vec<usize> = (0..len).collect();
             order.sort_by(|a, b| x[*a].abs().total_cmp(&x[*b].abs()));

@@ -158,11 +158,11 @@ fn collected(tiles: &Tiles<'_>, keys: &Keys, wanted: &[Wanted]) -> Result<Vec<Cu
             found[index].iter().for_each(|key| counts[(key >> 16) as usize] += 1);
         }
         let (lower, rank) = find(LOWER, |bin| u64::from(counts[bin]), wanted.rank);
-        let equal = by_tile.iter().enumerate().flat_map(|(tile, found)| {
+        let mut equal = by_tile.iter().enumerate().flat_map(|(tile, found)| {
             let of_bin = found[index].iter().filter(move |key| (**key >> 16) as usize == lower);
             of_bin.map(move |key| tiles.first(tile) + (key & 0xffff) as usize)
         });
-        let last = equal.skip(rank as usize - 1).next().unwrap_or(usize::MAX);
+        let last = equal.nth(rank as usize - 1).unwrap_or(usize::MAX);
         Cut { key: wanted.upper << 16 | lower as u32, last }
     };
     Ok(wanted.iter().enumerate().map(cut).collect())

@@ -79,6 +79,7 @@ fn multislerp() {
     check(&rule(&[1.0, 3.0], false), &right, &[0.553_399, 1.660_196]);
     check(&rule(&[1.0, 1.0], true), &[&[1.0, 1.0], &[2.0, 1.0], &[1.0, 3.0]], &[2.060_660, 2.060_660]);
     check(&rule(&[1.0, 1.0], false), &[&[1.0, 0.0], &[-3.0, 0.0]], &[-1.0, 0.0]);
+    check(&rule(&[1.0; 3], false), &[&[1.0, 0.0], &[-4.0, 0.0], &[0.0, 0.0]], &[-1.0, 0.0]);
     let third = 0.75f32.sqrt();
     let none = refused(&rule(&[1.0; 3], false), &Memory::vectors(&[&[1.0, 0.0], &[-0.5, third], &[-0.5, -third]]));
     assert!(matches!(none, RuleError::NoMean { .. }), "{none}");

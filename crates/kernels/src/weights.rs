@@ -19,93 +19,102 @@ pub use halves::{all_finite, largest_magnitude, bf16_to_f32, f16_to_f32, f32_to_
 pub use keys::{
     KEY_LIMIT, LOWER, TABLES, UPPER, collect_lower, count_equal, count_lower, count_upper, difference_keys, spread_keys,
 };
-pub use sparse::{Draws, Ranked, draw, keep_between, keep_drawn, keep_ranked};
+pub use sparse::{Draws, Ranked, clear_below, draw, keep_between, keep_drawn, keep_ranked};
 
 use crate::isa::dispatch;
 
 /// Numbers that are worked on at once, so that what lies between two steps stays in the nearest cache.
 pub const BLOCK: usize = 1024;
 
-/// The block of a slice that begins at `at`.
+/// Evaluates `$known` with `$N` models where they are few enough for code of their own: the compiler then keeps a
+/// position's values in registers and works on several positions at once. More models are as right and slower.
+macro_rules! by_count {
+    ($count:expr, $N:ident => $known:expr, $any:expr $(,)?) => {
+        match $count {
+            1 => by_count!(@ 1, $N, $known),
+            2 => by_count!(@ 2, $N, $known),
+            3 => by_count!(@ 3, $N, $known),
+            4 => by_count!(@ 4, $N, $known),
+            5 => by_count!(@ 5, $N, $known),
+            6 => by_count!(@ 6, $N, $known),
+            _ => $any,
+        }
+    };
+    (@ $count:literal, $N:ident, $known:expr) => {{
+        const $N: usize = $count;
+        $known
+    }};
+}
+use by_count;
+
+/// The first `len` values of each of `N` slices: what bounds checks need to know.
 #[inline(always)]
-fn block<T>(values: &[T], at: usize) -> &[T] {
-    &values[at..values.len().min(at + BLOCK)]
+fn cut<'a, T, const N: usize>(slices: &[&'a [T]], len: usize) -> [&'a [T]; N] {
+    std::array::from_fn(|i| &slices[i][..len])
+}
+
+/// The first `N` values.
+#[inline(always)]
+fn known<const N: usize>(values: &[f64]) -> [f64; N] {
+    std::array::from_fn(|i| values[i])
 }
 
 dispatch! {
     /// `Σ c_i · x_i` in the order of the inputs; 0 without inputs.
     pub fn sum(inputs: &[&[f32]], coefficients: &[f64], out: &mut [f32]) {
-        match (inputs, coefficients) {
-            ([a], [wa]) => {
-                for (out, a) in out.iter_mut().zip(*a) {
-                    *out = (f64::from(*a) * wa) as f32;
-                }
-            }
-            ([a, b], [wa, wb]) => {
-                for ((out, a), b) in out.iter_mut().zip(*a).zip(*b) {
-                    *out = f64::from(*b).mul_add(*wb, f64::from(*a) * wa) as f32;
-                }
-            }
-            _ => {
-                let mut at = 0;
-                for out in out.chunks_mut(BLOCK) {
-                    let mut sums = [0.0; BLOCK];
-                    for (x, weight) in inputs.iter().zip(coefficients) {
-                        for (sum, x) in sums.iter_mut().zip(block(x, at)) {
-                            *sum = f64::from(*x).mul_add(*weight, *sum);
-                        }
-                    }
-                    for (out, sum) in out.iter_mut().zip(&sums) {
-                        *out = *sum as f32;
-                    }
-                    at += BLOCK;
-                }
-            }
+        by_count!(
+            inputs.len(),
+            N => sum_of(&cut::<_, N>(inputs, out.len()), &known::<N>(coefficients), out),
+            sum_of(inputs, coefficients, out),
+        );
+    }
+}
+
+#[inline(always)]
+fn sum_of(inputs: &[&[f32]], coefficients: &[f64], out: &mut [f32]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let mut sum = 0.0;
+        for (x, weight) in inputs.iter().zip(coefficients) {
+            sum = f64::from(x[i]).mul_add(*weight, sum);
         }
+        *out = sum as f32;
     }
 }
 
 dispatch! {
     /// `b + Σ c_i · (x_i − b)` in the order of the models.
     pub fn sum_from(base: &[f32], models: &[&[f32]], coefficients: &[f64], out: &mut [f32]) {
-        let mut at = 0;
-        for out in out.chunks_mut(BLOCK) {
-            let base = block(base, at);
-            let mut sums = [0.0; BLOCK];
-            for (x, weight) in models.iter().zip(coefficients) {
-                for ((sum, x), b) in sums.iter_mut().zip(block(x, at)).zip(base) {
-                    *sum = (f64::from(*x) - f64::from(*b)).mul_add(*weight, *sum);
-                }
-            }
-            for ((out, sum), b) in out.iter_mut().zip(&sums).zip(base) {
-                *out = (f64::from(*b) + sum) as f32;
-            }
-            at += BLOCK;
+        let base = &base[..out.len()];
+        by_count!(
+            models.len(),
+            N => sum_from_of(base, &cut::<_, N>(models, out.len()), &known::<N>(coefficients), out),
+            sum_from_of(base, models, coefficients, out),
+        );
+    }
+}
+
+#[inline(always)]
+fn sum_from_of(base: &[f32], models: &[&[f32]], coefficients: &[f64], out: &mut [f32]) {
+    for (i, (out, b)) in out.iter_mut().zip(base).enumerate() {
+        let b = f64::from(*b);
+        let mut sum = 0.0;
+        for (x, weight) in models.iter().zip(coefficients) {
+            sum = (f64::from(x[i]) - b).mul_add(*weight, sum);
         }
+        *out = (b + sum) as f32;
     }
 }
 
 dispatch! {
     /// `b + Σ c_i · (x_i − b)` where every position has coefficients of its own; without a base, b is 0.
     pub fn sum_by_position(base: Option<&[f32]>, models: &[&[f32]], coefficients: &[&[f64]], out: &mut [f32]) {
-        let mut at = 0;
-        for out in out.chunks_mut(BLOCK) {
-            let (mut origin, mut sums) = ([0.0; BLOCK], [0.0; BLOCK]);
-            if let Some(base) = base {
-                for (origin, b) in origin.iter_mut().zip(block(base, at)) {
-                    *origin = f64::from(*b);
-                }
-            }
+        for (i, out) in out.iter_mut().enumerate() {
+            let b = base.map_or(0.0, |base| f64::from(base[i]));
+            let mut sum = 0.0;
             for (x, weights) in models.iter().zip(coefficients) {
-                for (((sum, x), origin), weight) in sums.iter_mut().zip(block(x, at)).zip(&origin).zip(block(weights, at))
-                {
-                    *sum = (f64::from(*x) - origin).mul_add(*weight, *sum);
-                }
+                sum = (f64::from(x[i]) - b).mul_add(weights[i], sum);
             }
-            for ((out, sum), origin) in out.iter_mut().zip(&sums).zip(&origin) {
-                *out = (origin + sum) as f32;
-            }
-            at += BLOCK;
+            *out = (b + sum) as f32;
         }
     }
 }

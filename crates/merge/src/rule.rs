@@ -11,6 +11,7 @@
 mod check;
 mod deltas;
 mod prepared;
+mod ranks;
 mod remark;
 mod select;
 mod span;

@@ -1,6 +1,6 @@
 //! Differences of several models become one.
 
-use super::BLOCK;
+use super::{by_count, cut, known};
 use crate::isa::dispatch;
 
 /// How the differences of the models at a position become one.
@@ -29,61 +29,91 @@ pub enum Protection {
 
 dispatch! {
     /// `b + λ Σ w_i d_i / Σ w_i` over the models whose `v_i d_i` has the sign of `Σ v_i d_i`; a sum of zero elects plus,
-    /// and a difference of zero never counts. At most [`BLOCK`] positions.
+    /// and a difference of zero never counts.
     ///
     /// Products are rounded before they are added: two opposite differences with one weight must cancel exactly.
     pub fn elect(base: &[f32], differences: &[&[f64]], election: Election<'_>, out: &mut [f32]) {
-        let (mut tally, mut sums, mut weights) = ([0.0f64; BLOCK], [0.0f64; BLOCK], [0.0f64; BLOCK]);
-        for (differences, vote) in differences.iter().zip(election.votes) {
-            for (tally, d) in tally.iter_mut().zip(*differences) {
-                *tally += vote * d;
+        let base = &base[..out.len()];
+        let Election { votes, weights, .. } = election;
+        by_count!(
+            differences.len(),
+            N => {
+                let election = Election { votes: &known::<N>(votes), weights: &known::<N>(weights), ..election };
+                elect_of(base, &cut::<_, N>(differences, out.len()), election, out);
+            },
+            elect_of(base, differences, election, out),
+        );
+    }
+}
+
+#[inline(always)]
+fn elect_of(base: &[f32], differences: &[&[f64]], election: Election<'_>, out: &mut [f32]) {
+    match election.protection {
+        Protection::None => {
+            for (i, (out, b)) in out.iter_mut().zip(base).enumerate() {
+                let (sum, weight, _) = count_votes(differences, election, i);
+                *out = result(*b, sum, weight, election);
             }
         }
-        for ((differences, vote), weight) in differences.iter().zip(election.votes).zip(election.weights) {
-            for (((tally, sum), weights), d) in tally.iter().zip(&mut sums).zip(&mut weights).zip(*differences) {
-                let voted = vote * d;
-                let counts = ((*tally >= 0.0) & (voted > 0.0)) | ((*tally < 0.0) & (voted < 0.0));
-                *sum += if counts { weight * d } else { 0.0 };
-                *weights += if counts { *weight } else { 0.0 };
-            }
-        }
-        if let (Protection::UpTo(slack), [first, others @ ..], [weight, other_weights @ ..]) =
-            (election.protection, differences, election.weights)
-        {
-            let mut largest = [0.0f64; BLOCK];
-            for (differences, weight) in others.iter().zip(other_weights) {
-                for (largest, d) in largest.iter_mut().zip(*differences) {
-                    let size = (weight * d).abs();
-                    *largest = if size > *largest { size } else { *largest };
+        Protection::UpTo(slack) => {
+            for (i, (out, b)) in out.iter_mut().zip(base).enumerate() {
+                let (sum, weight, elected) = count_votes(differences, election, i);
+                let own = election.weights[0] * differences[0][i];
+                let mut largest = 0.0;
+                for (d, weight) in differences.iter().zip(election.weights).skip(1) {
+                    let size = (weight * d[i]).abs();
+                    largest = if size > largest { size } else { largest };
                 }
+                let stays = (own * elected < 0.0) & (largest <= slack * own.abs());
+                let (sum, weight) = if stays { (own, election.weights[0]) } else { (sum, weight) };
+                *out = result(*b, sum, weight, election);
             }
-            let all = tally.iter().zip(&largest).zip(&mut sums).zip(&mut weights).zip(*first);
-            for ((((tally, largest), sum), weights), d) in all {
-                let own = weight * d;
-                let lost = ((*tally >= 0.0) & (own < 0.0)) | ((*tally < 0.0) & (own > 0.0));
-                let stays = lost & (*largest <= slack * own.abs());
-                *sum = if stays { own } else { *sum };
-                *weights = if stays { *weight } else { *weights };
-            }
-        }
-        for (((out, b), sum), weight) in out.iter_mut().zip(base).zip(&sums).zip(&weights) {
-            let divisor = if weight.abs() <= election.undivided { 1.0 } else { *weight };
-            *out = (f64::from(*b) + election.lambda * (sum / divisor)) as f32;
         }
     }
 }
 
+/// The weighted sum of those who agree, the sum of their weights, and the sign that was elected.
+#[inline(always)]
+fn count_votes(differences: &[&[f64]], election: Election<'_>, i: usize) -> (f64, f64, f64) {
+    let mut tally = 0.0;
+    for (d, vote) in differences.iter().zip(election.votes) {
+        tally += vote * d[i];
+    }
+    let elected = if tally >= 0.0 { 1.0 } else { -1.0 };
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for ((d, vote), w) in differences.iter().zip(election.votes).zip(election.weights) {
+        let counts = vote * d[i] * elected > 0.0;
+        sum += if counts { w * d[i] } else { 0.0 };
+        weight += if counts { *w } else { 0.0 };
+    }
+    (sum, weight, elected)
+}
+
+#[inline(always)]
+fn result(base: f32, sum: f64, weight: f64, election: Election<'_>) -> f32 {
+    let divisor = if weight.abs() <= election.undivided { 1.0 } else { weight };
+    (f64::from(base) + election.lambda * (sum / divisor)) as f32
+}
+
 dispatch! {
-    /// `b + Σ w_i d_i`. At most [`BLOCK`] positions.
+    /// `b + Σ w_i d_i`.
     pub fn plain_sum(base: &[f32], differences: &[&[f64]], weights: &[f64], out: &mut [f32]) {
-        let mut sums = [0.0; BLOCK];
-        for (differences, weight) in differences.iter().zip(weights) {
-            for (sum, d) in sums.iter_mut().zip(*differences) {
-                *sum = weight.mul_add(*d, *sum);
-            }
+        let base = &base[..out.len()];
+        by_count!(
+            differences.len(),
+            N => plain_sum_of(base, &cut::<_, N>(differences, out.len()), &known::<N>(weights), out),
+            plain_sum_of(base, differences, weights, out),
+        );
+    }
+}
+
+#[inline(always)]
+fn plain_sum_of(base: &[f32], differences: &[&[f64]], weights: &[f64], out: &mut [f32]) {
+    for (i, (out, b)) in out.iter_mut().zip(base).enumerate() {
+        let mut sum = 0.0;
+        for (d, weight) in differences.iter().zip(weights) {
+            sum = weight.mul_add(d[i], sum);
         }
-        for ((out, b), sum) in out.iter_mut().zip(base).zip(&sums) {
-            *out = (f64::from(*b) + sum) as f32;
-        }
+        *out = (f64::from(*b) + sum) as f32;
     }
 }

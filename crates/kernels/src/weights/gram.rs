@@ -1,6 +1,6 @@
 //! Sums over positions, in f64.
 
-use super::{BLOCK, block};
+use super::BLOCK;
 use crate::isa::dispatch;
 
 /// Partial sums of a block: number `i` goes to sum `i % LANES`.
@@ -18,21 +18,66 @@ pub const fn pair(a: usize, b: usize) -> usize {
     if a < b { pairs(b) + a } else { pairs(a) + b }
 }
 
-/// Σ `f(i)` over a block.
-#[inline(always)]
-fn block_sum(len: usize, f: impl Fn(usize) -> f64) -> f64 {
-    let mut lanes = [0.0; LANES];
-    let whole = len / LANES * LANES;
-    let mut at = 0;
-    while at < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(at + lane);
+/// Adds the dot products of the vectors, of their differences from `base` where there is one, to `sums`,
+/// `[pairs(vectors.len())]`; [`pair`] says in which order.
+pub fn add_gram(base: Option<&[f32]>, vectors: &[&[f32]], sums: &mut [f64]) {
+    let len = vectors.first().map_or(0, |vector| vector.len());
+    let stride = BLOCK.min(len).max(1);
+    let mut rows = vec![0.0; vectors.len() * stride];
+    for at in (0..len).step_by(BLOCK) {
+        let block = at..len.min(at + BLOCK);
+        for (row, vector) in rows.chunks_exact_mut(stride).zip(vectors) {
+            match base {
+                Some(base) => differences(&base[block.clone()], &vector[block.clone()], row),
+                None => widen(&vector[block.clone()], row),
+            }
         }
-        at += LANES;
+        let rows: Vec<&[f64]> = rows.chunks_exact(stride).map(|row| &row[..block.len()]).collect();
+        let mut sums = sums.iter_mut();
+        for (i, a) in rows.iter().enumerate() {
+            for (b, sum) in rows[..=i].iter().zip(sums.by_ref()) {
+                *sum += dot(a, b);
+            }
+        }
     }
-    for (lane, sum) in lanes.iter_mut().enumerate().take(len - whole) {
-        *sum += f(whole + lane);
+}
+
+dispatch! {
+    fn widen(x: &[f32], out: &mut [f64]) {
+        for (d, x) in out.iter_mut().zip(x) {
+            *d = f64::from(*x);
+        }
     }
+}
+
+dispatch! {
+    fn differences(base: &[f32], x: &[f32], out: &mut [f64]) {
+        for ((d, x), b) in out.iter_mut().zip(x).zip(base) {
+            *d = f64::from(*x) - f64::from(*b);
+        }
+    }
+}
+
+dispatch! {
+    /// Σ a_i b_i over a block, product i in partial sum `i % LANES`.
+    fn dot(a: &[f64], b: &[f64]) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        for (a, b) in a.iter().zip(b) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane = a.mul_add(*b, *lane);
+            }
+        }
+        for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+            *lane = a.mul_add(*b, *lane);
+        }
+        tree(lanes)
+    }
+}
+
+/// Adds partial sums in a fixed tree.
+#[inline(always)]
+fn tree(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
@@ -41,42 +86,6 @@ fn block_sum(len: usize, f: impl Fn(usize) -> f64) -> f64 {
         }
     }
     lanes[0]
-}
-
-dispatch! {
-    /// Adds the dot products of the vectors, of their differences from `base` where there is one, to `sums`,
-    /// `[pairs(vectors.len())]`; [`pair`] says in which order.
-    pub fn add_gram(base: Option<&[f32]>, vectors: &[&[f32]], sums: &mut [f64]) {
-        let len = vectors.first().map_or(0, |vector| vector.len());
-        let stride = BLOCK.min(len).max(1);
-        let mut rows = vec![0.0; vectors.len() * stride];
-        let mut at = 0;
-        while at < len {
-            let width = BLOCK.min(len - at);
-            for (row, vector) in rows.chunks_exact_mut(stride).zip(vectors) {
-                match base {
-                    Some(base) => {
-                        for ((d, x), b) in row.iter_mut().zip(block(vector, at)).zip(block(base, at)) {
-                            *d = f64::from(*x) - f64::from(*b);
-                        }
-                    }
-                    None => {
-                        for (d, x) in row.iter_mut().zip(block(vector, at)) {
-                            *d = f64::from(*x);
-                        }
-                    }
-                }
-            }
-            let mut sums = sums.iter_mut();
-            for (i, a) in rows.chunks_exact(stride).enumerate() {
-                for (b, sum) in rows.chunks_exact(stride).take(i + 1).zip(sums.by_ref()) {
-                    let (a, b) = (&a[..width], &b[..width]);
-                    *sum += block_sum(width, |i| a[i] * b[i]);
-                }
-            }
-            at += BLOCK;
-        }
-    }
 }
 
 dispatch! {
@@ -104,16 +113,30 @@ dispatch! {
     }
 }
 
-dispatch! {
-    /// Σ |x|.
-    pub fn magnitudes(values: &[f64]) -> f64 {
-        values.chunks(BLOCK).map(|values| block_sum(values.len(), |i| values[i].abs())).sum()
-    }
+/// Σ |x|.
+#[must_use]
+pub fn magnitudes(values: &[f64]) -> f64 {
+    values.chunks(BLOCK).map(block_magnitudes).sum()
 }
 
 dispatch! {
-    /// Σ x².
-    pub fn squares(values: &[f64]) -> f64 {
-        values.chunks(BLOCK).map(|values| block_sum(values.len(), |i| values[i] * values[i])).sum()
+    fn block_magnitudes(values: &[f64]) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let (groups, rest) = values.as_chunks::<LANES>();
+        for group in groups {
+            for (lane, x) in lanes.iter_mut().zip(group) {
+                *lane += x.abs();
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *lane += x.abs();
+        }
+        tree(lanes)
     }
+}
+
+/// Σ x².
+#[must_use]
+pub fn squares(values: &[f64]) -> f64 {
+    values.chunks(BLOCK).map(|values| dot(values, values)).sum()
 }

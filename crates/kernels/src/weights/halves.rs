@@ -16,17 +16,20 @@ dispatch! {
 }
 
 dispatch! {
-    /// f32 to the nearest bf16, ties to even, in little-endian bytes. NaN stays NaN; what is beyond the largest bf16
-    /// becomes infinite.
-    pub fn f32_to_bf16(values: &[f32], bytes: &mut [u8]) {
+    /// f32 to the nearest bf16, ties to even, in little-endian bytes; says whether every stored number is finite. NaN
+    /// stays NaN; what is beyond the largest bf16 becomes infinite.
+    pub fn f32_to_bf16(values: &[f32], bytes: &mut [u8]) -> bool {
         let (halves, _) = bytes.as_chunks_mut::<2>();
+        let mut finite = true;
         for (half, value) in halves.iter_mut().zip(values) {
             let bits = value.to_bits();
             let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
             // The quiet bit keeps a NaN whose payload is in the lost half.
             let kept = if value.is_nan() { bits >> 16 | 0x40 } else { rounded };
+            finite &= kept & 0x7f80 != 0x7f80;
             *half = (kept as u16).to_le_bytes();
         }
+        finite
     }
 }
 
@@ -45,17 +48,20 @@ pub fn f16_to_f32(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// f32 to the nearest f16, ties to even, in little-endian bytes. NaN stays NaN; what is beyond the largest f16 becomes
-/// infinite.
-pub fn f32_to_f16(values: &[f32], bytes: &mut [u8]) {
+/// f32 to the nearest f16, ties to even, in little-endian bytes; says whether every stored number is finite. NaN stays
+/// NaN; what is beyond the largest f16 becomes infinite.
+pub fn f32_to_f16(values: &[f32], bytes: &mut [u8]) -> bool {
     let mut aligned = [f16::ZERO; STEP];
+    let mut finite = true;
     for (values, bytes) in values.chunks(STEP).zip(bytes.chunks_mut(2 * STEP)) {
         let aligned = &mut aligned[..values.len()];
         aligned.convert_from_f32_slice(values);
         for (half, bytes) in aligned.iter().zip(bytes.as_chunks_mut::<2>().0) {
+            finite &= half.to_bits() & 0x7c00 != 0x7c00;
             *bytes = half.to_le_bytes();
         }
     }
+    finite
 }
 
 dispatch! {

@@ -1,7 +1,7 @@
 //! Keys by which positions are ranked: the bits of a non-negative f32, which are ordered as the numbers are. Two counts
 //! of 2^15 and 2^16 bins find the k-th largest exactly.
 
-use super::BLOCK;
+use super::{by_count, cut};
 use crate::isa::dispatch;
 
 /// Keys are below this one: the sign is gone.
@@ -29,30 +29,27 @@ dispatch! {
     /// The variance of a position over the models (the sum of squares around their mean, in f64, rounded to f32) as
     /// keys. What is below the least normal f32 counts as zero.
     pub fn spread_keys(models: &[&[f32]], keys: &mut [u32]) {
-        let count = models.len() as f64;
-        for (index, keys) in keys.chunks_mut(BLOCK).enumerate() {
-            let at = index * BLOCK;
-            let (mut means, mut sums) = ([0.0; BLOCK], [0.0; BLOCK]);
-            for x in models {
-                for (mean, x) in means.iter_mut().zip(super::block(x, at)) {
-                    *mean += f64::from(*x);
-                }
-            }
-            for mean in &mut means {
-                *mean /= count;
-            }
-            for x in models {
-                for ((sum, x), mean) in sums.iter_mut().zip(super::block(x, at)).zip(&means) {
-                    let away = f64::from(*x) - mean;
-                    *sum += away * away;
-                }
-            }
-            for (key, sum) in keys.iter_mut().zip(&sums) {
-                // A spread beyond f32 is as large as any.
-                let spread = (*sum as f32).min(f32::MAX);
-                *key = if spread < f32::MIN_POSITIVE { 0 } else { spread.to_bits() };
-            }
+        by_count!(models.len(), N => spread_of(&cut::<_, N>(models, keys.len()), keys), spread_of(models, keys));
+    }
+}
+
+#[inline(always)]
+fn spread_of(models: &[&[f32]], keys: &mut [u32]) {
+    for (i, key) in keys.iter_mut().enumerate() {
+        // Equal numbers are their mean: their sum is exact in f64, and so is the quotient.
+        let mut mean = 0.0;
+        for x in models {
+            mean += f64::from(x[i]);
         }
+        mean /= models.len() as f64;
+        let mut sum = 0.0f64;
+        for x in models {
+            let away = f64::from(x[i]) - mean;
+            sum = away.mul_add(away, sum);
+        }
+        // A spread beyond f32 is as large as any.
+        let spread = (sum as f32).min(f32::MAX);
+        *key = if spread < f32::MIN_POSITIVE { 0 } else { spread.to_bits() };
     }
 }
 

@@ -14,6 +14,15 @@ dispatch! {
     }
 }
 
+dispatch! {
+    /// Puts 0 where a key is below `least`.
+    pub fn clear_below(keys: &[u32], least: u32, values: &mut [f64]) {
+        for (value, key) in values.iter_mut().zip(keys) {
+            *value = if *key >= least { *value } else { 0.0 };
+        }
+    }
+}
+
 /// A place in a stream of draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draws {

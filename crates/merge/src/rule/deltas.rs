@@ -13,6 +13,7 @@ use lathe_kernels::weights::{
 
 use super::check::CANCELLED;
 use super::prepared::{MaskKey, RuleError};
+use super::ranks::rank_row;
 use super::remark::Remark;
 use super::select::{Cut, Keys, largest};
 use super::stream::Stream;
@@ -258,9 +259,12 @@ impl Combined {
                 }
                 for (x, out) in parts.iter().zip(numbers) {
                     keep_between(base, x, 0, KEY_LIMIT, 1.0, out);
-                    for (index, (d, key)) in out.iter_mut().zip(&keys[..part.len()]).enumerate() {
-                        let selected = *key >= cut.least(position + index).0;
-                        *d = if selected { *d } else { 0.0 };
+                    let mut at = 0;
+                    while at < part.len() {
+                        let (least, end) = cut.least(position + at);
+                        let end = part.len().min(end - position);
+                        weights::clear_below(&keys[at..end], least, &mut out[at..end]);
+                        at = end;
                     }
                 }
             }
@@ -353,18 +357,5 @@ fn keep_ordered(within: Cut, without: Cut, first: usize, base: &[f32], x: &[f32]
         let end = base.len().min(within_end.min(without_end) - first);
         keep_between(&base[at..end], &x[at..end], least, limit, scale, &mut out[at..end]);
         at = end;
-    }
-}
-
-/// Ranks of the differences' sizes in a row, from 0 for the smallest; of equal ones the first has the lower rank.
-fn rank_row(base: &[f32], x: &[f32], ranks: &mut Vec<u32>) {
-    let mut keys = vec![0; base.len()];
-    weights::difference_keys(base, x, &mut keys);
-    let mut order: Vec<u64> = keys.iter().zip(0u64..).map(|(key, position)| u64::from(*key) << 32 | position).collect();
-    order.sort_unstable();
-    ranks.clear();
-    ranks.resize(base.len(), 0);
-    for (rank, of) in order.iter().enumerate() {
-        ranks[(*of & 0xffff_ffff) as usize] = rank as u32;
     }
 }

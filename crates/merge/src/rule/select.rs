@@ -158,11 +158,11 @@ fn collected(tiles: &Tiles<'_>, keys: &Keys, wanted: &[Wanted]) -> Result<Vec<Cu
             found[index].iter().for_each(|key| counts[(key >> 16) as usize] += 1);
         }
         let (lower, rank) = find(LOWER, |bin| u64::from(counts[bin]), wanted.rank);
-        let equal = by_tile.iter().enumerate().flat_map(|(tile, found)| {
+        let mut equal = by_tile.iter().enumerate().flat_map(|(tile, found)| {
             let of_bin = found[index].iter().filter(move |key| (**key >> 16) as usize == lower);
             of_bin.map(move |key| tiles.first(tile) + (key & 0xffff) as usize)
         });
-        let last = equal.skip(rank as usize - 1).next().unwrap_or(usize::MAX);
+        let last = equal.nth(rank as usize - 1).unwrap_or(usize::MAX);
         Cut { key: wanted.upper << 16 | lower as u32, last }
     };
     Ok(wanted.iter().enumerate().map(cut).collect())
@@ -218,4 +218,52 @@ fn place(keys: &Keys, series: usize, tile: &[&[f32]], key: u32, rank: u64) -> us
         }
     });
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::tests::Memory;
+
+    /// Two series with many equal keys: one coarse, one with all its keys in few bins.
+    fn family(len: usize) -> Memory {
+        let coarse: Vec<f32> = (0..len).map(|i| ((i * 7919 % 1009) as f32 / 100.0).floor() - 5.0).collect();
+        let near: Vec<f32> = (0..len).map(|i| 1.0 + (i * 104_729 % 977) as f32 * f32::EPSILON).collect();
+        Memory { shape: vec![len], models: vec![vec![0.0; len], coarse, near] }
+    }
+
+    #[test]
+    fn cuts_are_those_of_a_stable_sort() {
+        let inputs = family(140_000);
+        let keys = Keys::Differences(vec![1, 2]);
+        let count = inputs.models[0].len();
+        let wanted = [1, 2, count / 3, count / 2, count - 1, count];
+        let orders: Vec<Vec<usize>> = inputs.models[1..]
+            .iter()
+            .map(|x| {
+                let mut order: Vec<usize> = (0..count).collect();
+                order.sort_by(|a, b| x[*b].abs().total_cmp(&x[*a].abs()));
+                order
+            })
+            .collect();
+        // Tiles of up to 2^16 collect keys, larger ones count them.
+        for tile in [1 << 16, 1000, 1 << 17] {
+            let tiles = Tiles::new(&inputs, 1, tile);
+            let found = largest(&tiles, &keys, |_, _| wanted).expect("numbers in memory");
+            for ((x, order), cuts) in inputs.models[1..].iter().zip(&orders).zip(found) {
+                for (many, cut) in wanted.into_iter().zip(cuts) {
+                    let mut kept = vec![false; count];
+                    order[..many].iter().for_each(|i| kept[*i] = true);
+                    let of_cut: Vec<bool> =
+                        x.iter().enumerate().map(|(i, x)| x.abs().to_bits() >= cut.least(i).0).collect();
+                    assert_eq!(of_cut, kept, "{many} with tiles of {tile}");
+                }
+            }
+            let none = largest(&tiles, &keys, |_, not_zero| {
+                assert!(not_zero > 0);
+                [0]
+            });
+            assert_eq!(none.expect("numbers in memory"), vec![[Cut::NONE]; 2]);
+        }
+    }
 }

@@ -148,7 +148,7 @@ fn gram(origin: Origin, inputs: &[&[f32]]) -> Vec<f64> {
     sums
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape of a tile's result")]
+#[expect(clippy::ptr_arg, reason = "the shape that joins tiles")]
 fn add(all: &mut Vec<f64>, part: Vec<f64>) {
     all.iter_mut().zip(&part).for_each(|(all, part)| *all += part);
 }

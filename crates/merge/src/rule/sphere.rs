@@ -91,8 +91,8 @@ fn arc(cosine: f64, t: f64) -> Vec<f64> {
 /// The weighted mean of the directions, with the weighted mean of the lengths.
 ///
 /// The method averages the tangents u_i − ⟨u_i, m⟩m at the normalised mean m and follows the average along the sphere.
-/// As m is Σ w_i u_i over its own length, that average is zero, and m is the result. `None` where the mean is zero and
-/// more than two vectors have no line between them.
+/// As m is Σ w_i u_i over its own length, that average is zero, and m is the result. Where the mean is zero, two
+/// directions have a line between them; more have not: `None`.
 pub(super) fn multislerp(gram: Gram<'_>, weights: &[f64], eps: f64) -> Option<Mix> {
     let lengths = gram.lengths();
     let directed: Vec<f64> =
@@ -106,7 +106,7 @@ pub(super) fn multislerp(gram: Gram<'_>, weights: &[f64], eps: f64) -> Option<Mi
     // Rounding of the products leaves about 1e-15 of what should be zero.
     if square <= (eps * eps).max(1e-12 * total * total) {
         let line = Mix { coefficients: weights.to_vec(), remark: Some(straight(-1.0)) };
-        return (gram.count == 2).then_some(line);
+        return (lengths.iter().filter(|length| **length > eps).count() <= 2).then_some(line);
     }
     let length: f64 = lengths.iter().zip(weights).map(|(length, w)| length * w).sum();
     let scale = length / square.sqrt();

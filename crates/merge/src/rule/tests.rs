@@ -11,9 +11,9 @@ use crate::{InputError, Inputs};
 
 /// A tensor of several models, in memory.
 #[derive(Clone, Debug)]
-struct Memory {
-    shape: Vec<usize>,
-    models: Vec<Vec<f32>>,
+pub(super) struct Memory {
+    pub(super) shape: Vec<usize>,
+    pub(super) models: Vec<Vec<f32>>,
 }
 
 impl Memory {

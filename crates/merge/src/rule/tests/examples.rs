@@ -1,5 +1,7 @@
 //! Examples with known answers.
 
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+
 use super::*;
 use crate::rule::Over;
 
@@ -29,7 +31,7 @@ fn slerp() {
     let at = |t| Rule::Slerp { t };
     let right: [&[f32]; 2] = [&[1.0, 0.0], &[0.0, 2.0]];
     check(&at(0.25), &right, &[0.923_880, 0.765_367]);
-    check(&at(0.5), &right, &[0.707_107, 1.414_214]);
+    check(&at(0.5), &right, &[FRAC_1_SQRT_2, SQRT_2]);
     check(&at(0.0), &right, &[1.0, 0.0]);
     check(&at(1.0), &right, &[0.0, 2.0]);
     check(&at(0.5), &[&[1.0, 0.0], &[0.5, 0.866_025_4]], &[0.866_025, 0.5]);
@@ -52,7 +54,7 @@ fn nuslerp() {
     check(&rule([1.0, 3.0], false, Over::Tensor), &right, &[0.382_683, 1.847_759]);
     let with_base: [&[f32]; 3] = [&[1.0, 1.0], &[2.0, 1.0], &[1.0, 3.0]];
     check(&rule([1.0, 1.0], true, Over::Tensor), &with_base, &[1.707_107, 2.414_214]);
-    check(&rule([1.0, -1.0], false, Over::Tensor), &right, &[0.707_107, 1.414_214]);
+    check(&rule([1.0, -1.0], false, Over::Tensor), &right, &[FRAC_1_SQRT_2, SQRT_2]);
     let half = 0.5f64.sqrt();
     let mut rows = Memory::vectors(&[&[1.0, 0.0, 0.0, 2.0], &[0.0, 1.0, 0.0, 4.0]]);
     rows.shape = vec![2, 2];
@@ -77,6 +79,7 @@ fn multislerp() {
     check(&rule(&[1.0, 3.0], false), &right, &[0.553_399, 1.660_196]);
     check(&rule(&[1.0, 1.0], true), &[&[1.0, 1.0], &[2.0, 1.0], &[1.0, 3.0]], &[2.060_660, 2.060_660]);
     check(&rule(&[1.0, 1.0], false), &[&[1.0, 0.0], &[-3.0, 0.0]], &[-1.0, 0.0]);
+    check(&rule(&[1.0; 3], false), &[&[1.0, 0.0], &[-4.0, 0.0], &[0.0, 0.0]], &[-1.0, 0.0]);
     let third = 0.75f32.sqrt();
     let none = refused(&rule(&[1.0; 3], false), &Memory::vectors(&[&[1.0, 0.0], &[-0.5, third], &[-0.5, -third]]));
     assert!(matches!(none, RuleError::NoMean { .. }), "{none}");

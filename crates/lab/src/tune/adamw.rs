@@ -125,13 +125,8 @@ impl InplaceOp2 for Update<'_> {
         "adamw"
     }
 
-    fn cpu_fwd(
-        &self,
-        storage: &mut CpuStorage,
-        layout: &Layout,
-        [gradient]: [(&CpuStorage, &Layout); 1],
-    ) -> Result<()> {
-        let gradient = values(gradient.0, gradient.1)?;
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout, other: &CpuStorage, of_other: &Layout) -> Result<()> {
+        let gradient = values(other, of_other)?;
         let (CpuStorage::F32(variable), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
             bail!("expected a contiguous variable of f32");
         };

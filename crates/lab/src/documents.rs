@@ -260,6 +260,19 @@ mod tests {
     }
 
     #[test]
+    fn the_split_depends_on_each_text_alone() {
+        let texts: Vec<String> = (0..2000).map(|i| format!("text {i}")).collect();
+        let held_out: Vec<&String> = texts.iter().filter(|text| Part::HeldOut.holds(text)).collect();
+        assert!((150..250).contains(&held_out.len()), "{}", held_out.len());
+        for text in &texts {
+            assert!(Part::All.holds(text));
+            assert_ne!(Part::Training.holds(text), Part::HeldOut.holds(text), "{text}");
+        }
+        // The rule is part of every result that names a side: these stay where they are.
+        assert_eq!(held_out[..3], ["text 12", "text 13", "text 19"]);
+    }
+
+    #[test]
     fn data_references_read_back() {
         for text in ["sample", "sample:french", "samples.txt", "a/b.jsonl"] {
             assert_eq!(String::from(DataReference::from(text.to_owned())), text);

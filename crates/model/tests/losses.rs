@@ -50,3 +50,27 @@ fn gradients_are_the_same_bits_on_any_number_of_threads() {
         assert_eq!(gradients(1), gradients(3), "{name}");
     }
 }
+
+/// Nothing that is made of a variable may be kept from before it changed.
+#[test]
+fn a_changed_variable_changes_the_next_pass() {
+    for name in ["llama", "llama_tied_scaled", "gemma2", "stablelm_norms_parallel"] {
+        let decoder = fixture(name).decoder(Weights::Trainable).unwrap();
+        let loss = || {
+            let (hidden, ids) = many_states(&decoder);
+            let losses = decoder.negative_log_likelihood(&hidden, ids).unwrap().to_vec1::<f32>().unwrap();
+            losses.into_iter().map(f64::from).sum::<f64>()
+        };
+        let before = loss();
+        for (parameter, var) in decoder.trainable() {
+            let old = var.as_tensor().copy().unwrap();
+            // Not the same factor everywhere: a bias of keys, or of a softmax, changes nothing as a whole.
+            let by: Vec<f32> = (0..var.elem_count()).map(|i| 1.5 + (i % 3) as f32).collect();
+            let by = candle_core::Tensor::from_vec(by, var.shape(), var.device()).unwrap();
+            var.set(&((&old + 0.01).unwrap() * by).unwrap()).unwrap();
+            assert_ne!(loss(), before, "{name}: {parameter}");
+            var.set(&old).unwrap();
+        }
+        assert_eq!(loss(), before, "{name}");
+    }
+}

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::inspect::ElementCount;
 use crate::{Context, Error, open_model};
-use plan::Plan;
 pub(crate) use plan::FLOATS;
+use plan::Plan;
 pub(crate) use tensors::Numbers;
 
 /// What to export, and how.

@@ -53,7 +53,11 @@ fn axis(text: &str) -> Result<Axis> {
 fn method(name: &str) -> Result<Method> {
     Method::named(name).ok_or_else(|| {
         let message = format!("--methods: `{name}` is no method of merging");
-        BadInput { message, hint: Some(format!("there are {}", METHODS.iter().map(|row| row.name).collect::<Vec<_>>().join(", "))) }.into()
+        BadInput {
+            message,
+            hint: Some(format!("there are {}", METHODS.iter().map(|row| row.name).collect::<Vec<_>>().join(", "))),
+        }
+        .into()
     })
 }
 

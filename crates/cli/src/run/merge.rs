@@ -51,9 +51,7 @@ fn linear(args: LinearArgs, context: &Context<'_>) -> Result<()> {
         let message = format!("--weights has {} numbers for {} models", weights.len(), models.len());
         return Err(BadInput { message, hint: Some("give one weight for each model, as 0.7,0.3".into()) }.into());
     }
-    let entry = |(i, model): (usize, &String)| {
-        Ok(weighted(model_ref(model)?, weights.get(i).copied().unwrap_or(1.0)))
-    };
+    let entry = |(i, model): (usize, &String)| Ok(weighted(model_ref(model)?, weights.get(i).copied().unwrap_or(1.0)));
     let entries = models.iter().enumerate().map(entry).collect::<Result<_>>()?;
     write(MergeConfig::of_models(Method::Linear, entries), Recipe::default(), None, how, context)
 }

@@ -75,8 +75,11 @@ pub(crate) fn explored(result: &ExploreResult) -> String {
         n => format!("{} had been measured before\n", count(n as u64)),
     };
     let page = result.out.join("index.html");
-    format!("{}\n{units}unbeaten: no other candidate is as good on all of them and better on one\n{resumed}{written}the picture is in {}\n",
-        lines(&columns, rows), page.display())
+    format!(
+        "{}\n{units}unbeaten: no other candidate is as good on all of them and better on one\n{resumed}{written}the picture is in {}\n",
+        lines(&columns, rows),
+        page.display()
+    )
 }
 
 fn described(summary: &MergeSummary) -> String {

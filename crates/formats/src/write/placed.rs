@@ -149,7 +149,8 @@ mod tests {
     use crate::{Checkpoint, ElementType};
 
     fn specs() -> Vec<TensorSpec> {
-        let spec = |name: &str, shape: &[usize], element| TensorSpec { name: name.into(), shape: shape.into(), element };
+        let spec =
+            |name: &str, shape: &[usize], element| TensorSpec { name: name.into(), shape: shape.into(), element };
         vec![spec("a", &[2, 3], ElementType::F32), spec("b", &[4], ElementType::BF16)]
     }
 

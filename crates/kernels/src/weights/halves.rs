@@ -71,11 +71,3 @@ dispatch! {
         values.iter().fold(true, |all, value| all & value.is_finite())
     }
 }
-
-dispatch! {
-    /// The largest magnitude, 0 of no values. Infinity and NaN count as larger than any number: the result is one of them.
-    pub fn largest_magnitude(values: &[f32]) -> f32 {
-        // Magnitudes have the order of their bits, and integers have a maximum that vectorises.
-        f32::from_bits(values.iter().fold(0, |most, value| most.max(value.to_bits() & 0x7fff_ffff)))
-    }
-}

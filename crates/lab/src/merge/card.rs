@@ -1,15 +1,18 @@
 //! What a merged model says of itself: a model card, the configuration, and a manifest with the hashes of its inputs.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::RemarkCount;
+use super::folder::pretty;
 use super::job::Job;
 use super::source::Source;
-use super::folder::pretty;
 use crate::export::ExportFormat;
 use crate::export::files::NamedFile;
 use crate::{Context, Error};
@@ -50,22 +53,36 @@ pub(super) fn inputs(sources: &[Source], context: &Context<'_>) -> Result<Vec<In
     let length = |file: &PathBuf| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
     let total = sources.iter().flat_map(files).map(|file| length(&file)).sum();
     context.stage("hashing inputs", total, "B", || {
+        let all: Vec<PathBuf> = sources.iter().flat_map(files).collect();
+        // Collected before it is looked at: the first error counts, whichever thread is faster.
+        let hashed: Vec<Result<InputFile, Error>> = all.par_iter().map(|file| hashed(file, context)).collect();
+        let mut hashed = hashed.into_iter();
         let input = |source: &Source| {
-            let hashed = files(source).into_iter().map(|file| {
-                let failed = |source| Error::Read { file: file.clone(), source };
-                let mut hasher = blake3::Hasher::new();
-                hasher.update_mmap_rayon(&file).map_err(failed)?;
-                context.progress.advance(hasher.count());
-                Ok(InputFile {
-                    file: file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),
-                    bytes: hasher.count(),
-                    blake3: hasher.finalize().to_hex().to_string(),
-                })
-            });
-            let files = hashed.collect::<Result<_, Error>>()?;
+            let files = hashed.by_ref().take(files(source).len()).collect::<Result<_, Error>>()?;
             Ok(Input { model: source.name.clone(), path: source.resolved.path.clone(), files })
         };
         sources.iter().map(input).collect()
+    })
+}
+
+/// A file with its hash, read a piece at a time.
+fn hashed(file: &Path, context: &Context<'_>) -> Result<InputFile, Error> {
+    const PIECE: usize = 1 << 18;
+    let failed = |source| Error::Read { file: file.into(), source };
+    let mut content = File::open(file).map_err(failed)?;
+    let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE]);
+    loop {
+        let read = content.read(&mut piece).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&piece[..read]);
+        context.progress.advance(read as u64);
+    }
+    Ok(InputFile {
+        file: file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),
+        bytes: hasher.count(),
+        blake3: hasher.finalize().to_hex().to_string(),
     })
 }
 

@@ -23,8 +23,8 @@ use crate::load::fingerprint;
 use crate::measure::tokens::losses;
 use crate::store::Store;
 use crate::{Context, Error, Loaded, Texts, load};
-pub use axes::{Axis, Method, Values};
 use axes::Candidate;
+pub use axes::{Axis, Method, Values};
 
 /// What to try, and what to measure.
 #[derive(Clone, Debug)]
@@ -124,7 +124,9 @@ pub fn explore(spec: &ExploreSpec, context: &Context<'_>) -> Result<ExploreResul
         return Err(Error::Spec {
             field: "--text",
             problem: "one measure does not show what a merge costs".into(),
-            hint: Some("give two or more texts or tasks: one that should get better, one that should not get worse".into()),
+            hint: Some(
+                "give two or more texts or tasks: one that should get better, one that should not get worse".into(),
+            ),
         });
     }
     let inputs = Inputs::open(&spec.merge, context)?;
@@ -261,7 +263,11 @@ fn values(loaded: &Loaded, measures: &[Prepared], context: &Context<'_>) -> Resu
         }
         Prepared::Task(spec) => {
             let runs = eval_loaded(loaded, spec, context)?;
-            Ok(runs.first().and_then(|run| run.scores.first()).and_then(|score| score.estimate.value.value()).unwrap_or(f64::NAN))
+            Ok(runs
+                .first()
+                .and_then(|run| run.scores.first())
+                .and_then(|score| score.estimate.value.value())
+                .unwrap_or(f64::NAN))
         }
     };
     measures.iter().map(value).collect()

@@ -110,7 +110,8 @@ impl Plan {
     fn of(base: &Source, tuned: &Source) -> Result<Self, Error> {
         let tensors: Vec<(&str, &[usize])> =
             base.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
-        let (mut plan, mut left_out) = (Self { matrices: Vec::new(), saved: Vec::new(), notes: Vec::new() }, Vec::new());
+        let (mut plan, mut left_out) =
+            (Self { matrices: Vec::new(), saved: Vec::new(), notes: Vec::new() }, Vec::new());
         for ((name, shape), place) in tensors.iter().zip(places(&tensors)) {
             let found = tuned.tensor(name).map(|tensor| tensor.shape.as_slice());
             if found != Some(*shape) {

@@ -59,9 +59,8 @@ pub(super) fn tokenizer_files_of(source: &Source) -> Result<Vec<NamedFile>, Erro
         (None, _) => {
             let has_code = source.config.contains_key("auto_map");
             // The card of an input is not the card of the merge.
-            let is_wanted = |name: &str| {
-                COPIED.contains(&name) && name != "README.md" || has_code && name.ends_with(".py")
-            };
+            let is_wanted =
+                |name: &str| COPIED.contains(&name) && name != "README.md" || has_code && name.ends_with(".py");
             copied(source.folder(), is_wanted)
         }
     }

@@ -231,7 +231,6 @@ fn stored(tensor: &OutputTensor, wanted: Option<ElementType>, donor: &Source, so
 
 fn dequantised(source: &Source) -> Option<String> {
     let is_quantised = source.checkpoint().tensors().iter().any(|info| info.element.is_quantised());
-    is_quantised.then(|| {
-        format!("{} is quantised: its numbers were decoded, and what quantisation lost is lost", source.name)
-    })
+    is_quantised
+        .then(|| format!("{} is quantised: its numbers were decoded, and what quantisation lost is lost", source.name))
 }

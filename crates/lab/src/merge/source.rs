@@ -1,11 +1,12 @@
 //! A model as the tensors of a safetensors folder, whatever it is stored as.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lathe_formats::{Checkpoint, ElementType, Format};
+use lathe_formats::{Checkpoint, ElementType, Format, PieceReader};
 use lathe_kernels::weights::{all_finite, bf16_to_f32, f16_to_f32};
 use lathe_merge::adapter::{Adapter, Claims};
 use lathe_merge::config::ModelRef;
@@ -33,6 +34,7 @@ pub(crate) struct Source {
     /// Its files.
     pub(super) adapter_files: Vec<PathBuf>,
     checkpoint: Arc<Checkpoint>,
+    pieces: PieceReader,
     tensors: Vec<Tensor>,
     by_name: HashMap<String, usize>,
     /// The tensor that was decoded as a whole last, where rows cannot be had a few at a time.
@@ -124,6 +126,7 @@ impl Source {
             config,
             adapter: None,
             adapter_files: Vec::new(),
+            pieces: checkpoint.reader()?,
             checkpoint,
             tensors,
             by_name,
@@ -136,7 +139,8 @@ impl Source {
     fn add(&mut self, folder: &Path) -> Result<(), Error> {
         let base = self.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
         self.adapter = Some(Adapter::open(folder)?.claims(base)?);
-        self.adapter_files = ["adapter_config.json", "adapter_model.safetensors"].map(|name| folder.join(name)).to_vec();
+        self.adapter_files =
+            ["adapter_config.json", "adapter_model.safetensors"].map(|name| folder.join(name)).to_vec();
         Ok(())
     }
 
@@ -225,14 +229,21 @@ impl Source {
     }
 
     fn read_stored(&self, tensor: &Tensor, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
-        let view = self.checkpoint.require(&tensor.name)?;
-        let halves = || view.bytes().get(2 * range.start..2 * range.end).filter(|bytes| bytes.len() == 2 * out.len());
-        match (tensor.element, halves()) {
-            (ElementType::BF16, Some(bytes)) => bf16_to_f32(bytes, out),
-            (ElementType::F16, Some(bytes)) => f16_to_f32(bytes, out),
-            _ => view.decode(range, out)?,
+        thread_local! {
+            static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        Ok(())
+        let view = self.checkpoint.require(&tensor.name)?;
+        let to_f32 = match tensor.element {
+            ElementType::BF16 => bf16_to_f32,
+            ElementType::F16 => f16_to_f32,
+            _ => return Ok(view.decode(range, out)?),
+        };
+        BYTES.with_borrow_mut(|bytes| {
+            bytes.resize(2 * out.len(), 0);
+            self.pieces.read(view.info(), 2 * range.start, bytes)?;
+            to_f32(bytes, out);
+            Ok(())
+        })
     }
 
     fn read_parameters(
@@ -325,11 +336,7 @@ fn position(shape: &[usize], flat: usize) -> Vec<usize> {
 
 /// The reference of a model in a configuration. A path counts from the configuration's folder, then from where the
 /// program runs; `org/name` that is neither is a repository of the hub.
-pub(super) fn reference_of(
-    path: &str,
-    revision: Option<&str>,
-    folder: Option<&Path>,
-) -> Result<ModelReference, Error> {
+pub(super) fn reference_of(path: &str, revision: Option<&str>, folder: Option<&Path>) -> Result<ModelReference, Error> {
     let beside = folder.map(|folder| folder.join(path)).filter(|path| path.exists());
     if let Some(beside) = beside.filter(|_| revision.is_none()) {
         return Ok(ModelReference::Path(beside));

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lathe_formats::write::TensorSpec;
 use lathe_formats::{ElementType, encode_rows};
-use lathe_kernels::weights::{f32_to_bf16, f32_to_f16, largest_magnitude};
+use lathe_kernels::weights::{f32_to_bf16, f32_to_f16};
 use lathe_merge::plan::{OutputTensor, Role};
 use lathe_merge::rule::{MaskKey, Prepared, Remark};
 use lathe_merge::vocabulary::ModelRows;
@@ -138,17 +138,16 @@ impl Scratch {
 
 /// Numbers as stored bytes, rounded once to nearest, ties to even.
 fn encode(stored: &TensorSpec, numbers: &[f32], first: usize, bytes: &mut Vec<u8>) -> Result<(), Error> {
-    let halves = match stored.element {
-        ElementType::BF16 => Some((f32_to_bf16 as fn(&[f32], &mut [u8]), 3.389e38)),
-        // The largest number that does not become infinite.
-        ElementType::F16 => Some((f32_to_f16 as fn(&[f32], &mut [u8]), 65519.0)),
-        _ => None,
+    bytes.resize(2 * numbers.len(), 0);
+    let is_finite = match stored.element {
+        ElementType::BF16 => f32_to_bf16(numbers, bytes),
+        ElementType::F16 => f32_to_f16(numbers, bytes),
+        _ => false,
     };
-    if let Some((to_bytes, _)) = halves.filter(|(_, limit)| largest_magnitude(numbers) <= *limit) {
-        bytes.resize(2 * numbers.len(), 0);
-        to_bytes(numbers, bytes);
+    if is_finite {
         return Ok(());
     }
+    // The slow way names the number that does not fit, and keeps those that were not finite before.
     bytes.clear();
     encode_rows(stored.element, 1, numbers, bytes)
         .map_err(|source| Error::UnfitWeight { tensor: stored.name.clone(), source: source.after(first) })

@@ -30,20 +30,24 @@ pub(super) fn vocabulary(config: &MergeConfig, recipe: Recipe, inputs: &Inputs) 
                 TokenizerSource::Union => Tokens::Union,
                 TokenizerSource::Model(model) => Tokens::Model(place(model)?),
             },
-            tokens: choice.tokens.iter().map(|(token, rule)| {
-                let row = match &rule.source {
-                    TokenSource::Model(model) => TokenRow::Model(place(model)?),
-                    TokenSource::ModelToken { model, token } => TokenRow::Token {
-                        model: place(model)?,
-                        token: match token {
-                            config::TokenName::Text(text) => TokenName::Text(text.clone()),
-                            config::TokenName::Id(id) => TokenName::Id(*id as usize),
+            tokens: choice
+                .tokens
+                .iter()
+                .map(|(token, rule)| {
+                    let row = match &rule.source {
+                        TokenSource::Model(model) => TokenRow::Model(place(model)?),
+                        TokenSource::ModelToken { model, token } => TokenRow::Token {
+                            model: place(model)?,
+                            token: match token {
+                                config::TokenName::Text(text) => TokenName::Text(text.clone()),
+                                config::TokenName::Id(id) => TokenName::Id(*id as usize),
+                            },
                         },
-                    },
-                    TokenSource::Zero => TokenRow::Zero,
-                };
-                Ok((token.clone(), TokenRule { row, force: rule.force }))
-            }).collect::<Result<_, Error>>()?,
+                        TokenSource::Zero => TokenRow::Zero,
+                    };
+                    Ok((token.clone(), TokenRule { row, force: rule.force }))
+                })
+                .collect::<Result<_, Error>>()?,
             pad_to_multiple_of: choice.pad_to_multiple_of,
             missing: recipe.missing,
         },

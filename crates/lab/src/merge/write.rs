@@ -98,7 +98,14 @@ fn fill(
     let yaml = job.config.to_yaml();
     let head = || {
         let tensors = job.stored.iter().map(|tensor| (tensor.name.as_str(), tensor.element.to_string())).collect();
-        Ok(Head { program: PROGRAM, config: &yaml, seed: job.config.seed, inputs: &inputs, tensors, shards: shards.len() })
+        Ok(Head {
+            program: PROGRAM,
+            config: &yaml,
+            seed: job.config.seed,
+            inputs: &inputs,
+            tensors,
+            shards: shards.len(),
+        })
     };
     let mut store: Store<Done> = Store::open(Some(&partial.join(RECORD)), head)?;
     let resumed = store.len();

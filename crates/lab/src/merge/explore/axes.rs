@@ -79,7 +79,8 @@ impl FromStr for Axis {
 
 fn parameter(name: &str) -> Result<Parameter, String> {
     Parameter::named(name).ok_or_else(|| {
-        let mut names: Vec<&str> = METHODS.iter().flat_map(|row| row.parameters).map(|row| row.parameter.name()).collect();
+        let mut names: Vec<&str> =
+            METHODS.iter().flat_map(|row| row.parameters).map(|row| row.parameter.name()).collect();
         names.sort_unstable();
         names.dedup();
         format!("no method has a parameter `{name}`; there are share, {}", names.join(", "))
@@ -122,7 +123,10 @@ pub(super) fn candidates(spec: &ExploreSpec) -> Result<Vec<Candidate>, Error> {
     for axis in &spec.axes {
         if !all.iter().any(|candidate| candidate.name.contains(&format!(", {} ", axis.name))) {
             let problem = format!("`{}` is a parameter of none of the methods", axis.name);
-            return Err(wrong(problem, "`lathe merge --help` names the methods, docs/methods/merging.md their parameters"));
+            return Err(wrong(
+                problem,
+                "`lathe merge --help` names the methods, docs/methods/merging.md their parameters",
+            ));
         }
     }
     Ok(all)
@@ -188,7 +192,8 @@ impl Axis {
             }
             Place::Model(index, parameter) if has(parameter) => {
                 let problem = || format!("`{}`: there is no model {index} in the list", self.name);
-                let wrong = || Error::Spec { field: "--vary", problem: problem(), hint: Some("they count from 0".into()) };
+                let wrong =
+                    || Error::Spec { field: "--vary", problem: problem(), hint: Some("they count from 0".into()) };
                 let Form::Models(models) = &mut config.form else { return Err(wrong()) };
                 models.get_mut(index).ok_or_else(wrong)?.parameters.set(parameter, value);
                 Ok(true)

@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{ExploreResult, MeasureName, Tried};
-use crate::figure::{
-    Axis, AxisScale, Draw, LineChart, LinePoint, Series, SeriesStyle, Ticks, line_chart, number,
-};
+use crate::figure::{Axis, AxisScale, Draw, LineChart, LinePoint, Series, SeriesStyle, Ticks, line_chart, number};
 use crate::report::page::STYLE;
 use crate::report::page::html::{Table, figure, full_width, panel, text};
 
@@ -40,7 +38,8 @@ pub(super) fn html(result: &ExploreResult) -> String {
 
 fn caption(result: &ExploreResult, pair: [usize; 2]) -> String {
     let better = pair.map(|m| if result.measures[m].lower_is_better { "lower" } else { "higher" });
-    let mut caption = format!("Better is {} across and {} up.", side(better[0], "left", "right"), side(better[1], "down", "up"));
+    let mut caption =
+        format!("Better is {} across and {} up.", side(better[0], "left", "right"), side(better[1], "down", "up"));
     let methods = methods(result);
     if methods.len() > 1 {
         _ = write!(caption, " Methods: {}.", text(&methods.join(", ")));

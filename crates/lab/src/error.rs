@@ -124,6 +124,20 @@ pub enum Error {
         /// The row, from 1.
         record: usize,
     },
+    /// A weight is NaN or infinite.
+    #[error("{}: `{tensor}` is {value} at row {row}, column {column}", file.display())]
+    NonFiniteWeight {
+        /// The checkpoint.
+        file: PathBuf,
+        /// Its name of the tensor.
+        tensor: String,
+        /// Row of the parameter, as the decoder uses it.
+        row: usize,
+        /// Column of the parameter.
+        column: usize,
+        /// The value.
+        value: f32,
+    },
     /// A data file has no usable text.
     #[error("{}: no text in it", file.display())]
     NoText {
@@ -177,6 +191,9 @@ impl Error {
                 Some("give plain text (.txt, .md, source code), JSON lines (.jsonl) or Parquet (.parquet)".into())
             }
             Self::Question { hint, .. } => Some((*hint).into()),
+            Self::NonFiniteWeight { .. } => {
+                Some("weights are finite numbers: the file is damaged, or the training that wrote it failed".into())
+            }
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Spec { hint, .. } => hint.clone(),
             _ => None,

@@ -24,7 +24,7 @@ use pairs::{BASE, Side, pair};
 use weights::{noise_ranks, rank, sums};
 
 pub use page::diff_page;
-pub use summary::summary;
+pub use summary::{DiffSummary, summary};
 
 /// What to compare.
 #[derive(Clone, Debug, Serialize, Deserialize)]

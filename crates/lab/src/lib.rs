@@ -34,8 +34,8 @@ pub use bench::{
 pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};
 pub use diff::{
-    CellDiff, DiffModel, DiffResult, DiffSpec, GroupDiff, KindDiff, LayerDiff, RANK_SIDE, RankDiff, Ranks, TensorDiff,
-    WeightKind, diff, diff_page, summary as diff_summary,
+    CellDiff, DiffModel, DiffResult, DiffSpec, DiffSummary, GroupDiff, KindDiff, LayerDiff, RANK_SIDE, RankDiff, Ranks,
+    TensorDiff, WeightKind, diff, diff_page, summary as diff_summary,
 };
 pub use documents::{DataReference, TextDocument, read_documents};
 pub use error::Error;

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use lathe_lab::figure::{cosine, count, number};
-use lathe_lab::{DiffResult, GroupDiff, TensorDiff, diff_summary};
-use lathe_measure::Number;
-use lathe_measure::weights::Changes;
+use lathe_lab::{DiffResult, DiffSummary, GroupDiff, TensorDiff, diff_summary};
+use lathe_measure::weights::Distance;
+use lathe_measure::{Number, Reason};
 
 use super::lines;
 use crate::table::Align;
@@ -15,12 +15,14 @@ const SHOWN: usize = 10;
 
 /// `lathe diff`
 pub(crate) fn diff(result: &DiffResult) -> String {
-    let mut text = String::new();
-    for sentence in diff_summary(result) {
-        let _ = writeln!(text, "{sentence}");
-    }
+    let DiffSummary { distance, changes } = diff_summary(result);
+    let paragraphs = [distance, changes].into_iter().filter(|sentences| !sentences.is_empty());
+    let mut text = paragraphs.map(|sentences| sentences.join("\n") + "\n").collect::<Vec<_>>().join("\n");
     if !result.whole.distance.is_equal() {
         text += &tables(result);
+        if result.base.is_some() {
+            text += &changes_tables(result);
+        }
     }
     text.push('\n');
     for note in &result.notes {
@@ -32,69 +34,73 @@ pub(crate) fn diff(result: &DiffResult) -> String {
     text
 }
 
-const OF_GROUP: [(&str, Align); 4] =
-    [("difference", Align::Right), ("cosine", Align::Right), ("same sign", Align::Right), ("rank", Align::Right)];
-
-const OF_CHANGES: [(&str, Align); 4] = [
-    ("cosine of changes", Align::Right),
-    ("sign conflicts", Align::Right),
-    ("large overlap", Align::Right),
-    ("large conflicts", Align::Right),
-];
+const KIND: (&str, Align) = ("weights", Align::Left);
+const LAYER: (&str, Align) = ("layer", Align::Right);
 
 fn tables(result: &DiffResult) -> String {
-    let has_base = result.base.is_some();
-    let table = |first: &[(&'static str, Align)], rows: Vec<Vec<String>>| {
-        let changes = if has_base { &OF_CHANGES[..] } else { &[] };
-        format!("\n{}", lines(&[first, &OF_GROUP[..], changes].concat(), rows))
-    };
+    const TITLES: [(&str, Align); 5] = [
+        ("equal", Align::Right),
+        ("difference", Align::Right),
+        ("cosine", Align::Right),
+        ("same sign", Align::Right),
+        ("rank", Align::Right),
+    ];
     let row = |name: String, group: &GroupDiff| {
         let equal = format!("{} of {}", group.equal, group.tensors);
-        let numbers = [
-            share(group.distance.relative),
-            of(group.distance.cosine, cosine),
-            share(group.distance.sign_agreement),
-            share(group.rank_of_noise),
-        ];
-        [vec![name, equal], numbers.to_vec(), change_cells(group.changes.as_ref(), has_base)].concat()
+        [vec![name, equal], numbers(&group.distance, group.rank_of_noise)].concat()
     };
     let kinds = result.kinds.iter().map(|of| row(of.kind.name().to_owned(), &of.group));
     let kinds = kinds.chain([row("all".to_owned(), &result.whole)]).collect();
     let layers = result.layers.iter().map(|of| row(of.layer.to_string(), &of.group)).collect();
-    let most = result.changed_most().into_iter().take(SHOWN).map(|tensor| tensor_row(tensor, has_base)).collect();
-    [
-        table(&[("weights", Align::Left), ("equal", Align::Right)], kinds),
-        table(&[("layer", Align::Right), ("equal", Align::Right)], layers),
-        table(&[("most different", Align::Left), ("shape", Align::Right)], most),
-        "\ndifference: norm of B − A as a share of A's. rank: effective rank of B − A as a share of that of noise.\n"
-            .to_owned(),
-    ]
-    .concat()
+    let most = result.changed_most().into_iter().take(SHOWN).map(tensor_row).collect();
+    let tensors = [&[("most different", Align::Left), ("shape", Align::Right)], &TITLES[1..]].concat();
+    format!(
+        "\n{}\n{}\n{}\ndifference: norm of B − A as a share of A's. rank: effective rank of B − A as a share of that of noise.\n",
+        lines(&[&[KIND], &TITLES[..]].concat(), kinds),
+        lines(&[&[LAYER], &TITLES[..]].concat(), layers),
+        lines(&tensors, most)
+    )
 }
 
-fn tensor_row(tensor: &TensorDiff, has_base: bool) -> Vec<String> {
+fn tensor_row(tensor: &TensorDiff) -> Vec<String> {
     let shape: Vec<String> = tensor.shape.iter().map(|size| count(*size as u64)).collect();
-    let numbers = [
-        share(tensor.distance.relative),
-        of(tensor.distance.cosine, cosine),
-        share(tensor.distance.sign_agreement),
-        tensor.rank.map_or("–".into(), |rank| share(rank.of_noise)),
-    ];
     let name = vec![tensor.name.clone(), shape.join(" x ")];
-    [name, numbers.to_vec(), change_cells(tensor.changes.as_ref(), has_base)].concat()
+    let rank = tensor.rank.map_or(Number::Undefined(Reason::NotGiven), |rank| rank.of_noise);
+    [name, numbers(&tensor.distance, rank)].concat()
 }
 
-fn change_cells(changes: Option<&Changes>, has_base: bool) -> Vec<String> {
-    match changes {
-        _ if !has_base => Vec::new(),
-        None => vec!["–".to_owned(); OF_CHANGES.len()],
-        Some(changes) => vec![
-            of(changes.cosine, number),
-            share(changes.sign_conflict),
-            share(changes.large_overlap),
-            share(changes.large_conflict),
-        ],
-    }
+fn numbers(distance: &Distance, rank: Number) -> Vec<String> {
+    vec![share(distance.relative), of(distance.cosine, cosine), share(distance.sign_agreement), share(rank)]
+}
+
+fn changes_tables(result: &DiffResult) -> String {
+    const TITLES: [(&str, Align); 8] = [
+        ("A changed", Align::Right),
+        ("B changed", Align::Right),
+        ("A's norm", Align::Right),
+        ("B's norm", Align::Right),
+        ("cosine", Align::Right),
+        ("conflicts", Align::Right),
+        ("overlap", Align::Right),
+        ("its conflicts", Align::Right),
+    ];
+    let kinds = result.kinds.iter().map(|of| change_row(of.kind.name().to_owned(), &of.group));
+    let kinds = kinds.chain([change_row("all".to_owned(), &result.whole)]).collect();
+    let layers = result.layers.iter().map(|of| change_row(of.layer.to_string(), &of.group)).collect();
+    format!(
+        "\n{}\n{}\nchanged: share of the weights. norm: of the change, as a share of the base's. conflicts: opposite directions, where both\n\
+         changed a weight. overlap: of the tenth of a tensor that was changed the most.\n",
+        lines(&[&[KIND], &TITLES[..]].concat(), kinds),
+        lines(&[&[LAYER], &TITLES[..]].concat(), layers)
+    )
+}
+
+fn change_row(name: String, group: &GroupDiff) -> Vec<String> {
+    let Some(changes) = &group.changes else { return vec![name] };
+    let [changed_a, changed_b] = changes.changed.map(share);
+    let [norm_a, norm_b] = changes.relative.map(share);
+    let [conflict, overlap, large] = [changes.sign_conflict, changes.large_overlap, changes.large_conflict].map(share);
+    vec![name, changed_a, changed_b, norm_a, norm_b, of(changes.cosine, number), conflict, overlap, large]
 }
 
 fn share(value: Number) -> String {

@@ -104,7 +104,7 @@ fn changes_of_a_base_are_compared() {
     // A child that is the base has nothing to interfere with.
     let said = bench.succeed(&["diff", "base", "b", "--base", "base"]);
     assert!(
-        said.contains("base is base in every weight, so all changes are those of b: nothing interferes."),
+        said.contains("A is the base (base) in every weight, so all changes are B's: nothing interferes."),
         "{said}"
     );
 }
@@ -189,7 +189,12 @@ fn biases_that_one_lacks_are_left_out() {
 #[test]
 fn the_page_and_the_json_have_their_shape() {
     let bench = children();
-    let said = bench.succeed(&["diff", "a", "b", "--base", "base", "--out", "diff.html"]);
+    // It has something of what both children changed.
+    with_tensors(&bench, "c", |tensors| {
+        change(tensors, UP, |i, value| if i % 3 == 0 { 0.5 * value } else { 1.25 * value });
+        change(tensors, QUERY, |i, value| value + 0.125 * (i / 32 + 1) as f32 / (i % 32 + 1) as f32);
+    });
+    let said = bench.succeed(&["diff", "a", "c", "--base", "base", "--out", "diff.html"]);
     assert_same("diff_text", &said);
     let page = fs::read_to_string(bench.path("diff.html")).unwrap();
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
@@ -199,7 +204,7 @@ fn the_page_and_the_json_have_their_shape() {
         assert!(!page.contains(outside), "the page needs {outside}");
     }
     assert!(page.contains("layers.1.feed_forward.up.weight"));
-    assert_same("diff_json", &shape(&bench.json(&["diff", "a", "b", "--base", "base", "--json"])));
+    assert_same("diff_json", &shape(&bench.json(&["diff", "a", "c", "--base", "base", "--json"])));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use lathe_measure::Number;
 use lathe_measure::weights::Changes;
 
-use super::{CellDiff, DiffResult, GroupDiff, TensorDiff, WeightKind, summary};
-use crate::figure::{self, HeatMap, HeatRows, cosine, count, escape, finite_extent, heat_map, number};
+use super::{CellDiff, DiffResult, DiffSummary, GroupDiff, TensorDiff, WeightKind, summary};
+use crate::figure::{self, HEAT_STEPS, HeatMap, HeatRows, cosine, count, escape, finite_extent, heat_map, number};
 use crate::report::page::STYLE;
 use crate::report::page::html::{Table, figure as framed, full_width, panel, text};
 
@@ -25,9 +25,9 @@ pub fn diff_page(result: &DiffResult) -> String {
         figures = figure::STYLE,
         heading = heading.join("<span class=\"and\"> → </span>"),
     );
-    let sentences = summary(result);
-    let (first, rest) = sentences.split_at(1.min(sentences.len()));
-    for sentences in [first, rest].into_iter().filter(|sentences| !sentences.is_empty()) {
+    let DiffSummary { distance, changes } = summary(result);
+    let (first, rest) = distance.split_at(1.min(distance.len()));
+    for sentences in [first, rest, &changes].into_iter().filter(|sentences| !sentences.is_empty()) {
         let _ = writeln!(html, "<p class=\"verdict\">{}</p>", escape(&unbroken(&sentences.join(" "))));
     }
     html += &glance(&result.whole);
@@ -35,10 +35,10 @@ pub fn diff_page(result: &DiffResult) -> String {
     if !result.whole.distance.is_equal() {
         html += &maps(result);
     }
+    html += &tables(result);
     if result.base.is_some() {
         html += &changes(result);
     }
-    html += &tables(result);
     html += "</main>\n<footer>\n<h2>How this was made</h2>\n";
     for note in notes(result) {
         let _ = writeln!(html, "<p>{}</p>", escape(&note));
@@ -77,45 +77,43 @@ struct Map<'a> {
 /// Which values the colours span.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Domain {
-    /// From 0 to the largest value.
+    /// From 0 to the largest value, or as far below 0 as above where there are values below.
     FromZero,
-    /// As far below 0 as above.
-    AroundZero,
-    /// From 0 to this percentage.
-    Percent(u8),
+    /// From 0 to 100.
+    Percent,
 }
 
 fn maps(result: &DiffResult) -> String {
     let distance = Map {
         title: "Norm of the difference by layer and kind of weight",
         value_label: "‖B − A‖ / ‖A‖, %",
-        caption: "Norm of the difference as a percentage of the norm of A’s weights of the cell; darker is farther apart. \
-                  An outlined cell has no value: there is no such tensor, or A’s is all zeros.",
+        caption: "Norm of the difference as a percentage of the norm of A’s weights of the cell. An outlined cell has \
+                  no value: there is no such tensor, or A’s is all zeros.",
         domain: Domain::FromZero,
         value: &|cell| cell.distance.relative.map(|relative| 100.0 * relative),
     };
     let angle = Map {
         title: "Angle between A and B by layer and kind of weight",
         value_label: "angle, degrees",
-        caption: "The angle whose cosine the tables have, because cosines near 1 look alike; darker is farther apart. Below \
-                  1.8 degrees (a cosine of 0.9995) spherical interpolation is the linear one.",
+        caption: "The angle whose cosine the tables have, because cosines near 1 look alike. Below 1.8 degrees \
+                   (a cosine of 0.9995) spherical interpolation is the linear one.",
         domain: Domain::FromZero,
         value: &|cell| cell.distance.cosine.map(|cosine| cosine.acos().to_degrees()),
     };
     let signs = Map {
         title: "Weights with different signs by layer and kind of weight",
         value_label: "different signs, %",
-        caption: "Percentage of the weights, of those that are zero in neither, with different signs in A and B; darker is \
-                  more. A linear merge brings these closer to zero than they are in either.",
+        caption: "Percentage of the weights, of those that are zero in neither, with different signs in A and B. A linear \
+                  merge brings these closer to zero than they are in either.",
         domain: Domain::FromZero,
         value: &|cell| cell.distance.sign_agreement.map(|same| 100.0 * (1.0 - same)),
     };
     let rank = Map {
         title: "Effective rank of the difference by layer and kind of weight",
         value_label: "rank, % of noise",
-        caption: "Effective rank of B − A as a percentage of that of noise of the same shape; darker is more. A low-rank \
-                  adapter leaves little, rounding about 100 %. Vectors have none, and matrices that are equal or too large.",
-        domain: Domain::Percent(100),
+        caption: "Effective rank of B − A as a percentage of that of noise of the same shape. A low-rank \
+                  adapter leaves little, rounding close to 100 %. Vectors have none, and matrices that are equal or too large.",
+        domain: Domain::Percent,
         value: &|cell| cell.rank_of_noise.map(|of| 100.0 * of),
     };
     let mut html = String::new();
@@ -153,9 +151,9 @@ fn changes(result: &DiffResult) -> String {
         Map {
             title: "Cosine of the two changes by layer and kind of weight",
             value_label: "cosine of changes",
-            caption: "Cosine of A − C and B − C, where C is the base: 0 is unrelated, 1 the same change. Darker is more in \
-                      common; the middle colours are 0.",
-            domain: Domain::AroundZero,
+            caption: "Cosine of A − C and B − C, where C is the base: 0 is unrelated, 1 the same change, −1 the \
+                      opposite one.",
+            domain: Domain::FromZero,
             value: &|cell| of(cell, &|changes| changes.cosine),
         },
         Map {
@@ -163,7 +161,7 @@ fn changes(result: &DiffResult) -> String {
             value_label: "sign conflicts, %",
             caption: "Percentage of the weights that both changed which were changed in opposite directions: 50 % where the \
                       changes have nothing to do with each other.",
-            domain: Domain::Percent(100),
+            domain: Domain::FromZero,
             value: &|cell| of(cell, &|changes| changes.sign_conflict.map(|share| 100.0 * share)),
         },
         Map {
@@ -171,17 +169,35 @@ fn changes(result: &DiffResult) -> String {
             value_label: "overlap, %",
             caption: "Of the tenth of each tensor that one model changed the most, the percentage that is in the other’s \
                       tenth too: about 10 % by chance.",
-            domain: Domain::Percent(100),
+            domain: Domain::FromZero,
             value: &|cell| of(cell, &|changes| changes.large_overlap.map(|share| 100.0 * share)),
         },
     ];
     let drawn: String = maps.iter().filter_map(|map| draw(map, &result.cells)).collect();
-    if drawn.is_empty() {
-        return String::new();
-    }
-    let how = "What A and B changed of the model that both were made from, and whether the two changes stand in each \
-               other’s way.";
-    panel("changes", "Two changes of one base", how, &drawn)
+    let kinds = result.kinds.iter().map(|of| change_row(of.kind.name().to_owned(), of.group.changes.as_ref()));
+    let kinds = kinds.chain([change_row("all".to_owned(), result.whole.changes.as_ref())]);
+    let layers = result.layers.iter().map(|of| change_row(of.layer.to_string(), of.group.changes.as_ref()));
+    let tensors = result.tensors.iter().map(|of| change_row(of.name.clone(), of.changes.as_ref()));
+    let titles =
+        ["A changed", "B changed", "‖A − C‖", "‖B − C‖", "cosine", "conflicts", "overlap", "conflicts of large"];
+    let table = |first: &str, rows: Vec<Vec<String>>| table(&[&[first], &titles[..]].concat(), rows);
+    let body = [
+        drawn,
+        table("kind of weight", kinds.collect()).html(),
+        table("layer", layers.collect()).folded("By layer"),
+        table("tensor", tensors.collect()).folded("Every tensor"),
+    ];
+    let how = "What A and B changed of the model C that both were made from, and whether the two changes stand in each \
+               other’s way. Norms are shares of C’s; large is the tenth of a tensor that was changed the most.";
+    panel("changes", "Two changes of one base", how, &body.concat())
+}
+
+fn change_row(name: String, changes: Option<&Changes>) -> Vec<String> {
+    let Some(changes) = changes else { return [vec![name], vec!["–".to_owned(); 8]].concat() };
+    let [changed_a, changed_b] = changes.changed.map(share);
+    let [norm_a, norm_b] = changes.relative.map(share);
+    let [conflict, overlap, large] = [changes.sign_conflict, changes.large_overlap, changes.large_conflict].map(share);
+    vec![name, changed_a, changed_b, norm_a, norm_b, of(changes.cosine, number), conflict, overlap, large]
 }
 
 /// The figure of a map; none where no cell has a value.
@@ -203,13 +219,12 @@ fn draw(map: &Map<'_>, cells: &[CellDiff]) -> Option<String> {
         columns.iter().map(|column| (0..kinds.len()).filter(keep).map(|row| column[row]).collect()).collect();
     let names = (0..kinds.len()).filter(keep).map(|row| kinds[row].name().to_owned()).collect();
     let [low, high] = finite_extent(columns.iter().flatten().flatten().copied())?;
+    let end = round_end(high.max(-low));
     let domain = match map.domain {
-        Domain::FromZero => [0.0, round_end(high)],
-        Domain::AroundZero => {
-            let end = round_end(high.max(-low));
-            [-end, end]
-        }
-        Domain::Percent(percent) => [0.0, f64::from(percent)],
+        Domain::Percent => [0.0, 100.0],
+        // A little below 0 is the first colour.
+        Domain::FromZero if low > -end / HEAT_STEPS as f64 => [0.0, end],
+        Domain::FromZero => [-end, end],
     };
     let map_of = HeatMap {
         title: map.title.to_owned(),
@@ -230,81 +245,61 @@ fn round_end(value: f64) -> f64 {
         return 1.0;
     }
     let power = 10f64.powf(value.log10().floor());
-    [1.0, 2.0, 4.0, 6.0, 8.0, 10.0].map(|digit| digit * power).into_iter().find(|end| *end >= value).unwrap_or(value)
+    [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 4.0, 6.0, 8.0, 10.0]
+        .map(|digit| digit * power)
+        .into_iter()
+        .find(|end| *end >= value)
+        .unwrap_or(value)
 }
 
 fn tables(result: &DiffResult) -> String {
-    let has_base = result.base.is_some();
     let row = |name: String, group: &GroupDiff| {
-        let mut cells = vec![name, count(group.tensors as u64), count(group.equal as u64)];
-        cells.extend([
+        vec![
+            name,
+            count(group.tensors as u64),
+            count(group.equal as u64),
             share(group.distance.relative),
             of(group.distance.cosine, cosine),
             share(group.distance.sign_agreement),
             share(group.rank_of_noise),
-        ]);
-        cells.extend(change_cells(group.changes.as_ref(), has_base));
-        cells
+        ]
     };
     let titles = ["tensors", "equal", "difference", "cosine", "same sign", "rank, of noise"];
-    let group = |first: &'static str, rows: Vec<Vec<String>>| table(&[&[first], &titles[..]].concat(), rows, has_base);
+    let group = |first: &str, rows: Vec<Vec<String>>| table(&[&[first], &titles[..]].concat(), rows);
     let kinds = result.kinds.iter().map(|of| row(of.kind.name().to_owned(), &of.group));
     let all = row("all".to_owned(), &result.whole);
     let layers = result.layers.iter().map(|of| row(of.layer.to_string(), &of.group)).collect();
-    let tensors = |those: &mut dyn Iterator<Item = &TensorDiff>| {
-        let titles =
-            ["tensor", "shape", "weights that differ", "difference", "cosine", "same sign", "rank of difference"];
-        table(&titles, those.map(|tensor| tensor_row(tensor, has_base)).collect(), has_base)
-    };
-    let most = result.changed_most();
+    let titles = ["tensor", "shape", "difference", "cosine", "same sign", "rank of difference"];
+    let tensors = |those: Vec<&TensorDiff>| table(&titles, those.into_iter().map(tensor_row).collect());
+    let most: Vec<&TensorDiff> = result.changed_most().into_iter().take(10).collect();
+    let heading = if most.is_empty() { "" } else { "<p class=\"fig-title\">Tensors that differ the most</p>" };
     let body = [
         group("kind of weight", kinds.chain([all]).collect()).html(),
         group("layer", layers).folded("By layer"),
-        if most.is_empty() {
-            String::new()
-        } else {
-            let most = tensors(&mut most.into_iter().take(10));
-            format!("<p class=\"fig-title\">Tensors that differ the most</p>{}", most.html())
-        },
-        tensors(&mut result.tensors.iter()).folded("Every tensor"),
+        heading.to_owned(),
+        if most.is_empty() { String::new() } else { tensors(most).html() },
+        tensors(result.tensors.iter().collect()).folded("Every tensor"),
     ];
     let how = "The difference is the norm of B − A as a share of A’s norm. Rows of several tensors treat them as one.";
     panel("tables", "Numbers", how, &body.concat())
 }
 
-fn tensor_row(tensor: &TensorDiff, has_base: bool) -> Vec<String> {
+fn tensor_row(tensor: &TensorDiff) -> Vec<String> {
     let distance = &tensor.distance;
     let rank = tensor.rank.and_then(|rank| Some(format!("{} of {}", number(rank.effective.value()?), rank.most)));
     let shape: Vec<String> = tensor.shape.iter().map(|size| count(*size as u64)).collect();
-    let mut cells = vec![
+    vec![
         tensor.name.clone(),
         shape.join(" × "),
-        share(Number::from(distance.differing as f64 / distance.elements as f64)),
         share(distance.relative),
         of(distance.cosine, cosine),
         share(distance.sign_agreement),
         rank.unwrap_or("–".into()),
-    ];
-    cells.extend(change_cells(tensor.changes.as_ref(), has_base));
-    cells
+    ]
 }
 
-fn change_cells(changes: Option<&Changes>, has_base: bool) -> Vec<String> {
-    match changes {
-        _ if !has_base => Vec::new(),
-        None => vec!["–".to_owned(); 4],
-        Some(changes) => vec![
-            of(changes.cosine, number),
-            share(changes.sign_conflict),
-            share(changes.large_overlap),
-            share(changes.large_conflict),
-        ],
-    }
-}
-
-fn table(titles: &[&str], rows: Vec<Vec<String>>, has_base: bool) -> Table {
-    let of_changes = ["cosine of changes", "sign conflicts", "large overlap", "large conflicts"];
-    let mut table = Table::new(&[titles, if has_base { &of_changes } else { &[] }].concat());
+fn table(titles: &[&str], rows: Vec<Vec<String>>) -> Table {
+    let mut table = Table::new(titles);
     table.rows = rows.into_iter().map(|row| row.iter().map(|cell| text(cell)).collect()).collect();
     table
 }

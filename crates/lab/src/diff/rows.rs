@@ -43,13 +43,9 @@ pub(super) fn result(
         });
     }
     let skipped = ranks.iter().flatten().filter(|rank| rank.effective.reason() == Some(Reason::NotRequested)).count();
-    let notes = match skipped {
-        0 => Vec::new(),
-        _ => vec![format!(
-            "Effective ranks of {skipped} large matrices were not computed; --full does, for minutes and as much memory as \
-             they take as f32."
-        )],
-    };
+    let matrices = if skipped == 1 { "one large matrix was".into() } else { format!("{skipped} large matrices were") };
+    let note = format!("The effective rank of {matrices} not computed; --full does.");
+    let notes = if skipped == 0 { Vec::new() } else { vec![note] };
     DiffResult {
         lathe: env!("CARGO_PKG_VERSION"),
         spec: spec.clone(),

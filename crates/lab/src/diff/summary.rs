@@ -9,26 +9,33 @@ use crate::figure::{cosine, count, number};
 /// Cosine above which slerp interpolates linearly, in lathe as in mergekit.
 const SLERP_IS_LINEAR: f64 = 0.9995;
 
-/// The comparison in sentences, the most important one first.
+/// A comparison in sentences.
+#[derive(Clone, Debug, Default)]
+pub struct DiffSummary {
+    /// How far B is from A, the most important sentence first.
+    pub distance: Vec<String>,
+    /// What the changes of the base say of a merge; empty without a base.
+    pub changes: Vec<String>,
+}
+
+/// The comparison in sentences.
 #[must_use]
-pub fn summary(result: &DiffResult) -> Vec<String> {
+pub fn summary(result: &DiffResult) -> DiffSummary {
     let [a, b] = [&result.a.reference, &result.b.reference];
     let whole = &result.whole;
     if whole.distance.is_equal() {
         let tensors = count(whole.tensors as u64);
-        return vec![format!(
-            "All {tensors} tensors of {a} and {b} are equal, bit for bit as f32: there is nothing to merge."
-        )];
+        let equal = format!(
+            "All {tensors} tensors of A ({a}) and B ({b}) are equal, bit for bit as f32: there is nothing to merge."
+        );
+        return DiffSummary { distance: vec![equal], changes: Vec::new() };
     }
-    let mut sentences = vec![opening(a, b, whole)];
-    sentences.extend(where_it_is(result));
-    sentences.extend(equal(result));
-    sentences.extend(cosines(result));
-    sentences.extend(ranks(result));
-    if let (Some(base), Some(changes)) = (&result.base, &whole.changes) {
-        sentences.extend(interference([a, b, &base.reference], changes));
+    let further = [where_it_is(result), equal(result), cosines(result), ranks(result)];
+    let changes = result.base.as_ref().zip(whole.changes.as_ref());
+    DiffSummary {
+        distance: [Some(opening(a, b, whole))].into_iter().chain(further).flatten().collect(),
+        changes: changes.map(|(base, changes)| interference(&base.reference, changes)).unwrap_or_default(),
     }
-    sentences
 }
 
 fn opening(a: &str, b: &str, whole: &GroupDiff) -> String {
@@ -36,7 +43,7 @@ fn opening(a: &str, b: &str, whole: &GroupDiff) -> String {
     let differ = whole.tensors - whole.equal;
     let weights = distance.differing as f64 / distance.elements as f64;
     let mut sentence = format!(
-        "{b} differs from {a} in {} of {} tensors, in {} of the weights.",
+        "B ({b}) differs from A ({a}) in {} of {} tensors, in {} of the weights.",
         count(differ as u64),
         count(whole.tensors as u64),
         share(weights)
@@ -51,18 +58,19 @@ fn opening(a: &str, b: &str, whole: &GroupDiff) -> String {
     sentence
 }
 
-/// Kinds and layers that differ the most and the least.
+/// Kinds and layers that differ the most, and the least of those that differ.
 fn where_it_is(result: &DiffResult) -> Option<String> {
     let kinds = result.kinds.iter().map(|of| (of.kind.name().to_owned(), of.group.distance.relative));
     let layers = result.layers.iter().map(|of| (format!("layer {}", of.layer), of.group.distance.relative));
     let kinds = extremes("kind of weight", kinds);
     let layers = extremes("layer", layers);
     let both: Vec<String> = [kinds, layers].into_iter().flatten().collect();
-    (!both.is_empty()).then(|| format!("Relative to A it is {}.", both.join("; ")))
+    (!both.is_empty()).then(|| format!("The difference relative to A is {}.", both.join("; ")))
 }
 
 fn extremes(by: &str, of: impl Iterator<Item = (String, Number)>) -> Option<String> {
-    let mut of: Vec<(String, f64)> = of.filter_map(|(name, value)| Some((name, value.value()?))).collect();
+    let mut of: Vec<(String, f64)> =
+        of.filter_map(|(name, value)| Some((name, value.value().filter(|value| *value > 0.0)?))).collect();
     of.sort_by(|x, y| y.1.total_cmp(&x.1));
     let [(most, most_value), .., (least, least_value)] = &of[..] else { return None };
     if *most_value < 1.1 * least_value {
@@ -84,15 +92,18 @@ fn cosines(result: &DiffResult) -> Option<String> {
         differing.filter_map(|tensor| Some((tensor, tensor.distance.cosine.value()?))).collect();
     let (lowest, low) = of.iter().min_by(|x, y| x.1.total_cmp(&y.1))?;
     let (_, high) = of.iter().max_by(|x, y| x.1.total_cmp(&y.1))?;
-    let linear = of.iter().filter(|(_, cosine)| *cosine > SLERP_IS_LINEAR).count();
+    let linear = match of.iter().filter(|(_, cosine)| *cosine > SLERP_IS_LINEAR).count() {
+        0 => "none is".to_owned(),
+        1 => "one is".to_owned(),
+        all if all == of.len() => "all are".to_owned(),
+        some => format!("{} of {} are", count(some as u64), count(of.len() as u64)),
+    };
     Some(format!(
         "The cosines of the tensors that differ go from {} ({}) to {}; {} of {} are above {SLERP_IS_LINEAR}, where \
          spherical interpolation (slerp) is the linear one.",
         cosine(*low),
         lowest.name,
-        cosine(*high),
-        count(linear as u64),
-        count(of.len() as u64)
+        cosine(*high)
     ))
 }
 
@@ -104,7 +115,7 @@ fn ranks(result: &DiffResult) -> Option<String> {
     let (effective, most) = lowest.rank.and_then(|rank| Some((rank.effective.value()?, rank.most)))?;
     Some(format!(
         "The differences of matrices have {} of the effective rank of noise on average, least in {} ({}: {} of {}); \
-         rounding gives about 100 %, a low-rank adapter little.",
+         rounding gives close to 100 %, a low-rank adapter little.",
         share(mean),
         lowest.name,
         share(least),
@@ -114,20 +125,20 @@ fn ranks(result: &DiffResult) -> Option<String> {
 }
 
 /// What the changes of a base say of a merge.
-fn interference([a, b, base]: [&str; 3], changes: &Changes) -> Vec<String> {
+fn interference(base: &str, changes: &Changes) -> Vec<String> {
     let unchanged = |model: usize| changes.norms[model] == Number::Value(0.0);
-    let name = [a, b];
     if let Some(model) = [0, 1].into_iter().find(|model| unchanged(*model)) {
-        let [itself, other] = [name[model], name[1 - model]];
+        let [itself, other] = if model == 0 { ["A", "B"] } else { ["B", "A"] };
         return vec![format!(
-            "{itself} is {base} in every weight, so all changes are those of {other}: nothing interferes."
+            "{itself} is the base ({base}) in every weight, so all changes are {other}'s: nothing interferes."
         )];
     }
     let [Some(changed_a), Some(changed_b)] = changes.changed.map(Number::value) else { return Vec::new() };
     let Some(of) = changes.cosine.value() else { return Vec::new() };
     let relative = changes.relative.map(|relative| relative.value().map_or("–".into(), share));
     let mut sentences = vec![format!(
-        "Of {base}, A changed {} of the weights and B {}, by {} and {} of its norm. The cosine of these changes is {} (0: \
+        "Of the base ({base}), A changed {} of the weights and B {}; the norms of these changes are {} and {} of the base's. \
+         Their cosine is {} (0: \
          unrelated, 1: the same direction, −1: opposite ones).",
         share(changed_a),
         share(changed_b),

@@ -25,9 +25,9 @@ pub fn diff_page(result: &DiffResult) -> String {
         figures = figure::STYLE,
         heading = heading.join("<span class=\"and\"> → </span>"),
     );
-    let DiffSummary { distance, changes } = summary(result);
+    let DiffSummary { distance, changes: of_base } = summary(result);
     let (first, rest) = distance.split_at(1.min(distance.len()));
-    for sentences in [first, rest, &changes].into_iter().filter(|sentences| !sentences.is_empty()) {
+    for sentences in [first, rest, &of_base].into_iter().filter(|sentences| !sentences.is_empty()) {
         let _ = writeln!(html, "<p class=\"verdict\">{}</p>", escape(&unbroken(&sentences.join(" "))));
     }
     html += &glance(&result.whole);

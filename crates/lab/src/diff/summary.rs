@@ -99,7 +99,7 @@ fn cosines(result: &DiffResult) -> Option<String> {
         some => format!("{} of {} are", count(some as u64), count(of.len() as u64)),
     };
     Some(format!(
-        "The cosines of the tensors that differ go from {} ({}) to {}; {} of {} are above {SLERP_IS_LINEAR}, where \
+        "The cosines of the tensors that differ go from {} ({}) to {}; {linear} above {SLERP_IS_LINEAR}, where \
          spherical interpolation (slerp) is the linear one.",
         cosine(*low),
         lowest.name,

@@ -179,8 +179,8 @@ impl Distance {
 
 /// x·y / (‖x‖ ‖y‖) of a product and two sums of squares; undefined where one of them is all zeros.
 fn cosine(product: f64, first: f64, second: f64) -> Number {
-    // Rounding leaves 1 + 2e-16 where both point the same way.
-    Number::ratio(product, first.sqrt() * second.sqrt(), Reason::AllZero).map(|cosine| cosine.clamp(-1.0, 1.0))
+    // The root of a square is exact, so equal tensors have 1; rounding can leave 1 + 2e-16 where one is a multiple.
+    Number::ratio(product, (first * second).sqrt(), Reason::AllZero).map(|cosine| cosine.clamp(-1.0, 1.0))
 }
 
 fn share(part: u64, of: u64) -> Number {

@@ -19,7 +19,7 @@ pub fn diff_page(result: &DiffResult) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: lathe diff</title>\n\
-         <style>\n{STYLE}{figures}</style>\n</head>\n<body>\n<header>\n<p class=\"kind\">lathe diff</p>\n\
+         <style>\n{STYLE}{figures}header {{ margin-bottom: 1.6rem; }}\n</style>\n</head>\n<body>\n<header>\n<p class=\"kind\">lathe diff</p>\n\
          <h1>{heading}</h1>\n",
         title = names.join(", "),
         figures = figure::STYLE,
@@ -41,9 +41,15 @@ pub fn diff_page(result: &DiffResult) -> String {
     }
     html += "</main>\n<footer>\n<h2>How this was made</h2>\n";
     for note in notes(result) {
-        let _ = writeln!(html, "<p>{}</p>", escape(&note));
+        let _ = writeln!(html, "<p>{}</p>", with_code(&note));
     }
     html + "</footer>\n</body>\n</html>\n"
+}
+
+/// What stands between backticks as code.
+fn with_code(sentence: &str) -> String {
+    let parts = sentence.split('`').map(escape).enumerate();
+    parts.map(|(index, part)| if index % 2 == 1 { format!("<code>{part}</code>") } else { part }).collect()
 }
 
 /// Percentages stay in one line.
@@ -269,7 +275,7 @@ fn tables(result: &DiffResult) -> String {
     let kinds = result.kinds.iter().map(|of| row(of.kind.name().to_owned(), &of.group));
     let all = row("all".to_owned(), &result.whole);
     let layers = result.layers.iter().map(|of| row(of.layer.to_string(), &of.group)).collect();
-    let titles = ["tensor", "shape", "difference", "cosine", "same sign", "rank of difference"];
+    let titles = ["tensor", "rank of difference", "shape", "difference", "cosine", "same sign"];
     let tensors = |those: Vec<&TensorDiff>| table(&titles, those.into_iter().map(tensor_row).collect());
     let most: Vec<&TensorDiff> = result.changed_most().into_iter().take(10).collect();
     let heading = if most.is_empty() { "" } else { "<p class=\"fig-title\">Tensors that differ the most</p>" };
@@ -290,11 +296,11 @@ fn tensor_row(tensor: &TensorDiff) -> Vec<String> {
     let shape: Vec<String> = tensor.shape.iter().map(|size| count(*size as u64)).collect();
     vec![
         tensor.name.clone(),
+        rank.unwrap_or("–".into()),
         shape.join(" × "),
         share(distance.relative),
         of(distance.cosine, cosine),
         share(distance.sign_agreement),
-        rank.unwrap_or("–".into()),
     ]
 }
 
@@ -326,4 +332,25 @@ fn share(value: Number) -> String {
 
 fn of(value: Number, write: impl Fn(f64) -> String) -> String {
     value.value().map_or("–".into(), write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_legend_ends_at_a_round_number() {
+        for (value, end) in
+            [(0.0, 1.0), (1.0, 1.0), (1.01, 1.2), (10.6, 12.0), (50.2, 60.0), (99.0, 100.0), (0.031, 0.04)]
+        {
+            assert!((round_end(value) - end).abs() < 1e-9 * end, "{value}: {}", round_end(value));
+        }
+        assert_eq!(round_end(f64::NAN), 1.0);
+    }
+
+    #[test]
+    fn what_stands_between_backticks_is_code() {
+        assert_eq!(with_code("a <b>: `x --y` does"), "a &lt;b&gt;: <code>x --y</code> does");
+        assert_eq!(unbroken("3.00 % of"), "3.00\u{a0}% of");
+    }
 }

@@ -277,3 +277,29 @@ fn notes(sides: &[&Side]) -> Vec<String> {
 fn called(field: &'static str) -> &'static str {
     if field == BASE { "the base" } else { field }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_where_a_weight_belongs() {
+        for (name, layer, of) in [
+            ("embedding.weight", None, WeightKind::Embedding),
+            ("positions.weight", None, WeightKind::Embedding),
+            ("layers.0.before_attention.weight", Some(0), WeightKind::Norm),
+            ("layers.11.attention.query.bias", Some(11), WeightKind::Query),
+            ("layers.11.attention.query_norm.3.weight", Some(11), WeightKind::QueryKeyNorm),
+            ("layers.2.attention.output.weight", Some(2), WeightKind::Output),
+            ("layers.2.feed_forward.down.weight", Some(2), WeightKind::Down),
+            ("layers.2.experts.router.weight", Some(2), WeightKind::Router),
+            ("layers.2.experts.shared_gate.weight", Some(2), WeightKind::Router),
+            ("layers.2.experts.17.gate.weight", Some(2), WeightKind::Gate),
+            ("layers.2.experts.shared.up.weight", Some(2), WeightKind::Up),
+            ("final_norm.weight", None, WeightKind::Norm),
+            ("head.bias", None, WeightKind::Head),
+        ] {
+            assert_eq!((place(name).0, kind(name)), (layer, of), "{name}");
+        }
+    }
+}

@@ -159,7 +159,7 @@ fn interference(base: &str, changes: &Changes) -> Vec<String> {
             );
             let opposed = changes.large_conflict;
             sentence += &match opposed.value() {
-                Some(opposed) => format!(", {} of it in opposite directions.", share(opposed)),
+                Some(opposed) => format!(", and {} of these were changed in opposite directions.", share(opposed)),
                 None => ".".to_owned(),
             };
         }
@@ -177,7 +177,7 @@ fn of_a_sum(changes: &Changes, of: f64) -> Option<String> {
     let words = match of {
         of if of > 0.3 => "much of what was changed is common, and a sum counts it twice where an average keeps it",
         of if of < -0.1 => "they undo each other in part, in a sum as in an average",
-        of if of < 0.1 => "they hardly touch each other, so a sum keeps both and an average halves both",
+        of if of < 0.1 => "the changes are almost at right angles, so a sum keeps both and an average halves both",
         _ => "a part is common, which a sum counts twice; an average halves the rest",
     };
     Some(format!(

@@ -10,6 +10,9 @@ use super::svg::{Anchor, Svg, fitted, text_width};
 /// Colour steps of a heat map. Few enough that a reader can match a cell to the legend.
 pub const HEAT_STEPS: usize = 8;
 
+/// Font size that the names of rows have room for: a little more than they have, because fonts differ.
+const NAME_SIZE: f64 = LABEL_SIZE + 1.0;
+
 /// A matrix shown as coloured cells.
 #[derive(Clone, Debug)]
 pub struct HeatMap {
@@ -48,7 +51,7 @@ pub fn heat_map(map: &HeatMap, width: f64) -> String {
     let left = match &map.rows {
         HeatRows::Numbered => 26.0,
         HeatRows::Named(names) => {
-            names.iter().map(|name| text_width(name, LABEL_SIZE)).fold(20.0, f64::max).min(width / 3.0) + 6.0
+            names.iter().map(|name| text_width(name, NAME_SIZE)).fold(20.0, f64::max).min(width / 3.0) + 6.0
         }
     };
     let cell_width = ((width - left - 4.0) / columns.max(1) as f64).min(36.0);
@@ -105,7 +108,7 @@ fn draw_row_labels(svg: &mut Svg, map: &HeatMap, y_scale: &Scale, area: Area) {
             ticks.into_iter().map(|tick| (tick, number_of(tick))).collect()
         }
         HeatRows::Named(names) => {
-            let fit = |name: &String| fitted(name, LABEL_SIZE, area.left - 5.0);
+            let fit = |name: &String| fitted(name, NAME_SIZE, area.left - 5.0);
             names.iter().enumerate().map(|(row, name)| (row as f64, fit(name))).collect()
         }
     };

@@ -275,7 +275,7 @@ fn tables(result: &DiffResult) -> String {
     let kinds = result.kinds.iter().map(|of| row(of.kind.name().to_owned(), &of.group));
     let all = row("all".to_owned(), &result.whole);
     let layers = result.layers.iter().map(|of| row(of.layer.to_string(), &of.group)).collect();
-    let titles = ["tensor", "rank of difference", "shape", "difference", "cosine", "same sign"];
+    let titles = ["tensor", "rank", "shape", "difference", "cosine", "same sign"];
     let tensors = |those: Vec<&TensorDiff>| table(&titles, those.into_iter().map(tensor_row).collect());
     let most: Vec<&TensorDiff> = result.changed_most().into_iter().take(10).collect();
     let heading = if most.is_empty() { "" } else { "<p class=\"fig-title\">Tensors that differ the most</p>" };

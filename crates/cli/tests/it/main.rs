@@ -13,6 +13,7 @@ mod gguf;
 mod help;
 mod list;
 mod measure;
+mod merge;
 mod models;
 mod page;
 mod real_model;

@@ -101,6 +101,41 @@ parameters: {weight: 1}
 }
 
 #[test]
+fn tasks_are_measures_of_which_more_is_better() {
+    let bench = bench();
+    let task = r#"
+name = "colours"
+description = "Which colour a thing has."
+data = { file = "colours.jsonl" }
+options = "lettered(options)"
+answer = "answer"
+answer_is = "labelled"
+prompt = "the {{ thing }} is"
+
+[score]
+by = "likelihood"
+headline = "per_character"
+"#;
+    bench.write("colours.toml", task);
+    let colours = (0..24).map(|i| {
+        let answer = ["A", "B", "C"][i % 3];
+        format!(
+            "{{\"thing\": \"thing {i}\", \"options\": [\"A. red {i}\", \"B. blue\", \"C. green\"], \"answer\": \"{answer}\"}}\n"
+        )
+    });
+    bench.write("colours.jsonl", colours.collect::<String>());
+    let more = ["--task", "colours.toml", "--limit", "20", "--vary", "share=0,0.3,1", "--beside", "./a"];
+    let result = explored(&bench, "tried", &more);
+    let measures = result["measures"].as_array().unwrap();
+    assert_eq!(measures.len(), 3);
+    assert_eq!((&measures[2]["name"], &measures[2]["lower_is_better"]), (&"colours".into(), &false.into()));
+    assert_eq!(values(&result, "linear, share 1"), values(&result, "./a"));
+    let own = bench.json(&["eval", "./a", "--task", "colours.toml", "--limit", "20", "--json"]);
+    let share = values(&result, "./a")[2];
+    assert!((0.0..=1.0).contains(&share) && own.to_string().contains(&format!("\"value\":{share}")), "{share}: {own}");
+}
+
+#[test]
 fn a_killed_exploration_goes_on() {
     let bench = bench();
     let start = ["merge", "explore", "merge.yaml", "--out", "tried"];
@@ -151,6 +186,15 @@ fn what_cannot_be_explored_is_refused() {
         explore(&["--vary", "share=0.5", "--text", "sea=sea.txt"]),
         explore(&["--vary", "share=0.5", "--text", "sea.txt", "--text", "code=code.txt"]),
     ];
-    let commands: Vec<&[&str]> = commands.iter().map(Vec::as_slice).collect();
+    let mut commands: Vec<&[&str]> = commands.iter().map(Vec::as_slice).collect();
+    // Before a candidate is made.
+    let no_text = explore(&["--vary", "share=0.5", "--text", "sea=none.txt", "--text", "code=code.txt"]);
+    commands.push(&no_text);
+    crate::models::copy(&bench, "llama", "silent");
+    bench
+        .write("silent.yaml", "{merge_method: linear, models: [{model: silent}, {model: a}], parameters: {weight: 1}}");
+    let start = ["merge", "explore", "silent.yaml", "--out", "tried", "--vary", "share=0.5"];
+    let silent = [&start[..], &TEXTS].concat();
+    commands.push(&silent);
     crate::bench::assert_same("merge_explore_refused", &bench.refuse_all(&commands));
 }

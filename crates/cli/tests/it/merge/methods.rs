@@ -8,6 +8,7 @@ use super::{
 };
 use crate::bench::Bench;
 use crate::models::{copy, edit_config};
+use crate::tensors::Stored;
 
 /// Two models that differ much, and their weights.
 fn two() -> (Bench, [Weights; 2]) {
@@ -54,8 +55,8 @@ fn slerp(t: f64, a: &[f64], b: &[f64]) -> [f64; 2] {
 #[test]
 fn slerp_goes_along_the_arc_of_each_tensor() {
     let bench = Bench::new();
-    moved(&bench, "a", 1, 0.3);
-    // Nearly parallel where there is little noise: norms take the straight line, matrices do not.
+    // Norms, which are about 1, are nearly parallel and take the straight line; matrices do not.
+    moved(&bench, "a", 1, 0.02);
     moved(&bench, "b", 2, 0.02);
     let [a, b] = ["a", "b"].map(|folder| weights(&bench, folder));
     let yaml = "
@@ -302,4 +303,54 @@ seed: 9
         let [one, two] = ["out", "again"].map(|folder| std::fs::read(bench.path(&format!("{folder}/{file}"))).unwrap());
         assert!(one == two, "{file}");
     }
+}
+
+#[test]
+fn results_are_rounded_once() {
+    let (bench, [a, b]) = two();
+    for (model, half) in [("a", "a-half"), ("b", "b-half")] {
+        bench.succeed(&["merge", "linear", model, model, "--dtype", "bfloat16", "--out", half]);
+    }
+    let halves = ["a-half", "b-half"].map(|folder| weights(&bench, folder));
+    let rounded = |x: f64| {
+        let bits = (x as f32).to_bits();
+        f64::from(f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000))
+    };
+    let widened = |tensor: &Stored| -> Vec<f64> {
+        let halves = tensor.bytes.chunks_exact(2).map(|b| u16::from_le_bytes(b.try_into().unwrap()));
+        halves.map(|half| f64::from(f32::from_bits(u32::from(half) << 16))).collect()
+    };
+    for (whole, half) in [(&a, &halves[0]), (&b, &halves[1])] {
+        for (name, tensor) in half {
+            let expected: Vec<f64> = numbers(&whole[name]).into_iter().map(rounded).collect();
+            assert_eq!(widened(tensor), expected, "{name}");
+        }
+    }
+    // Stored as the first model is; the sum is rounded, not what goes into it.
+    bench.succeed(&["merge", "linear", "a-half", "b-half", "--weights", "0.6,0.4", "--out", "out"]);
+    for (name, tensor) in &weights(&bench, "out") {
+        assert_eq!(tensor.dtype, "BF16");
+        let exact = combination(&[0.6, 0.4], &[widened(&halves[0][name]), widened(&halves[1][name])]);
+        assert_eq!(widened(tensor), exact.into_iter().map(rounded).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn paths_count_from_the_configuration() {
+    let bench = Bench::new();
+    moved(&bench, "models/a", 1, 0.1);
+    moved(&bench, "b", 2, 0.1);
+    // A model of the same name where the program runs is another one.
+    moved(&bench, "a", 3, 0.1);
+    let yaml =
+        "{merge_method: linear, models: [{model: a}, {model: ../b}, {model: models/a}], parameters: {weight: 1}}";
+    bench.write("models/merge.yaml", yaml);
+    // A name that a shell has completed.
+    bench.succeed(&["merge", "models/merge.yaml", "--shard-size", "60KB", "--out", "out/"]);
+    assert!(!bench.path("out/.partial").exists() && !bench.path("out.partial").exists());
+    let [a, b] = ["models/a", "b"].map(|folder| weights(&bench, folder));
+    assert_follows(&weights(&bench, "out"), &[&a, &b], |_, inputs| combination(&[2.0 / 3.0, 1.0 / 3.0], inputs));
+    // Files of several shards are read like one.
+    bench.succeed(&["merge", "linear", "out", "b", "--weights", "1,0", "--out", "same"]);
+    assert_eq!(weights(&bench, "same"), weights(&bench, "out"));
 }

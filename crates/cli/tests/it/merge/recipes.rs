@@ -41,6 +41,11 @@ fn a_residual_restores_what_an_update_lost() {
     assert_eq!(fs::read_to_string(bench.path("out/chat_template.jinja")).unwrap(), template);
     bench.succeed(&["generate", "out", "--prompt", "the sea", "--chat", "--max-tokens", "2"]);
 
+    let manifest = json_of(&bench, "half/merge.json");
+    assert_eq!(manifest["recipe"], json!({"config": 0, "template": 1, "missing": "zero"}));
+    let card = fs::read_to_string(bench.path("out/README.md")).unwrap();
+    assert!(card.contains("- config comes from updated\n- the chat template comes from instruct\n"), "{card}");
+
     // Nothing was learnt, or nothing was tuned: exactly one of the models.
     moved_reading(&bench, "copy", 1, 0.1);
     residual(&bench, ["base", "instruct", "copy"], "instruct-again", &[]);

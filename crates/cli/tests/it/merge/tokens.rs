@@ -124,3 +124,23 @@ fn a_chat_template_is_chosen_by_name_or_by_text() {
         assert_eq!(ids(&bench, &out, "c"), [3]);
     }
 }
+
+#[test]
+fn the_most_common_chat_template_is_automatic() {
+    let bench = bench();
+    of_words(&bench, "three", &["<s>", "b", "c"], &[5.0, 7.0, 9.0]);
+    for (model, template) in [("one", "{{ 1 }}"), ("two", "{{ 2 }}"), ("three", "{{ 2 }}")] {
+        bench.write(&format!("{model}/chat_template.jinja"), template);
+    }
+    let yaml = "
+merge_method: linear
+models: [{model: one}, {model: two}, {model: three}]
+parameters: {weight: 1}
+chat_template: auto
+";
+    merged(&bench, yaml, "out", &[]);
+    assert_eq!(fs::read_to_string(bench.path("out/chat_template.jinja")).unwrap(), "{{ 2 }}");
+    // Rows of different words were added: that is said.
+    let notes = json_of(&bench, "out/merge.json")["result"]["notes"].to_string();
+    assert!(notes.contains("two, three has another vocabulary than one"), "{notes}");
+}

@@ -1,5 +1,7 @@
 //! Methods that act on whole tensors, and layers of several models one after the other.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -7,7 +9,7 @@ use super::{
     moved_reading, numbers, weights,
 };
 use crate::bench::Bench;
-use crate::models::{copy, edit_config};
+use crate::models::{copy, edit_config, edit_tensors, fixture};
 use crate::tensors::Stored;
 
 /// Two models that differ much, and their weights.
@@ -205,7 +207,7 @@ fn a_head_is_written_where_one_model_has_its_own() {
         edit_config(&bench, tied, |config| {
             config.insert("tie_word_embeddings".into(), true.into());
         });
-        crate::models::edit_tensors(&bench, tied, |tensors| {
+        edit_tensors(&bench, tied, |tensors| {
             tensors.remove("lm_head.weight").unwrap();
         });
     }
@@ -236,7 +238,7 @@ fn gguf_goes_in_and_out() {
     bench.succeed(&["merge", "linear", "a", "b", "--weights", "0.7,0.3", "--to", "gguf", "--out", "file"]);
     let read = |model: &str, out: &str| {
         bench.succeed(&["trace", model, "--ids", "5,9,77,3", "--take", "logits", "--out", out]);
-        std::fs::read(bench.path(out)).unwrap()
+        fs::read(bench.path(out)).unwrap()
     };
     assert!(read("folders", "folders.st") == read("file/model.gguf", "file.st"));
     assert!(bench.path("file/merge.yaml").exists() && !bench.path("file.partial").exists());
@@ -288,19 +290,19 @@ seed: 9
     let hash = |input: &Value| {
         let files = input["files"].as_array().unwrap();
         let of_weights = files.iter().find(|file| file["file"] == "model.safetensors").unwrap();
-        assert_eq!(of_weights["bytes"], std::fs::metadata(bench.path("a/model.safetensors")).unwrap().len());
+        assert_eq!(of_weights["bytes"], fs::metadata(bench.path("a/model.safetensors")).unwrap().len());
         of_weights["blake3"].as_str().unwrap().to_owned()
     };
     assert!(hash(&inputs[0]).len() == 64 && hash(&inputs[0]) != hash(&inputs[1]));
     assert_eq!(manifest["seed"], 9);
-    let card = std::fs::read_to_string(bench.path("out/README.md")).unwrap();
-    let config = std::fs::read_to_string(bench.path("out/merge.yaml")).unwrap();
+    let card = fs::read_to_string(bench.path("out/README.md")).unwrap();
+    let config = fs::read_to_string(bench.path("out/merge.yaml")).unwrap();
     assert!(card.starts_with("---\n") && card.contains(&config) && card.contains("merge_method: dare_linear"));
 
     bench.succeed(&["merge", "out/merge.yaml", "--out", "again"]);
     assert_eq!(weights(&bench, "again"), out);
     for file in ["merge.yaml", "config.json"] {
-        let [one, two] = ["out", "again"].map(|folder| std::fs::read(bench.path(&format!("{folder}/{file}"))).unwrap());
+        let [one, two] = ["out", "again"].map(|folder| fs::read(bench.path(&format!("{folder}/{file}"))).unwrap());
         assert!(one == two, "{file}");
     }
 }
@@ -353,4 +355,18 @@ fn paths_count_from_the_configuration() {
     // Files of several shards are read like one.
     bench.succeed(&["merge", "linear", "out", "b", "--weights", "1,0", "--out", "same"]);
     assert_eq!(weights(&bench, "same"), weights(&bench, "out"));
+}
+
+#[test]
+fn every_architecture_merges_with_itself() {
+    let mut names: Vec<String> =
+        fs::read_dir(fixture("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| fixture(name).join("config.json").exists());
+    assert!(names.len() > 30);
+    for name in &names {
+        let bench = Bench::new();
+        copy(&bench, name, "model");
+        bench.succeed(&["merge", "linear", "model", "model", "--out", "out"]);
+        assert_eq!(weights(&bench, "model"), weights(&bench, "out"), "{name}");
+    }
 }

@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 
-use super::{json_of, merged};
+use super::{assert_near, json_of, merged, moved_reading, numbers, weights};
 use crate::bench::Bench;
-use crate::models::{edit_config, with_tensors};
+use crate::models::{edit_config, reading_less, with_tensors};
 use crate::tensors::{self, Stored};
 
 /// A model of few words, whose rows are full of one number each.
@@ -143,4 +143,36 @@ chat_template: auto
     // Rows of different words were added: that is said.
     let notes = json_of(&bench, "out/merge.json")["result"]["notes"].to_string();
     assert!(notes.contains("two, three has another vocabulary than one"), "{notes}");
+}
+
+#[test]
+fn a_union_joins_what_either_joined() {
+    let bench = Bench::new();
+    reading_less(&bench, "less", 64, 20);
+    moved_reading(&bench, "full", 1, 0.1);
+    let yaml = "
+merge_method: linear
+models: [{model: less}, {model: full}]
+parameters: {weight: 1}
+tokenizer: {source: union}
+";
+    let out = merged(&bench, yaml, "out", &[]);
+    let [less, full] = ["less", "full"].map(|model| weights(&bench, model));
+    // The joins of `less` are the first ones of `full`, so the union has the ids of `full`.
+    for (name, own) in [("model.embed_tokens.weight", 119 * 32), ("lm_head.weight", 119 * 32)] {
+        let [less, full] = [&less, &full].map(|model| numbers(&model[name]));
+        let mean = less.iter().zip(&full).map(|(less, full)| (less + full) / 2.0);
+        let expected: Vec<f64> = mean.take(own).chain(full[own..].iter().copied()).collect();
+        assert_near(name, &out[name], &expected);
+    }
+    let text = "and the rest of the sea is over there, sand and all";
+    assert_eq!(ids(&bench, "out", text), ids(&bench, "full", text));
+    assert_ne!(ids(&bench, "less", text), ids(&bench, "full", text));
+    let notes = json_of(&bench, "out/merge.json")["result"]["notes"].to_string();
+    assert!(notes.contains("less: 9 rows of the embedding lie beyond the last token"), "{notes}");
+    // The base alone: its tokens and no more rows than these.
+    let based = merged(&bench, &yaml.replace("union", "less"), "based", &[]);
+    assert_eq!(based["model.embed_tokens.weight"].shape, [119, 32]);
+    assert_eq!(ids(&bench, "based", text), ids(&bench, "less", text));
+    bench.succeed(&["inspect", "based", "--load"]);
 }

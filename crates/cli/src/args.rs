@@ -1,6 +1,7 @@
 //! The command line: what a user may write, and what it says about itself.
 
 mod decode;
+mod diff;
 mod ensemble;
 mod eval;
 mod merge;
@@ -15,6 +16,7 @@ use lathe_model::reference::{ModelReference, ReferenceError};
 
 use crate::fetch::Wanted;
 pub(crate) use decode::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler};
+pub(crate) use diff::DiffArgs;
 pub(crate) use ensemble::{DetermineArgs, EnsembleArgs, EnsembleCommand, TogetherArgs, Voices};
 pub(crate) use eval::{CompareArgs, EvalArgs, EvalCommand};
 pub(crate) use merge::{
@@ -94,6 +96,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe eval smollm2 --task piqa\n  lathe eval smollm2 gemma3-270m --task piqa,boolq --limit 200 --out answers\n  lathe eval smollm2 --task my-task.toml --chat\n  lathe eval compare answers/smollm2.piqa.jsonl answers/gemma3-270m.piqa.jsonl\n  lathe eval --list"
     )]
     Eval(Box<EvalArgs>),
+    /// Say how far the weights of two models are apart, and whether their changes of a base interfere
+    #[command(
+        after_help = "Examples:\n  lathe diff ./base ./tuned --out diff.html\n  lathe diff ./child-a ./child-b --base smollm2\n  lathe diff smollm2 smollm2-q4.gguf --json"
+    )]
+    Diff(DiffArgs),
     /// Write a model as a complete safetensors folder or GGUF file
     #[command(
         after_help = "Examples:\n  lathe export smollm2 --to safetensors --dtype bf16 --out smollm2-bf16\n  lathe export ./my-model --to gguf --dtype q4_k --out my-model.gguf"

@@ -1,6 +1,7 @@
 //! From flags to a task, and from its result to standard output.
 
 mod decode;
+mod diff;
 mod ensemble;
 mod eval;
 mod explore;
@@ -67,6 +68,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Ensemble(args) => ensemble::run_ensemble(*args, &context),
         Command::Chat(args) => decode::run_chat(args, &context),
         Command::Eval(args) => eval::run_eval(*args, &context),
+        Command::Diff(args) => diff::run_diff(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Merge(args) => merge::run_merge(*args, &context),
         Command::Bench(args) => run_bench(args, &context),

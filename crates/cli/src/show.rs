@@ -1,5 +1,6 @@
 //! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
 
+mod diff;
 mod ensemble;
 mod eval;
 mod merge;
@@ -18,6 +19,7 @@ use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
 use lathe_model::Phase;
 
+pub(crate) use diff::diff;
 pub(crate) use ensemble::{determined, together};
 pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use merge::{explored, extracted, merge_plan, merged};

@@ -292,7 +292,11 @@ impl Error {
             Self::MergeRule(error) => error.hint().map(str::to_owned),
             Self::Vocabulary(error) => error.hint(),
             Self::Adapter(error) => error.hint(),
-            Self::NonfiniteWeight { .. } => Some("--allow-nonfinite merges such numbers like others".into()),
+            Self::NonfiniteWeight { .. } => Some(
+                "weights are finite numbers: the file is damaged, or its training failed; `lathe merge --allow-nonfinite` goes \
+                 on regardless"
+                    .into(),
+            ),
             Self::UnfitWeight { .. } => Some("store as float32 or bfloat16".into()),
             Self::NoAdapter { .. } => Some("an adapter is a folder with adapter_config.json, by its path".into()),
             _ => None,

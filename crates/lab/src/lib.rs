@@ -7,6 +7,7 @@
 mod bench;
 mod chat;
 mod context;
+mod diff;
 mod documents;
 pub mod ensemble;
 mod error;
@@ -34,6 +35,10 @@ pub use bench::{
 };
 pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};
+pub use diff::{
+    CellDiff, DiffModel, DiffResult, DiffSpec, DiffSummary, GroupDiff, KindDiff, LayerDiff, RANK_SIDE, RankDiff, Ranks,
+    TensorDiff, WeightKind, diff, diff_page, summary as diff_summary,
+};
 pub use documents::{DataReference, Part, TextDocument, Texts, read_documents};
 pub use error::Error;
 pub use experiment::{ExperimentResult, ExperimentSpec, StepOutcome, run};

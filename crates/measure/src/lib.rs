@@ -6,6 +6,7 @@
 //! * [`attention`]: the share of attention on a span, streamed as column sums, with control spans.
 //! * [`samples`]: variety of sets of texts, MAUVE, paired comparison.
 //! * [`answers`]: whether a text is the right answer; [`shares`]: shares and their comparison.
+//! * [`weights`]: how far the weights of two models are apart.
 //! * [`statistics`]: the bootstrap, moments and histogram entropy they report with.
 //! * [`run`]: runs a model for what they need.
 //!
@@ -23,6 +24,7 @@ pub mod shares;
 pub mod spectrum;
 pub mod statistics;
 pub mod tokens;
+pub mod weights;
 
 pub use error::MeasureError;
 pub use measured::{Estimate, Interval, Measured, Number, Reason};

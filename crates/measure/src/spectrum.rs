@@ -9,7 +9,7 @@
 //! N only. None of these numbers is a quality ranking.
 
 mod dataset;
-mod decomposition;
+pub(crate) mod decomposition;
 mod null;
 mod rankme;
 #[cfg(test)]

@@ -190,7 +190,7 @@ fn training_that_makes_no_sense_is_refused() {
     bench.write("b.jsonl", records(["QX", "7Z", "JK!", "#V"]));
     for (from, to, said) in [
         ("steps = 12", "steps = 0", "steps: no step is nothing to do"),
-        ("window = 24", "window = 65", "window: a window of 65 does not fit a step of 48 tokens"),
+        ("window = 24", "window = 65", "tokens: a window of 65 does not fit a step of 48 tokens"),
         ("learning_rate = 0.01", "learning_rate = 0.0", "learning_rate: 0 is no learning rate"),
         ("learning_rate = 0.01", "learning_rat = 0.01", "unknown field `learning_rat`"),
         ("seed = 1", "seed = 1\ndtype = \"q4_0\"", "weights of a safetensors folder are not stored as Q4_0"),

@@ -16,6 +16,7 @@ const COMMANDS: &[&[&str]] = &[
     &["chat"],
     &["eval"],
     &["eval", "compare"],
+    &["diff"],
     &["export"],
     &["merge"],
     &["merge", "linear"],

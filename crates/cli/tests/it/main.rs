@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod bench;
+mod diff;
 mod ensemble;
 mod errors;
 mod eval;

@@ -36,6 +36,13 @@ pub fn percent(share: f64) -> String {
     if share.is_finite() { format!("{} %", fixed(share * 100.0, 1)) } else { "–".to_owned() }
 }
 
+/// A cosine, with the digits that tell it from 1: 0.998734, 1 − 3.0×10⁻⁸.
+#[must_use]
+pub fn cosine(value: f64) -> String {
+    let missing = 1.0 - value;
+    if missing > 0.0 && missing < 1e-5 { format!("1 \u{2212} {}", number(missing)) } else { fixed(value, 6) }
+}
+
 /// A count with a letter for its thousands: 134.5 M.
 #[must_use]
 pub fn compact(value: u64) -> String {
@@ -161,6 +168,12 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "18,446,744\u{a0}TB");
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(percent(0.6213), "62.1 %");
+    }
+
+    #[test]
+    fn cosines_are_told_from_one() {
+        let shown = [1.0, 0.998_734_2, 1.0 - 3.04e-8, -0.5].map(cosine);
+        assert_eq!(shown, ["1.000000", "0.998734", "1 − 3.0×10⁻⁸", "−0.500000"]);
     }
 
     #[test]

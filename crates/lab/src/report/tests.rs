@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::sample::{Shape, odd_report, report};
 use super::*;
-use crate::figure::{HeatMap, NARROW, WIDE, heat_map};
+use crate::figure::{HeatMap, HeatRows, NARROW, WIDE, heat_map};
 
 const SMOL: Shape = Shape { layers: 30, heads: 9 };
 
@@ -174,11 +174,12 @@ fn figures_stay_inside_their_view_boxes() {
 
 #[test]
 fn an_empty_heat_map_is_still_a_figure() {
-    let map = HeatMap {
+    let mut map = HeatMap {
         title: "t".to_owned(),
         desc: "d".to_owned(),
         x_label: "layer".to_owned(),
         y_label: "head".to_owned(),
+        rows: HeatRows::Numbered,
         value_label: "share".to_owned(),
         columns: Vec::new(),
         domain: [0.0, 0.0],
@@ -187,6 +188,15 @@ fn an_empty_heat_map_is_still_a_figure() {
         let svg = heat_map(&map, width);
         assert_balanced(&svg);
         assert_inside(&svg);
+    }
+    // Names take room from the cells.
+    map.rows = HeatRows::Named(vec!["query".to_owned(), "a name that is far too long for its place".to_owned()]);
+    map.columns = vec![vec![Some(0.0), None]; 100];
+    for width in [NARROW, WIDE] {
+        let svg = heat_map(&map, width);
+        assert_balanced(&svg);
+        assert_inside(&svg);
+        assert!(svg.contains(">query</text>") && svg.contains("<title>layer 99, query: 0</title>"), "{svg}");
     }
 }
 

@@ -115,12 +115,13 @@ fn the_loss_of_a_repeated_text_falls_and_every_parameter_changes() {
     }
 }
 
-/// What is written is what was trained: the loss before step 21 is that of a child of 20 steps on the same windows.
+/// What is written is what was trained: the loss before step 21 is that of a child of 20 steps on the same window.
 #[test]
 fn the_folder_has_the_trained_numbers() {
     for fixture in ["llama", "gemma2"] {
         let place = Workplace::new(fixture);
-        let whole = |steps, out| TuneSpec { window: 128, tokens: 128, steps, ..place.spec(out) };
+        std::fs::write(place.path("a.txt"), &CORPUS[..60]).expect("written");
+        let whole = |steps, out| TuneSpec { window: 64, tokens: 64, steps, ..place.spec(out) };
         place.tune(&whole(20, "short")).expect("trained");
         let long = place.tune(&whole(21, "long")).expect("trained");
         let again = TuneSpec { model: place.reference("short"), ..whole(1, "again") };

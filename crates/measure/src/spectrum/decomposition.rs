@@ -67,17 +67,16 @@ fn gram_eigenvalues(unit_rows: &UnitRows) -> Result<Vec<f64>, MeasureError> {
         1.0,
         Par::Seq,
     );
+    eigenvalues(gram.as_ref())
+}
+
+/// Eigenvalues of a symmetric matrix of which the lower triangle is read, smallest first.
+pub(crate) fn eigenvalues(symmetric: MatRef<'_, f64>) -> Result<Vec<f64>, MeasureError> {
+    let side = symmetric.nrows();
     let mut eigenvalues = Diag::<f64>::zeros(side);
     let scratch = self_adjoint_evd_scratch::<f64>(side, ComputeEigenvectors::No, Par::Seq, Default::default());
     let mut buffer = MemBuffer::new(scratch);
-    self_adjoint_evd(
-        gram.as_ref(),
-        eigenvalues.as_mut(),
-        None,
-        Par::Seq,
-        MemStack::new(&mut buffer),
-        Default::default(),
-    )
-    .map_err(|_| MeasureError::NoConvergence { what: "eigenvalues", rows: side, columns: side })?;
+    self_adjoint_evd(symmetric, eigenvalues.as_mut(), None, Par::Seq, MemStack::new(&mut buffer), Default::default())
+        .map_err(|_| MeasureError::NoConvergence { what: "eigenvalues", rows: side, columns: side })?;
     Ok(eigenvalues.column_vector().iter().copied().collect())
 }

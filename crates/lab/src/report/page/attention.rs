@@ -2,8 +2,8 @@
 
 use super::html::{Table, absences, figure, full_width, multiples, panel as frame, text, tip, value};
 use crate::figure::{
-    Axis, AxisScale, Draw, HeatMap, LineChart, LinePoint, NARROW, Reference, Series, SeriesStyle, Ticks, count,
-    finite_extent, heat_map, line_chart, percent,
+    Axis, AxisScale, Draw, HeatMap, HeatRows, LineChart, LinePoint, NARROW, Reference, Series, SeriesStyle, Ticks,
+    count, finite_extent, heat_map, line_chart, percent,
 };
 use crate::report::data::{Attention, ModelReport, Panel, Quantity, Report};
 
@@ -73,6 +73,7 @@ fn sink_map(attention: &Attention, name: &str) -> HeatMap {
             .to_owned(),
         x_label: "layer".to_owned(),
         y_label: "head".to_owned(),
+        rows: HeatRows::Numbered,
         value_label: "share on first token".to_owned(),
         columns: attention.sink_share.values.clone(),
         domain: [0.0, 1.0],

@@ -14,6 +14,7 @@ mod gguf;
 mod help;
 mod list;
 mod measure;
+mod merge;
 mod models;
 mod page;
 mod real_model;

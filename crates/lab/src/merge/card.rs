@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::RemarkCount;
 use super::folder::pretty;
 use super::job::Job;
 use super::source::Source;
+use super::{Recipe, RemarkCount};
 use crate::export::ExportFormat;
 use crate::export::files::NamedFile;
 use crate::{Context, Error};
@@ -102,6 +102,7 @@ pub(super) fn files(
         "schema": 1,
         "program": concat!("lathe ", env!("CARGO_PKG_VERSION")),
         "config": job.config.to_yaml(),
+        "recipe": job.recipe,
         "seed": job.config.seed,
         "to": to,
         "inputs": inputs,
@@ -139,7 +140,12 @@ fn card(job: &Job<'_>, remarks: &[RemarkCount]) -> String {
         _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text.push_str("\nThe terms of every model above hold for this one.\n\n## Configuration\n\n");
-    _ = write!(text, "Repeat it with `lathe merge {CONFIG} --out DIR`.\n\n```yaml\n{}```\n", job.config.to_yaml());
+    let but = if job.recipe == Recipe::default() { "" } else { "; what a recipe did beside that is among the notes" };
+    _ = write!(
+        text,
+        "Repeat it with `lathe merge {CONFIG} --out DIR`, run where these paths count from{but}.\n\n```yaml\n{}```\n",
+        job.config.to_yaml()
+    );
     if !summary.notes.is_empty() || !remarks.is_empty() {
         text.push_str("\n## Notes\n\n");
         summary.notes.iter().for_each(|note| _ = writeln!(text, "- {note}"));

@@ -131,12 +131,12 @@ pub fn explore(spec: &ExploreSpec, context: &Context<'_>) -> Result<ExploreResul
     }
     let inputs = Inputs::open(&spec.merge, context)?;
     // What cannot be merged is said before hours of work.
-    candidates.iter().try_for_each(|candidate| inputs.job(&candidate.config, &spec.merge).map(drop))?;
+    candidates.iter().try_for_each(|candidate| can_be_run(&inputs.job(&candidate.config, &spec.merge)?))?;
+    let measures = Prepared::all(&spec.measures, context)?;
     fs::create_dir_all(&spec.out).map_err(|source| Error::Write { file: spec.out.clone(), source })?;
     let target = spec.out.join("candidates.jsonl");
     let mut store: Store<Tried> = Store::open(Some(&target), || head(spec, &candidates, &inputs, context))?;
     let resumed = store.len();
-    let measures = Prepared::all(&spec.measures, context)?;
     for (i, candidate) in candidates.iter().enumerate().filter(|(i, _)| spec.is_left(*i, &store)).collect::<Vec<_>>() {
         let (values, seconds) = context.timed(|| {
             let job = inputs.job(&candidate.config, &spec.merge)?;
@@ -168,6 +168,20 @@ pub fn explore(spec: &ExploreSpec, context: &Context<'_>) -> Result<ExploreResul
         result.files.push(file);
     }
     Ok(result)
+}
+
+/// Models of an architecture that lathe runs, and a tokenizer: a merge does without, its measures do not.
+///
+/// # Errors
+/// The model's own, with its path.
+fn can_be_run(job: &Job<'_>) -> Result<(), Error> {
+    for source in job.sources.iter().filter(|source| source.opened.is_none()) {
+        lathe_model::open(&source.resolved.path)?;
+    }
+    match &job.sources[job.tokenizer].opened {
+        Some(opened) if job.vocabulary.is_none() && !opened.has_tokenizer() => Ok(opened.tokenizer().map(drop)?),
+        _ => Ok(()),
+    }
 }
 
 impl ExploreSpec {

@@ -4,7 +4,7 @@ use lathe_formats::ElementType;
 use lathe_formats::write::TensorSpec;
 use lathe_merge::config::{Dtype, MergeConfig, ModelRef};
 use lathe_merge::plan::{OutputTensor, Plan, plan};
-use lathe_merge::vocabulary::{Files, Vocabulary};
+use lathe_merge::vocabulary::{Files, Missing, Vocabulary};
 use serde::{Deserialize, Serialize};
 
 use super::source::Source;
@@ -105,7 +105,7 @@ impl Inputs {
             Some(Files::Of(input)) => *input,
             _ => plan.config_donor,
         };
-        let mut notes = Vec::new();
+        let mut notes = said_by_recipe(spec.recipe, &self.sources);
         if vocabulary.is_none() {
             notes.extend(tokens::different_tokenizers(&self.sources, tokenizer)?);
         }
@@ -227,6 +227,15 @@ fn stored(tensor: &OutputTensor, wanted: Option<ElementType>, donor: &Source, so
         None => ElementType::F32,
     };
     TensorSpec { name: tensor.name.clone(), shape: tensor.shape.clone(), element }
+}
+
+/// What a configuration file cannot say of a recipe.
+fn said_by_recipe(recipe: Recipe, sources: &[Source]) -> Vec<String> {
+    let of = |what: &str, input: Option<usize>| input.map(|input| format!("{what} from {}", sources[input].name));
+    let missing =
+        (recipe.missing == Missing::Zero).then(|| "rows of tokens that a model lacks are zero there".to_owned());
+    let config = of("config comes", recipe.config);
+    config.into_iter().chain(of("the chat template comes", recipe.template)).chain(missing).collect()
 }
 
 fn dequantised(source: &Source) -> Option<String> {

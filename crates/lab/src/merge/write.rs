@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::job::{Job, bytes_of};
-use super::{MergeResult, MergeSpec, RemarkCount, Resume, card, folder};
+use super::{MergeResult, MergeSpec, Recipe, RemarkCount, Resume, card, folder};
 use crate::export::{ExportFormat, ExportSpec, TemporaryFolder, WrittenFile, check_target, export};
 use crate::store::Store;
 use crate::{Context, Error};
@@ -27,6 +27,7 @@ struct Done {
 struct Head<'a> {
     program: &'static str,
     config: &'a str,
+    recipe: Recipe,
     seed: u64,
     inputs: &'a [card::Input],
     tensors: Vec<(&'a str, String)>,
@@ -52,6 +53,8 @@ pub(super) fn write(
     resume: Resume,
     context: &Context<'_>,
 ) -> Result<MergeResult, Error> {
+    // Without the separator that a shell may have completed: the name of the partial folder is made from it.
+    let out = &out.components().collect::<PathBuf>();
     check_target(out)?;
     let partial = partial_folder(out);
     if partial.exists() && resume == Resume::Refuse {
@@ -101,6 +104,7 @@ fn fill(
         Ok(Head {
             program: PROGRAM,
             config: &yaml,
+            recipe: job.recipe,
             seed: job.config.seed,
             inputs: &inputs,
             tensors,

@@ -22,7 +22,8 @@ use lathe_merge::config::MergeConfig;
 use lathe_merge::vocabulary::Missing;
 use serde::{Deserialize, Serialize};
 
-pub use self::explore::{Axis, ExploreResult, ExploreSpec, Measure, MeasureName, Method, Tried, Values, explore};
+pub(crate) use self::explore::pair_chart;
+pub use self::explore::{Axis, ExploreResult, ExploreSpec, ExploreStep, Measure, MeasureName, Method, Tried, Values, explore};
 pub use self::extract::{ExtractResult, ExtractSpec, extract};
 use self::job::Inputs;
 pub use self::job::{InputSummary, MergeSummary};

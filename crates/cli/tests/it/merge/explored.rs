@@ -118,9 +118,9 @@ headline = "per_character"
 "#;
     bench.write("colours.toml", task);
     let colours = (0..24).map(|i| {
-        let answer = ["A", "B", "C"][i % 3];
+        let answer = [format!("A. red {i}"), "B. blue".into(), "C. green".into()][i % 3].clone();
         format!(
-            "{{\"thing\": \"thing {i}\", \"options\": [\"A. red {i}\", \"B. blue\", \"C. green\"], \"answer\": \"{answer}\"}}\n"
+            "{{\"thing\": \"thing {i}\", \"options\": \"A. red {i}\\nB. blue\\nC. green\", \"answer\": \"{answer}\"}}\n"
         )
     });
     bench.write("colours.jsonl", colours.collect::<String>());

@@ -80,7 +80,7 @@ models: [{model: one}, {model: two}]
 parameters: {weight: 1}
 tokenizer_source: union
 ";
-    assert_eq!(merged(&bench, yaml, "legacy", &[]), super::weights(&bench, "union"));
+    assert_eq!(merged(&bench, yaml, "legacy", &[]), weights(&bench, "union"));
 }
 
 #[test]

@@ -23,8 +23,8 @@ use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
-use crate::merge::{ExploreStep, explore};
 use crate::measure::{SamplesSpec, TokensSpec, measure_samples, measure_tokens};
+use crate::merge::{ExploreStep, explore};
 use crate::{Context, Error, TuneSpec, tune};
 use plan::{ExperimentFile, Step};
 

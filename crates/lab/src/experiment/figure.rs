@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use super::{Kept, number_at};
 use crate::Error;
-use crate::merge::{ExploreResult, pair_chart};
 use crate::figure::{
     Axis, AxisScale, Draw, LineChart, LinePoint, STYLE, Series, SeriesStyle, Ticks, WIDE, line_chart, number,
 };
+use crate::merge::{ExploreResult, pair_chart};
 
 /// A figure.
 #[derive(Clone, Debug, Deserialize)]

@@ -55,15 +55,16 @@ impl ExploreStep {
         };
         let methods = self.methods.iter().map(method).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = methods.first() else { return Err(bad("methods", "there are none".into())) };
-        let model = |text: &String| {
-            text.parse::<ModelRef>().map_err(|problem| bad("models", format!("`{text}`: {problem}")))
-        };
-        let entries = self.models.iter().map(|text| Ok(ModelEntry::plain(model(text)?))).collect::<Result<_, Error>>()?;
+        let model =
+            |text: &String| text.parse::<ModelRef>().map_err(|problem| bad("models", format!("`{text}`: {problem}")));
+        let entries =
+            self.models.iter().map(|text| Ok(ModelEntry::plain(model(text)?))).collect::<Result<_, Error>>()?;
         let mut config = MergeConfig::of_models(*first, entries);
         config.base_model = Some(model(&self.base)?);
         config.parameters = self.parameters.iter().try_fold(Parameters::none(), |all, (name, value)| {
             let parameter = Parameter::named(name);
-            let parameter = parameter.ok_or_else(|| bad("parameters", format!("no method has a parameter `{name}`")))?;
+            let parameter =
+                parameter.ok_or_else(|| bad("parameters", format!("no method has a parameter `{name}`")))?;
             Ok::<_, Error>(all.with(parameter, *value))
         })?;
         config.seed = self.seed;

@@ -100,12 +100,12 @@ pub enum Error {
         model: String,
     },
     /// A merge that lathe itself would not open.
-    #[error("the merged model cannot be opened as a {family} model: {error}")]
+    #[error("the merged model cannot be opened as a {family} model: {problem}")]
     Unloadable {
         /// The architecture of its first input.
         family: String,
         /// What is wrong.
-        error: lathe_model::Error,
+        problem: String,
     },
     /// A file that should be JSON.
     #[error("{}: not JSON: {problem}", file.display())]

@@ -110,6 +110,16 @@ fn write_file(
     Ok((plan, vec![written]))
 }
 
+/// Whether a GGUF file can hold a model: its tensors, its tokenizer, and an element type that the user named.
+///
+/// # Errors
+/// As [`export`].
+pub(crate) fn fits_gguf(opened: &Opened, dtype: Option<&str>) -> Result<(), Error> {
+    let wanted = dtype.map(|word| element_named(word, ExportFormat::Gguf)).transpose()?;
+    let plan = Plan::new(opened, Format::Gguf, wanted)?;
+    header::entries(opened, &plan, wanted).map(drop)
+}
+
 /// Writes a folder that is complete, with `numbers` of the shapes of `opened`, or none.
 ///
 /// # Errors

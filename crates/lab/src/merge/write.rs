@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 use lathe_formats::write::{PlacedFile, TensorSpec};
 use lathe_model::reference::ModelReference;
@@ -11,7 +11,8 @@ use serde_json::json;
 
 use super::job::{Job, bytes_of};
 use super::{MergeResult, MergeSpec, Recipe, RemarkCount, Resume, card, folder};
-use crate::export::{ExportFormat, ExportSpec, TemporaryFolder, WrittenFile, check_target, export};
+use crate::export::files::NamedFile;
+use crate::export::{ExportFormat, ExportSpec, TemporaryFolder, WrittenFile, check_target, export, fits_gguf};
 use crate::store::Store;
 use crate::{Context, Error};
 
@@ -91,8 +92,11 @@ fn fill(
 ) -> Result<MergeResult, Error> {
     // Everything that can be refused is refused before a tensor is made.
     let files = job.files()?;
-    let inputs = card::inputs(job.sources, context)?;
     let shards = shards(&job.stored, spec.shard_bytes);
+    if !partial.exists() {
+        rehearse(job, spec, out, &files, &shards)?;
+    }
+    let inputs = card::inputs(job.sources, context)?;
     if partial.join(RECORD).exists() {
         // A kill came in the very last moment; to begin again is simpler than to find out where.
         fs::remove_dir_all(partial).map_err(|source| Error::Write { file: partial.into(), source })?;
@@ -127,10 +131,6 @@ fn fill(
     }
     folder::put(partial, &files)?;
     folder::put(partial, &card::files(job, spec.to, &inputs, &remarks)?)?;
-    if let Some(opened) = job.sources.first().and_then(|source| source.opened.as_ref()) {
-        // A folder that lathe itself would not open is no result.
-        lathe_model::open(partial).map_err(|error| Error::Unloadable { family: opened.spec.family.clone(), error })?;
-    }
     match spec.to {
         ExportFormat::Safetensors => {
             store.finish(&done)?;
@@ -149,6 +149,44 @@ fn fill(
     }
     let (summary, files) = (job.summary(), listed(out)?);
     Ok(MergeResult { out: out.into(), summary, files, remarks, resumed, seconds: 0.0, peak_memory: None })
+}
+
+/// Opens the result before a number of it is made: files of the right lengths, without content, take the place of weights.
+///
+/// # Errors
+/// lathe would not open the result, or no GGUF file could hold it.
+fn rehearse(job: &Job<'_>, spec: &MergeSpec, out: &Path, files: &[NamedFile], shards: &[Shard]) -> Result<(), Error> {
+    // Models of an architecture that lathe does not run are not opened.
+    let Some(first) = job.sources.first().and_then(|source| source.opened.as_ref()) else { return Ok(()) };
+    let folder = TemporaryFolder::beside(out)?;
+    folder::put(&folder.path, files)?;
+    for shard in shards {
+        PlacedFile::create(&folder.path.join(&shard.file), &BTreeMap::new(), &specs(job, shard))?;
+    }
+    if let [_, _, ..] = shards {
+        folder::put(&folder.path, &[(INDEX.to_owned(), index(shards, &job.stored)?)])?;
+    }
+    // The name of the folder means nothing to a user.
+    let said = |error: &dyn std::error::Error| {
+        let folder = folder.path.display().to_string();
+        error.to_string().replace(&format!("{folder}{MAIN_SEPARATOR}"), "").replace(&format!("{folder}: "), "")
+    };
+    let unloadable =
+        |error: lathe_model::Error| Error::Unloadable { family: first.spec.family.clone(), problem: said(&error) };
+    let opened = lathe_model::open(&folder.path).map_err(unloadable)?;
+    match spec.to {
+        ExportFormat::Safetensors => Ok(()),
+        ExportFormat::Gguf => fits_gguf(&opened, gguf_dtype(spec)).map_err(|error| Error::Spec {
+            field: "--to",
+            problem: said(&error),
+            hint: error.hint(),
+        }),
+    }
+}
+
+/// The tensors of a file, in its order.
+fn specs(job: &Job<'_>, shard: &Shard) -> Vec<TensorSpec> {
+    shard.tensors.iter().map(|&i| job.stored[i].clone()).collect()
 }
 
 /// What happened to which tensor, one line each.
@@ -175,7 +213,7 @@ fn weights(
         (0..job.stored.len()).filter(|i| store.get(*i as u64).is_none()).map(|i| bytes_of(&job.stored[i])).sum();
     context.stage("merging", left, "B", || {
         for shard in shards {
-            let tensors: Vec<TensorSpec> = shard.tensors.iter().map(|&i| job.stored[i].clone()).collect();
+            let tensors = specs(job, shard);
             let complete = partial.join(&shard.file);
             let path = if complete.exists() { complete } else { partial.join(unfinished(&shard.file)) };
             let is_begun = shard.tensors.iter().any(|&i| store.get(i as u64).is_some());
@@ -255,15 +293,20 @@ fn count(done: &[Done]) -> Vec<RemarkCount> {
 /// The weights of a finished folder as a GGUF file in a folder of its own.
 fn gguf_folder(spec: &MergeSpec, out: &Path, partial: &Path, context: &Context<'_>) -> Result<TemporaryFolder, Error> {
     let folder = TemporaryFolder::beside(out)?;
-    let dtype = spec.dtype.as_deref().map(|word| match word {
-        "float32" => "f32".to_owned(),
-        "float16" => "f16".to_owned(),
-        "bfloat16" => "bf16".to_owned(),
-        other => other.to_owned(),
-    });
+    let dtype = gguf_dtype(spec).map(str::to_owned);
     let model = ModelReference::Path(partial.into());
     export(&ExportSpec { model, to: ExportFormat::Gguf, dtype, out: folder.path.join("model.gguf") }, context)?;
     Ok(folder)
+}
+
+/// The element type that the user named, in the words of the formats.
+fn gguf_dtype(spec: &MergeSpec) -> Option<&str> {
+    spec.dtype.as_deref().map(|word| match word {
+        "float32" => "f32",
+        "float16" => "f16",
+        "bfloat16" => "bf16",
+        other => other,
+    })
 }
 
 /// Every file of the result with its length, by name.

@@ -177,3 +177,27 @@ fn mystery(bench: &Bench, folder: &str, last: i64) {
     let config = json!({"model_type": "mystery", "architectures": ["MysteryForCausalLM"], "num_hidden_layers": 1});
     bench.write(&format!("{folder}/config.json"), config.to_string());
 }
+
+#[test]
+fn results_that_nothing_could_open_are_refused_before_they_are_made() {
+    let bench = bench();
+    // Which layers have experts is a rule of the configuration, and layers were moved.
+    copy(&bench, "qwen2_moe_sparse", "sparse");
+    let stacked = "
+merge_method: passthrough
+slices:
+  - sources: [{model: sparse, layer_range: [0, 2]}]
+  - sources: [{model: sparse, layer_range: [1, 3]}]
+";
+    bench.write("stacked.yaml", stacked);
+    // Frequencies that follow the length of the text have no place in a GGUF file.
+    copy(&bench, "llama_dynamic", "dynamic");
+    let said = bench.refuse_all(&[
+        &["merge", "stacked.yaml", "--out", "out"],
+        &["merge", "stacked.yaml", "--out", "out", "--resume"],
+        &["merge", "linear", "dynamic", "dynamic", "--to", "gguf", "--out", "out"],
+        &["merge", "linear", "a", "b", "--to", "gguf", "--dtype", "f64", "--out", "out"],
+    ]);
+    assert_same("merge_unloadable", &said);
+    bench.succeed(&["merge", "linear", "dynamic", "dynamic", "--out", "out"]);
+}

@@ -22,7 +22,7 @@ use lathe_model::Phase;
 pub(crate) use diff::diff;
 pub(crate) use ensemble::{determined, together};
 pub(crate) use eval::{compare, eval, tasks};
-pub(crate) use merge::{explored, extracted, merge_plan, merged};
+pub(crate) use merge::{explored, extracted, merge_plan, merged, residual};
 pub(crate) use texts::{experiment, generate, samples};
 pub(crate) use vocabulary::vocabulary;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -144,6 +145,16 @@ impl Checkpoint {
         file.release(offset, view.bytes().len());
     }
 
+    /// The same for some bytes of a tensor.
+    ///
+    /// # Panics
+    /// When the tensor has fewer bytes.
+    pub fn release_bytes(&self, tensor: &TensorView<'_>, bytes: Range<usize>) {
+        let file = &self.files[tensor.info().file];
+        let begin = tensor.bytes()[bytes.clone()].as_ptr().addr() - file.bytes().as_ptr().addr();
+        file.release(begin, bytes.len());
+    }
+
     /// The tensor of this name, which the caller cannot do without.
     ///
     /// # Errors
@@ -155,18 +166,6 @@ impl Checkpoint {
     /// Its files; [`TensorInfo::file`] is an index into them.
     pub fn files(&self) -> &[StoredFile] {
         &self.files
-    }
-
-    /// Opens its files once more, to read pieces of tensors without mapping them.
-    ///
-    /// # Errors
-    /// A file cannot be opened.
-    pub fn reader(&self) -> Result<PieceReader, Error> {
-        let open = |stored: &StoredFile| {
-            let failed = |source| Error::Io { file: stored.path.clone(), action: "open the file", source };
-            Ok((stored.path.clone(), File::open(&stored.path).map_err(failed)?))
-        };
-        Ok(PieceReader { files: self.files.iter().map(open).collect::<Result<_, Error>>()? })
     }
 
     /// What it says of itself.
@@ -186,47 +185,6 @@ impl Checkpoint {
         let file = &self.files[info.file];
         TensorView::new(info, &file.bytes()[info.span.clone()], &file.path)
     }
-}
-
-/// Reads pieces of tensors with system calls: where everything is read once, that is faster than a map, whose pages have
-/// to be found one by one, and memory holds nothing but the piece.
-#[derive(Debug)]
-pub struct PieceReader {
-    files: Vec<(PathBuf, File)>,
-}
-
-impl PieceReader {
-    /// Writes stored bytes of a tensor, beginning at byte `offset` of it, into `out`.
-    ///
-    /// # Errors
-    /// The system refuses; the file has become shorter.
-    ///
-    /// # Panics
-    /// When the tensor has fewer bytes.
-    pub fn read(&self, info: &TensorInfo, offset: usize, out: &mut [u8]) -> Result<(), Error> {
-        assert!(offset + out.len() <= info.span.len(), "{}: {} bytes from {offset}", info.name, out.len());
-        let (path, file) = &self.files[info.file];
-        let failed = |source| Error::Io { file: path.clone(), action: "read the file", source };
-        read_at(file, out, (info.span.start + offset) as u64).map_err(failed)
-    }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut out: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !out.is_empty() {
-        let read = std::os::windows::fs::FileExt::seek_read(file, out, offset)?;
-        if read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        out = &mut out[read..];
-        offset += read as u64;
-    }
-    Ok(())
 }
 
 impl StoredFile {
@@ -262,6 +220,16 @@ impl StoredFile {
             Content::Mapped(map)
         };
         Ok(StoredFile { path: path.into(), content })
+    }
+
+    /// The file in pieces of at most `len` bytes; each counts as memory of this process only while it is looked at.
+    pub fn pieces(&self, len: usize) -> impl Iterator<Item = &[u8]> {
+        let mut before = 0..0;
+        self.bytes().chunks(len.max(1)).map(move |piece| {
+            self.release(before.start, before.len());
+            before = before.end..before.end + piece.len();
+            piece
+        })
     }
 
     /// Lets go of some bytes of the map; they can still be read.

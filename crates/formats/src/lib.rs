@@ -22,7 +22,7 @@ mod tensor;
 pub mod write;
 
 pub use blocks::integers::{GroupOffset, IntegerLayout, ScalePrecision};
-pub use checkpoint::{Checkpoint, Format, Metadata, PieceReader, StoredFile};
+pub use checkpoint::{Checkpoint, Format, Metadata, StoredFile};
 pub use element::ElementType;
 pub use encode::{EncodeError, encode_rows};
 pub use error::{Error, is_about_path};

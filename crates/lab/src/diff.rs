@@ -51,6 +51,8 @@ pub enum Ranks {
     Small,
     /// Of every matrix, embedding and head included.
     All,
+    /// Of none.
+    None,
 }
 
 /// Smaller side up to which effective ranks are computed without being asked for: a matrix of 576 x 1,536 takes less than

@@ -24,6 +24,7 @@ use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eva
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
 use crate::measure::{SamplesSpec, TokensSpec, measure_samples, measure_tokens};
+use crate::merge::{ExploreStep, explore};
 use crate::{Context, Error, TuneSpec, tune};
 use plan::{ExperimentFile, Step};
 
@@ -71,6 +72,7 @@ enum Work {
     Eval(Box<EvalSpec>),
     EvalCompare(CompareSpec),
     Tune(Box<TuneSpec>),
+    MergeExplore(Box<ExploreStep>),
 }
 
 /// What is kept of a step.
@@ -142,7 +144,7 @@ pub fn run(spec: &ExperimentSpec, context: &Context<'_>) -> Result<ExperimentRes
 fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Option<String>, Error> + 'a {
     let mut known: BTreeMap<(bool, String), Option<String>> = BTreeMap::new();
     move |key, text| {
-        let is_model = ["model", "models", "members"].contains(&key);
+        let is_model = ["model", "models", "members", "base", "beside"].contains(&key);
         if let Some(hash) = known.get(&(is_model, text.to_owned())) {
             return Ok(hash.clone());
         }
@@ -164,7 +166,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, tune, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, tune, merge_explore, with the fields of that task's spec".into()),
     })
 }
 
@@ -187,7 +189,7 @@ fn perform(
         return Ok(kept(None, Some(format!("`{missing}` has no result")), 0.0));
     }
     let output = step.output(cache);
-    // An output without its result is of a run that was killed between the two.
+    // An output without its result is of a run that was killed between the two; an exploration goes on by itself.
     let removed = if output.is_dir() { fs::remove_dir_all(&output) } else { fs::remove_file(&output) };
     match removed {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -204,6 +206,7 @@ fn perform(
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
         Work::MeasureTokens(spec) => to_json(measure_tokens(&spec, context)?),
         Work::Tune(spec) => to_json(tune(&TuneSpec { out: output, ..*spec }, context)?),
+        Work::MergeExplore(step) => to_json(explore(&step.spec(output.with_extension("merges"))?, context)?),
         Work::Ensemble(spec) => {
             let spec = EnsembleWriteSpec { out: Some(output), page: None, ..*spec };
             to_json(write_together(&spec, context, &mut |_| ControlFlow::Continue(()))?)

@@ -18,15 +18,20 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use lathe_merge::config::MergeConfig;
+use lathe_measure::Number;
+use lathe_merge::config::{MergeConfig, ModelRef};
 use lathe_merge::vocabulary::Missing;
 use serde::{Deserialize, Serialize};
 
-pub use self::explore::{Axis, ExploreResult, ExploreSpec, Measure, MeasureName, Method, Tried, Values, explore};
+pub(crate) use self::explore::pair_chart;
+pub use self::explore::{
+    Axis, ExploreResult, ExploreSpec, ExploreStep, Measure, MeasureName, Method, Tried, Values, explore,
+};
 pub use self::extract::{ExtractResult, ExtractSpec, extract};
 use self::job::Inputs;
 pub use self::job::{InputSummary, MergeSummary};
 pub use self::source::Nonfinite;
+use crate::diff::{DiffSpec, GroupDiff, Ranks, diff};
 use crate::export::{ExportFormat, WrittenFile};
 use crate::{Context, Error};
 
@@ -89,6 +94,19 @@ pub struct MergeResult {
     pub peak_memory: Option<u64>,
 }
 
+/// How an instruction residual lies to what an update of its base changed: the sums over a layer's tensors.
+#[derive(Clone, Debug, Serialize)]
+pub struct ResidualLayer {
+    /// Index of the layer; none for all weights.
+    pub layer: Option<usize>,
+    /// ‖instruct − base‖ / ‖base‖.
+    pub residual: Number,
+    /// ‖updated − base‖ / ‖base‖.
+    pub update: Number,
+    /// Cosine of the two differences: near 0 they do not interfere; near 1 the update has what the residual adds.
+    pub cosine: Number,
+}
+
 /// What happened to some tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RemarkCount {
@@ -107,6 +125,27 @@ pub struct RemarkCount {
 pub fn merge(spec: &MergeSpec, out: &Path, resume: Resume, context: &Context<'_>) -> Result<MergeResult, Error> {
     let inputs = Inputs::open(spec, context)?;
     write::write(&inputs.job(&spec.config, spec)?, spec, out, resume, context)
+}
+
+/// Compares a residual with an update, by layer and, last, over all weights.
+///
+/// # Errors
+/// The models cannot be compared.
+pub fn residual_layers(
+    [base, instruct, updated]: [&ModelRef; 3],
+    folder: Option<&Path>,
+    context: &Context<'_>,
+) -> Result<Vec<ResidualLayer>, Error> {
+    let reference = |model: &ModelRef| source::reference_of(&model.path, model.revision.as_deref(), folder);
+    let (a, b, base) = (reference(instruct)?, reference(updated)?, Some(reference(base)?));
+    let result = diff(&DiffSpec { a, b, base, ranks: Ranks::None, out: None }, context)?;
+    let row = |layer: Option<usize>, group: &GroupDiff| {
+        let changes = group.changes.as_ref()?;
+        let [residual, update] = changes.relative;
+        Some(ResidualLayer { layer, residual, update, cosine: changes.cosine })
+    };
+    let layers = result.layers.iter().filter_map(|layer| row(Some(layer.layer), &layer.group));
+    Ok(layers.chain(row(None, &result.whole)).collect())
 }
 
 /// Says what [`merge`] would do; reads headers only.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use lathe_lab::merge::{MergeSpec, Nonfinite, Recipe, Resume, merge, plan_merge};
+use lathe_lab::merge::{MergeSpec, Nonfinite, Recipe, Resume, merge, plan_merge, residual_layers};
 use lathe_lab::{Context, ExportFormat};
 use lathe_merge::config::{MergeConfig, Method, ModelEntry, ModelRef, Parameter, Parameters};
 use lathe_merge::vocabulary::Missing;
@@ -67,13 +67,18 @@ fn slerp(args: SlerpArgs, context: &Context<'_>) -> Result<()> {
 
 /// `updated + scale · (instruct − base)`: task arithmetic on the base with the weight of the residual.
 fn residual(args: ResidualArgs, context: &Context<'_>) -> Result<()> {
-    let (updated, instruct) = (model_ref(&args.updated)?, model_ref(&args.instruct)?);
-    let entries = vec![weighted(updated, 1.0), weighted(instruct, args.scale)];
+    let (base, updated, instruct) = (model_ref(&args.base)?, model_ref(&args.updated)?, model_ref(&args.instruct)?);
+    let entries = vec![weighted(updated.clone(), 1.0), weighted(instruct.clone(), args.scale)];
     let mut config = MergeConfig::of_models(Method::TaskArithmetic, entries);
-    config.base_model = Some(model_ref(&args.base)?);
+    config.base_model = Some(base.clone());
     // Rows that the base lacks are zero before they are subtracted.
     let recipe = Recipe { config: Some(0), template: Some(1), missing: Missing::Zero };
-    write(config, recipe, None, args.write, context)
+    let quiet = args.write.json;
+    write(config, recipe, None, args.write, context)?;
+    if quiet {
+        return Ok(());
+    }
+    print(&show::residual(&residual_layers([&base, &instruct, &updated], None, context)?))
 }
 
 fn protect(args: ProtectArgs, context: &Context<'_>) -> Result<()> {

@@ -1,9 +1,10 @@
 //! What `lathe merge` prints.
 
 use lathe_lab::ElementCount;
-use lathe_lab::merge::{ExploreResult, ExtractResult, MergeResult, MergeSummary, Tried};
+use lathe_lab::merge::{ExploreResult, ExtractResult, MergeResult, MergeSummary, ResidualLayer, Tried};
+use lathe_measure::Number;
 
-use super::{bytes, count, lines, number};
+use super::{bytes, count, lines, number, percent};
 use crate::table::Align;
 
 /// `lathe merge --dry-run`
@@ -32,6 +33,22 @@ pub(crate) fn merged(result: &MergeResult) -> String {
     };
     let memory = result.peak_memory.map_or(String::new(), |peak| format!(", {} of memory at most", bytes(peak)));
     format!("{text}\n{files}\n{resumed}{} s{memory}\nwritten to {}\n", number(result.seconds), result.out.display())
+}
+
+/// What `lathe merge residual` says beside the merge.
+pub(crate) fn residual(layers: &[ResidualLayer]) -> String {
+    let columns =
+        [("layer", Align::Right), ("residual", Align::Right), ("update", Align::Right), ("cosine", Align::Right)];
+    let share = |value: Number| value.value().map_or("–".into(), percent);
+    let row = |of: &ResidualLayer| {
+        let layer = of.layer.map_or("all".to_owned(), |layer| layer.to_string());
+        vec![layer, share(of.residual), share(of.update), of.cosine.value().map_or("–".into(), number)]
+    };
+    format!(
+        "\n{}\nresidual: norm of instruct − base, and update: of updated − base, as shares of the base's norm. cosine: of the two;\n\
+         near 0 they do not interfere, near 1 the update already has what the residual adds.\n",
+        lines(&columns, layers.iter().map(row).collect())
+    )
 }
 
 /// `lathe merge extract`

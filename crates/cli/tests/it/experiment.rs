@@ -158,7 +158,7 @@ fn children_are_trained_once_and_measured() {
     let kept: Vec<Value> =
         files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()).collect();
     let of = |name: &str| &kept.iter().find(|kept| kept["name"] == name).unwrap()["result"];
-    let bits = |name: &str| of(name)["report"]["text"]["bits_per_byte"]["value"].as_f64().unwrap();
+    let bits = |name: &str| of(name)["report"]["text"]["bits_per_byte"]["value"]["value"].as_f64().unwrap();
     for (own, other) in [("a", "b"), ("b", "a")] {
         let (before, after) = (bits(&format!("tiny on {own}")), bits(&format!("{own} on {own}")));
         assert!(after < 0.9 * before, "{own}: from {before} to {after}");

@@ -91,7 +91,12 @@ impl Pair {
     /// Whether the effective rank of the difference is to be computed.
     pub(super) fn is_ranked(&self, ranks: Ranks) -> bool {
         let is_small = self.layer.is_some() && self.rows.min(self.columns) <= RANK_SIDE;
-        self.is_matrix && (ranks == Ranks::All || is_small)
+        self.is_matrix
+            && match ranks {
+                Ranks::Small => is_small,
+                Ranks::All => true,
+                Ranks::None => false,
+            }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::Error;
 use crate::figure::{
     Axis, AxisScale, Draw, LineChart, LinePoint, STYLE, Series, SeriesStyle, Ticks, WIDE, line_chart, number,
 };
+use crate::merge::{ExploreResult, pair_chart};
 
 /// A figure.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,16 +19,23 @@ pub(super) struct FigureSpec {
     pub(super) name: String,
     /// What it shows.
     pub(super) title: String,
+    /// An exploration of merges: what the figure shows then are its first two measures, and nothing below is needed.
+    #[serde(default)]
+    explored: Option<String>,
     /// Horizontal axis.
+    #[serde(default)]
     x: String,
     /// Its scale.
     #[serde(default)]
     scale: XScale,
     /// Vertical axis.
+    #[serde(default)]
     y: String,
     /// Position of each point on the horizontal axis, by the label that stands for `{point}` in the names of steps.
+    #[serde(default)]
     points: BTreeMap<String, f64>,
     /// What is drawn.
+    #[serde(default)]
     series: Vec<SeriesSpec>,
 }
 
@@ -51,16 +59,14 @@ struct SeriesSpec {
 
 /// Draws a figure. Steps without a result are gaps.
 pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<String, Error> {
+    if let Some(name) = &of.explored {
+        return explored(of, name, results);
+    }
     let mut series = Vec::new();
     for (index, spec) in of.series.iter().enumerate() {
         let mut points = Vec::new();
         for (label, x) in &of.points {
-            let name = spec.step.replace("{point}", label);
-            let kept = results.get(&name).ok_or_else(|| Error::Spec {
-                field: "figure",
-                problem: format!("`{}`: no step is called `{name}`", of.name),
-                hint: None,
-            })?;
+            let kept = step(of, &spec.step.replace("{point}", label), results)?;
             let found = kept.result.as_ref().and_then(|result| number_at(result, &spec.path));
             points.push(LinePoint {
                 x: *x,
@@ -86,6 +92,18 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
         y_extent: None,
     };
     Ok(alone(&line_chart(&chart, WIDE)))
+}
+
+fn step<'a>(of: &FigureSpec, name: &str, results: &'a BTreeMap<String, Kept>) -> Result<&'a Kept, Error> {
+    let problem = || format!("`{}`: no step is called `{name}`", of.name);
+    results.get(name).ok_or_else(|| Error::Spec { field: "figure", problem: problem(), hint: None })
+}
+
+/// The first two measures of an exploration.
+fn explored(of: &FigureSpec, name: &str, results: &BTreeMap<String, Kept>) -> Result<String, Error> {
+    let result = step(of, name, results)?.result.clone();
+    let explored = result.map(serde_json::from_value::<ExploreResult>).transpose()?;
+    Ok(explored.map_or(String::new(), |explored| alone(&line_chart(&pair_chart(&explored, [0, 1]), WIDE))))
 }
 
 /// A figure of the page as a file of its own: with its name space, its colours and a ground.

@@ -33,13 +33,20 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
             let result = results.get(&step.name).and_then(|kept| kept.result.as_ref());
             cell(result.and_then(|result| lookup(result, path)), result.and_then(|result| number_at(result, path)))
         };
-        let (titles, rows): (Vec<&str>, Vec<(&str, Vec<String>)>) = match table.steps_are {
-            StepsAre::Rows => {
+        let items = table.items.as_deref().map(|path| items(&of_steps, path, results));
+        let (titles, rows): (Vec<&str>, Vec<(&str, Vec<String>)>) = match (table.steps_are, &items) {
+            (_, Some(items)) => {
+                let value = |item: &Value, path: &str| cell(lookup(item, path), number_at(item, path));
+                let row = |item: &Value| table.columns.iter().map(|(_, path)| value(item, path)).collect();
+                let rows = items.iter().map(|item| (item["name"].as_str().unwrap_or("?"), row(item)));
+                (table.columns.iter().map(|(title, _)| title.as_str()).collect(), rows.collect())
+            }
+            (StepsAre::Rows, None) => {
                 let row = |step: &&'_ Step| table.columns.iter().map(|(_, path)| value(step, path)).collect();
                 let rows = of_steps.iter().map(|step| (step.name.as_str(), row(step)));
                 (table.columns.iter().map(|(title, _)| title.as_str()).collect(), rows.collect())
             }
-            StepsAre::Columns => {
+            (StepsAre::Columns, None) => {
                 let row = |path: &str| of_steps.iter().map(|step| value(step, path)).collect();
                 let rows = table.columns.iter().map(|(title, path)| (title.as_str(), row(path)));
                 // The part of a step's name that tells it from the others.
@@ -66,6 +73,12 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
         }
     }
     text.trim_end().to_owned() + "\n"
+}
+
+/// The items of a list in the results of steps.
+fn items(steps: &[&Step], path: &str, results: &BTreeMap<String, Kept>) -> Vec<Value> {
+    let of_step = |step: &&Step| lookup(results.get(&step.name)?.result.as_ref()?, path)?.as_array().cloned();
+    steps.iter().filter_map(of_step).flatten().collect()
 }
 
 fn cell(found: Option<&Value>, as_number: Option<(f64, Option<[f64; 2]>)>) -> String {

@@ -45,6 +45,9 @@ pub(super) struct TableSpec {
     /// What the steps are.
     #[serde(default)]
     pub(super) steps_are: StepsAre,
+    /// Where a list is in the results of the steps: its items, by their names, are the rows then, and paths begin there.
+    #[serde(default)]
+    pub(super) items: Option<String>,
 }
 
 /// What the steps of a table are.

@@ -1,8 +1,7 @@
 //! What a merged model says of itself: a model card, the configuration, and a manifest with the hashes of its inputs.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -50,12 +49,13 @@ pub(super) fn inputs(sources: &[Source], context: &Context<'_>) -> Result<Vec<In
         files.extend(source.adapter_files.iter().cloned());
         files
     };
-    let length = |file: &PathBuf| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let length = |file: &PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
     let total = sources.iter().flat_map(files).map(|file| length(&file)).sum();
     context.stage("hashing inputs", total, "B", || {
-        let all: Vec<PathBuf> = sources.iter().flat_map(files).collect();
+        let all: Vec<(&Source, PathBuf)> =
+            sources.iter().flat_map(|source| files(source).into_iter().map(move |file| (source, file))).collect();
         // Collected before it is looked at: the first error counts, whichever thread is faster.
-        let hashed: Vec<Result<InputFile, Error>> = all.par_iter().map(|file| hashed(file, context)).collect();
+        let hashed: Vec<_> = all.par_iter().map(|(source, file)| hashed(source, file, context)).collect();
         let mut hashed = hashed.into_iter();
         let input = |source: &Source| {
             let files = hashed.by_ref().take(files(source).len()).collect::<Result<_, Error>>()?;
@@ -65,19 +65,20 @@ pub(super) fn inputs(sources: &[Source], context: &Context<'_>) -> Result<Vec<In
     })
 }
 
-/// A file with its hash, read a piece at a time.
-fn hashed(file: &Path, context: &Context<'_>) -> Result<InputFile, Error> {
-    const PIECE: usize = 1 << 18;
-    let failed = |source| Error::Read { file: file.into(), source };
-    let mut content = File::open(file).map_err(failed)?;
-    let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE]);
-    loop {
-        let read = content.read(&mut piece).map_err(failed)?;
-        if read == 0 {
-            break;
+/// A file with its hash. Weights are mapped already; small files are read.
+fn hashed(source: &Source, file: &Path, context: &Context<'_>) -> Result<InputFile, Error> {
+    const PIECE: usize = 16 << 20;
+    let mut hasher = blake3::Hasher::new();
+    match source.checkpoint().files().iter().find(|stored| stored.path() == file) {
+        Some(stored) => stored.pieces(PIECE).for_each(|piece| {
+            hasher.update(piece);
+            context.progress.advance(piece.len() as u64);
+        }),
+        None => {
+            let bytes = fs::read(file).map_err(|source| Error::Read { file: file.into(), source })?;
+            hasher.update(&bytes);
+            context.progress.advance(bytes.len() as u64);
         }
-        hasher.update(&piece[..read]);
-        context.progress.advance(read as u64);
     }
     Ok(InputFile {
         file: file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),

@@ -2,6 +2,7 @@
 
 mod axes;
 mod page;
+mod step;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ use crate::store::Store;
 use crate::{Context, Error, Loaded, Texts, load};
 use axes::Candidate;
 pub use axes::{Axis, Method, Values};
+pub(crate) use page::chart as pair_chart;
+pub use step::ExploreStep;
 
 /// What to try, and what to measure.
 #[derive(Clone, Debug)]
@@ -72,7 +75,7 @@ pub enum Measure {
 }
 
 /// What came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExploreResult {
     /// The folder.
     pub out: PathBuf,

@@ -1,12 +1,11 @@
 //! A model as the tensors of a safetensors folder, whatever it is stored as.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lathe_formats::{Checkpoint, ElementType, Format, PieceReader};
+use lathe_formats::{Checkpoint, ElementType, Format};
 use lathe_kernels::weights::{all_finite, bf16_to_f32, f16_to_f32};
 use lathe_merge::adapter::{Adapter, Claims};
 use lathe_merge::config::ModelRef;
@@ -34,7 +33,6 @@ pub(crate) struct Source {
     /// Its files.
     pub(super) adapter_files: Vec<PathBuf>,
     checkpoint: Arc<Checkpoint>,
-    pieces: PieceReader,
     tensors: Vec<Tensor>,
     by_name: HashMap<String, usize>,
     /// The tensor that was decoded as a whole last, where rows cannot be had a few at a time.
@@ -42,6 +40,10 @@ pub(crate) struct Source {
     /// Whether NaN and infinity are read like other numbers.
     nonfinite: Nonfinite,
 }
+
+/// Bytes of a tensor whose pages stay in memory until it is done: to find them again for every piece and every pass takes
+/// longer than to read them. Larger tensors are let go of piece by piece.
+const HELD_BYTES: usize = 32 << 20;
 
 /// What happens to numbers that are not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -126,7 +128,6 @@ impl Source {
             config,
             adapter: None,
             adapter_files: Vec::new(),
-            pieces: checkpoint.reader()?,
             checkpoint,
             tensors,
             by_name,
@@ -229,21 +230,18 @@ impl Source {
     }
 
     fn read_stored(&self, tensor: &Tensor, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
-        thread_local! {
-            static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
         let view = self.checkpoint.require(&tensor.name)?;
-        let to_f32 = match tensor.element {
-            ElementType::BF16 => bf16_to_f32,
-            ElementType::F16 => f16_to_f32,
-            _ => return Ok(view.decode(range, out)?),
-        };
-        BYTES.with_borrow_mut(|bytes| {
-            bytes.resize(2 * out.len(), 0);
-            self.pieces.read(view.info(), 2 * range.start, bytes)?;
-            to_f32(bytes, out);
-            Ok(())
-        })
+        let width = tensor.element.block_bytes();
+        let stored = range.start * width..range.end * width;
+        match tensor.element {
+            ElementType::BF16 => bf16_to_f32(&view.bytes()[stored.clone()], out),
+            ElementType::F16 => f16_to_f32(&view.bytes()[stored.clone()], out),
+            _ => view.decode(range, out)?,
+        }
+        if view.bytes().len() > HELD_BYTES {
+            self.checkpoint.release_bytes(&view, stored);
+        }
+        Ok(())
     }
 
     fn read_parameters(

@@ -144,9 +144,8 @@ fn parameters(config: &MergeConfig, given: &Parameters, path: &str, place: Given
     for (parameter, setting) in &given.0 {
         let name = parameter.name();
         let path = format!("{path}.{name}");
-        let Some(row) = method.parameter(*parameter) else {
-            return Err(ConfigError::new(path, Problem::UnknownParameter { method, name: name.to_owned() }));
-        };
+        // Files that people have carry parameters of other methods along; the plan notes that they have no effect.
+        let Some(row) = method.parameter(*parameter) else { continue };
         if row.scope == Scope::Merge && place == Given::ForOne && *parameter != Parameter::Int8Mask {
             return Err(ConfigError::new(path, Problem::Misplaced { method, name }));
         }

@@ -133,10 +133,6 @@ fn unknown_keys_are_errors_wherever_they_are() {
             slerp("  t: 0.5\n  densty: 0.5\n"),
             "m.yaml, line 8, parameters.densty: slerp has no parameter `densty` | known here: t, int8_mask",
         ),
-        (
-            slerp("  t: 0.5\n  density: 0.5\n"),
-            "m.yaml, line 8, parameters.density: slerp has no parameter `density` | known here: t, int8_mask",
-        ),
     ] {
         assert_eq!(message(&text), expected);
     }

@@ -14,7 +14,12 @@ impl Notes {
         if given.iter().any(|parameters| parameters.get(Parameter::Int8Mask).is_some()) {
             notes.add("int8_mask has no effect: masks take no memory here".into());
         }
+        let method = config.merge_method;
         for (parameter, setting) in given.iter().flat_map(|parameters| &parameters.0) {
+            if method.parameter(*parameter).is_none() {
+                notes.add(format!("{} has no effect: {} has no such parameter", parameter.name(), method.name()));
+                continue;
+            }
             if setting.varies_over_layers() {
                 notes.add(format!(
                     "{} varies over the layers: tensors outside them (embedding, last norm, head) take its first value",

@@ -67,7 +67,8 @@ fn method(tried: &Tried) -> String {
     tried.name.split(',').next().unwrap_or_default().to_owned()
 }
 
-fn chart(result: &ExploreResult, [across, up]: [usize; 2]) -> LineChart {
+/// Two measures of all that was tried, as a picture.
+pub(crate) fn chart(result: &ExploreResult, [across, up]: [usize; 2]) -> LineChart {
     let point = |tried: &Tried| LinePoint {
         x: tried.values[across],
         y: Some(tried.values[up]),

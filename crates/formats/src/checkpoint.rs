@@ -225,10 +225,9 @@ impl StoredFile {
     /// The file in pieces of at most `len` bytes; each counts as memory of this process only while it is looked at.
     pub fn pieces(&self, len: usize) -> impl Iterator<Item = &[u8]> {
         let mut before = 0..0;
-        self.bytes().chunks(len.max(1)).map(move |piece| {
+        self.bytes().chunks(len.max(1)).inspect(move |piece| {
             self.release(before.start, before.len());
             before = before.end..before.end + piece.len();
-            piece
         })
     }
 

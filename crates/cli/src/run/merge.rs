@@ -73,9 +73,10 @@ fn residual(args: ResidualArgs, context: &Context<'_>) -> Result<()> {
     config.base_model = Some(base.clone());
     // Rows that the base lacks are zero before they are subtracted.
     let recipe = Recipe { config: Some(0), template: Some(1), missing: Missing::Zero };
-    let quiet = args.write.json;
+    // A dry run reads headers only.
+    let without_table = args.write.json || args.write.dry_run;
     write(config, recipe, None, args.write, context)?;
-    if quiet {
+    if without_table {
         return Ok(());
     }
     print(&show::residual(&residual_layers([&base, &instruct, &updated], None, context)?))

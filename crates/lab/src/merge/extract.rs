@@ -56,7 +56,7 @@ pub fn extract(spec: &ExtractSpec, context: &Context<'_>) -> Result<ExtractResul
     let (mut products, mut lost, mut all) = (Vec::new(), 0.0, 0.0);
     context.stage("decomposing", numbers, "numbers", || {
         for name in &plan.matrices {
-            let pair = Pair { models: [&base, &tuned], name, shape: &base.tensor(name).map_or(&[][..], |t| &t.shape) };
+            let pair = Pair { models: [&base, &tuned], name, shape: base.tensor(name).map_or(&[][..], |t| &t.shape) };
             let product = adapter::extract(&pair, spec.rank, layout)?;
             // A matrix that tuning left alone needs no factors.
             if product.norm > 0.0 {

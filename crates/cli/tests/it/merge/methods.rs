@@ -38,6 +38,11 @@ models:
         let weight = weight(name);
         combination(&[weight / (weight + 0.25), 0.25 / (weight + 0.25)], inputs)
     });
+    // A parameter of other methods has no effect, which is said.
+    let carried = format!("{yaml}parameters: {{density: 0.5}}\n");
+    assert_eq!(merged(&bench, &carried, "carried", &[]), out);
+    let notes = json_of(&bench, "carried/merge.json")["result"]["notes"].to_string();
+    assert!(notes.contains("density has no effect: linear has no such parameter"), "{notes}");
     let raw = merged(&bench, &format!("{yaml}parameters: {{normalize: false}}\n"), "raw", &[]);
     assert_follows(&raw, &[&a, &b], |name, inputs| combination(&[weight(name), 0.25], inputs));
 
@@ -243,7 +248,7 @@ fn gguf_goes_in_and_out() {
     assert!(read("folders", "folders.st") == read("file/model.gguf", "file.st"));
     assert!(bench.path("file/merge.yaml").exists() && !bench.path("file.partial").exists());
     let written = bench.json(&["inspect", "mixed", "--json"]);
-    assert_eq!(written["tokenizer"].is_null(), false, "{written}");
+    assert!(!written["tokenizer"].is_null(), "{written}");
 
     // What quantisation lost is said.
     bench.succeed(&["export", "a", "--to", "gguf", "--dtype", "q8_0", "--out", "q.gguf"]);

@@ -10,9 +10,10 @@ use crate::bench::Bench;
 use crate::models::{edit_config, edit_tensors};
 use crate::tensors::{self, Stored};
 
-fn residual(bench: &Bench, [base, instruct, updated]: [&str; 3], out: &str, more: &[&str]) {
+/// What was printed.
+fn residual(bench: &Bench, [base, instruct, updated]: [&str; 3], out: &str, more: &[&str]) -> String {
     let arguments = ["merge", "residual", "--base", base, "--instruct", instruct, "--updated", updated, "--out", out];
-    bench.succeed(&[&arguments[..], more].concat());
+    bench.succeed(&[&arguments[..], more].concat())
 }
 
 #[test]
@@ -29,7 +30,13 @@ fn a_residual_restores_what_an_update_lost() {
     tokenizer["chat_template"] = template.into();
     bench.write("instruct/tokenizer_config.json", tokenizer.to_string());
 
-    residual(&bench, ["base", "instruct", "updated"], "out", &[]);
+    let said = residual(&bench, ["base", "instruct", "updated"], "out", &[]);
+    // How long residual and update are, and their angle: all layers, and each.
+    let table: Vec<&str> = said.lines().skip_while(|line| !line.trim_start().starts_with("layer ")).skip(2).collect();
+    assert!(
+        ["all", "0", "1", "2"].iter().all(|layer| table.iter().any(|row| row.trim_start().starts_with(layer))),
+        "{said}"
+    );
     residual(&bench, ["base", "instruct", "updated"], "half", &["--scale", "0.5"]);
     let [base, instruct, updated] = ["base", "instruct", "updated"].map(|model| weights(&bench, model));
     for (out, scale) in [("out", 1.0), ("half", 0.5)] {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -43,25 +44,25 @@ pub(super) struct InputFile {
 ///
 /// # Errors
 /// A file cannot be read.
-pub(super) fn inputs(sources: &[Source], context: &Context<'_>) -> Result<Vec<Input>, Error> {
+pub(super) fn inputs(sources: &[Arc<Source>], context: &Context<'_>) -> Result<Vec<Input>, Error> {
     let files = |source: &Source| {
         let mut files = source.resolved.files.clone();
         files.extend(source.adapter_files.iter().cloned());
         files
     };
     let length = |file: &PathBuf| fs::metadata(file).map_or(0, |metadata| metadata.len());
-    let total = sources.iter().flat_map(files).map(|file| length(&file)).sum();
+    let total = sources.iter().flat_map(|source| files(source)).map(|file| length(&file)).sum();
     context.stage("hashing inputs", total, "B", || {
-        let all: Vec<(&Source, PathBuf)> =
+        let all: Vec<(&Arc<Source>, PathBuf)> =
             sources.iter().flat_map(|source| files(source).into_iter().map(move |file| (source, file))).collect();
         // Collected before it is looked at: the first error counts, whichever thread is faster.
         let hashed: Vec<_> = all.par_iter().map(|(source, file)| hashed(source, file, context)).collect();
         let mut hashed = hashed.into_iter();
-        let input = |source: &Source| {
+        let mut input = |source: &Source| {
             let files = hashed.by_ref().take(files(source).len()).collect::<Result<_, Error>>()?;
             Ok(Input { model: source.name.clone(), path: source.resolved.path.clone(), files })
         };
-        sources.iter().map(input).collect()
+        sources.iter().map(|source| input(source)).collect()
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use lathe_formats::ElementType;
 use lathe_merge::config::{ChatTemplate as Choice, MergeConfig};
@@ -18,7 +19,7 @@ use crate::export::files::{COPIED, NamedFile, TERMS, copied, tokenizer_files};
 /// What the small files of a merge are made from.
 pub(super) struct Parts<'a> {
     pub(super) config: &'a MergeConfig,
-    pub(super) sources: &'a [Source],
+    pub(super) sources: &'a [Arc<Source>],
     pub(super) plan: &'a Plan,
     pub(super) vocabulary: Option<&'a Vocabulary>,
     /// The input whose tokenizer is taken, as far as the vocabulary has none of its own.
@@ -131,7 +132,7 @@ fn donor_layers(donor: &Source) -> usize {
 }
 
 /// Numbers of layers, and every list that has an entry for each layer, as the slices say.
-fn slice_layers(fields: &mut Map<String, Value>, layers: usize, map: &[(usize, usize)], sources: &[Source]) {
+fn slice_layers(fields: &mut Map<String, Value>, layers: usize, map: &[(usize, usize)], sources: &[Arc<Source>]) {
     for word in LAYERS {
         if fields.contains_key(word) {
             fields.insert(word.into(), map.len().into());

@@ -1,5 +1,7 @@
 //! A merge whose inputs are open and whose plan is made.
 
+use std::sync::Arc;
+
 use lathe_formats::ElementType;
 use lathe_formats::write::TensorSpec;
 use lathe_merge::config::{Dtype, MergeConfig, ModelRef};
@@ -18,14 +20,15 @@ use crate::{Context, Error};
 /// Inputs of a merge, opened; several configurations over the same models may be planned with them.
 pub(super) struct Inputs {
     pub(super) models: Vec<ModelRef>,
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<Arc<Source>>,
 }
 
 /// A configuration over open inputs.
 pub(super) struct Job<'a> {
     pub(super) config: &'a MergeConfig,
     pub(super) recipe: Recipe,
-    pub(super) sources: &'a [Source],
+    /// The models of the configuration, in its order.
+    pub(super) sources: Vec<Arc<Source>>,
     pub(super) plan: Plan,
     pub(super) vocabulary: Option<Vocabulary>,
     /// How the tensors of the plan are stored, in its order.
@@ -82,7 +85,8 @@ impl Inputs {
     /// A model cannot be opened.
     pub(super) fn open(spec: &MergeSpec, context: &Context<'_>) -> Result<Self, Error> {
         let models = spec.config.inputs();
-        let open = |model: &ModelRef| Source::open(model, spec.folder.as_deref(), spec.nonfinite, context);
+        let open =
+            |model: &ModelRef| Source::open(model, spec.folder.as_deref(), spec.nonfinite, context).map(Arc::new);
         let sources = models.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self { models, sources })
     }
@@ -92,36 +96,41 @@ impl Inputs {
     /// # Errors
     /// The models do not fit together, or not the configuration.
     pub(super) fn job<'a>(&'a self, config: &'a MergeConfig, spec: &MergeSpec) -> Result<Job<'a>, Error> {
-        let headers: Vec<_> = self.sources.iter().map(Source::header).collect();
-        let vocabulary = tokens::vocabulary(config, spec.recipe, self)?;
+        // Another method over the same models may have a base among them, or none.
+        let models = config.inputs();
+        let place = |model| self.models.iter().position(|other| other == model);
+        let sources = models.iter().filter_map(|model| Some(self.sources[place(model)?].clone())).collect();
+        let inputs = Self { models, sources };
+        let headers: Vec<_> = inputs.sources.iter().map(|source| source.header()).collect();
+        let vocabulary = tokens::vocabulary(config, spec.recipe, &inputs)?;
         let mut plan = plan(config, &headers, vocabulary.as_ref().map(|vocabulary| vocabulary.rows))?;
         if let Some(input) = spec.recipe.config {
             plan.config_donor = input;
         }
         let wanted = element_of(spec, config)?;
-        let donor = &self.sources[plan.config_donor];
-        let stored = plan.tensors.iter().map(|tensor| stored(tensor, wanted, donor, &self.sources)).collect();
+        let donor = &inputs.sources[plan.config_donor];
+        let stored = plan.tensors.iter().map(|tensor| stored(tensor, wanted, donor, &inputs.sources)).collect();
         let tokenizer = match vocabulary.as_ref().map(|vocabulary| &vocabulary.files) {
             Some(Files::Of(input)) => *input,
             _ => plan.config_donor,
         };
-        let mut notes = said_by_recipe(spec.recipe, &self.sources);
+        let mut notes = said_by_recipe(spec.recipe, &inputs.sources);
         if vocabulary.is_none() {
-            notes.extend(tokens::different_tokenizers(&self.sources, tokenizer)?);
+            notes.extend(tokens::different_tokenizers(&inputs.sources, tokenizer)?);
         }
-        notes.extend(self.sources.iter().filter_map(dequantised));
+        notes.extend(inputs.sources.iter().filter_map(|source| dequantised(source)));
         notes.append(&mut plan.notes);
         if let Some(vocabulary) = &vocabulary {
             notes.extend(vocabulary.notes.iter().cloned());
         }
-        Ok(Job { config, recipe: spec.recipe, sources: &self.sources, plan, vocabulary, stored, tokenizer, notes })
+        Ok(Job { config, recipe: spec.recipe, sources: inputs.sources, plan, vocabulary, stored, tokenizer, notes })
     }
 }
 
 impl Job<'_> {
     pub(super) fn merger(&self) -> Merger<'_> {
         let rows = self.vocabulary.as_ref().and_then(|vocabulary| vocabulary.from.as_deref());
-        Merger { sources: self.sources, rows, seed: self.config.seed }
+        Merger { sources: &self.sources, rows, seed: self.config.seed }
     }
 
     /// The files beside the weights.
@@ -131,7 +140,7 @@ impl Job<'_> {
     pub(super) fn files(&self) -> Result<Vec<NamedFile>, Error> {
         folder::files(&folder::Parts {
             config: self.config,
-            sources: self.sources,
+            sources: &self.sources,
             plan: &self.plan,
             vocabulary: self.vocabulary.as_ref(),
             tokenizer: self.tokenizer,
@@ -156,7 +165,7 @@ impl Job<'_> {
         let numbers = |tensor: &TensorSpec| tensor.shape.iter().product::<usize>() as u64;
         MergeSummary {
             method: self.config.merge_method.name().to_owned(),
-            inputs: self.sources.iter().map(input_summary).collect(),
+            inputs: self.sources.iter().map(|source| input_summary(source)).collect(),
             layers: self.plan.layers,
             tensors: self.stored.len(),
             parameters: self.stored.iter().map(numbers).sum(),
@@ -217,7 +226,7 @@ fn element_of(spec: &MergeSpec, config: &MergeConfig) -> Result<Option<ElementTy
 }
 
 /// How a tensor is stored: as the user wants, as the configuration's donor stores it, or else as f32.
-fn stored(tensor: &OutputTensor, wanted: Option<ElementType>, donor: &Source, sources: &[Source]) -> TensorSpec {
+fn stored(tensor: &OutputTensor, wanted: Option<ElementType>, donor: &Source, sources: &[Arc<Source>]) -> TensorSpec {
     let first = || tensor.inputs.first().and_then(|(input, name)| sources[*input].tensor(name));
     let theirs = donor.tensor(&tensor.name).or_else(first).map_or(ElementType::F32, |tensor| tensor.element);
     let element = match wanted {
@@ -230,7 +239,7 @@ fn stored(tensor: &OutputTensor, wanted: Option<ElementType>, donor: &Source, so
 }
 
 /// What a configuration file cannot say of a recipe.
-fn said_by_recipe(recipe: Recipe, sources: &[Source]) -> Vec<String> {
+fn said_by_recipe(recipe: Recipe, sources: &[Arc<Source>]) -> Vec<String> {
     let of = |what: &str, input: Option<usize>| input.map(|input| format!("{what} from {}", sources[input].name));
     let missing =
         (recipe.missing == Missing::Zero).then(|| "rows of tokens that a model lacks are zero there".to_owned());

@@ -1,6 +1,7 @@
 //! From the tensors of several models to those of one, a piece at a time.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use lathe_formats::write::TensorSpec;
 use lathe_formats::{ElementType, encode_rows};
@@ -19,7 +20,7 @@ const PIECE: usize = 1 << 16;
 
 /// Everything that the tensors of a merge are made from.
 pub(super) struct Merger<'a> {
-    pub(super) sources: &'a [Source],
+    pub(super) sources: &'a [Arc<Source>],
     /// Where each input's rows of embeddings and heads come from, where models have different tokens.
     pub(super) rows: Option<&'a [ModelRows]>,
     /// Where random masks begin.

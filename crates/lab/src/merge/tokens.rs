@@ -1,5 +1,7 @@
 //! Whose tokens a merge has, and what that means for rows of embeddings and heads.
 
+use std::sync::Arc;
+
 use lathe_merge::config::{self, MergeConfig, ModelRef, TokenSource, TokenizerSource};
 use lathe_merge::plan::Role;
 use lathe_merge::vocabulary::{
@@ -60,13 +62,13 @@ pub(super) fn vocabulary(config: &MergeConfig, recipe: Recipe, inputs: &Inputs) 
         },
         None => return Ok(None),
     };
-    let models = inputs.sources.iter().map(tokenizer_of).collect::<Result<Vec<_>, _>>()?;
+    let models = inputs.sources.iter().map(|source| tokenizer_of(source)).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(build(&spec, &models, base)?))
 }
 
 /// Whether embeddings have different numbers of rows.
 fn have_different_rows(inputs: &Inputs) -> bool {
-    let mut rows = inputs.sources.iter().filter_map(embedding_rows);
+    let mut rows = inputs.sources.iter().filter_map(|source| embedding_rows(source));
     let first = rows.next();
     rows.any(|rows| Some(rows) != first)
 }
@@ -101,14 +103,14 @@ fn tokenizer_of(source: &Source) -> Result<ModelTokenizer, Error> {
 ///
 /// # Errors
 /// A tokenizer cannot be read.
-pub(super) fn different_tokenizers(sources: &[Source], donor: usize) -> Result<Option<String>, Error> {
-    let vocabulary = |source: &Source| -> Option<Value> {
+pub(super) fn different_tokenizers(sources: &[Arc<Source>], donor: usize) -> Result<Option<String>, Error> {
+    let vocabulary = |source: &Arc<Source>| -> Option<Value> {
         let bytes = std::fs::read(source.folder().join("tokenizer.json")).ok()?;
         let json: Value = serde_json::from_slice(&bytes).ok()?;
         Some(json.get("model")?.get("vocab")?.clone())
     };
     let Some(first) = vocabulary(&sources[donor]) else { return Ok(None) };
-    let other = |source: &&Source| vocabulary(source).is_some_and(|other| other != first);
+    let other = |source: &&Arc<Source>| vocabulary(source).is_some_and(|other| other != first);
     let different: Vec<&str> = sources.iter().filter(other).map(|source| source.name.as_str()).collect();
     Ok((!different.is_empty()).then(|| {
         format!(

@@ -96,7 +96,7 @@ fn fill(
     if !partial.exists() {
         rehearse(job, spec, out, &files, &shards)?;
     }
-    let inputs = card::inputs(job.sources, context)?;
+    let inputs = card::inputs(&job.sources, context)?;
     if partial.join(RECORD).exists() {
         // A kill came in the very last moment; to begin again is simpler than to find out where.
         fs::remove_dir_all(partial).map_err(|source| Error::Write { file: partial.into(), source })?;

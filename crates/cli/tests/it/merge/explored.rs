@@ -87,6 +87,13 @@ parameters: {weight: 1}
     for candidate in ["ties, density 0.3, lambda 0", "dare_ties, density 1, lambda 0", "task_arithmetic, lambda 0"] {
         assert_eq!(values(&result, candidate), values(&result, "./base"), "{candidate}");
     }
+    // Interpolation between the two models needs no base, and has fewer inputs than the rest.
+    let more = ["--vary", "share=0,1", "--methods", "slerp,linear"];
+    let between = explored(&bench, "between", &[&more[..], &["--beside", "./a", "--beside", "./b"]].concat());
+    for method in ["slerp", "linear"] {
+        assert_eq!(values(&between, &format!("{method}, share 1")), values(&between, "./a"), "{method}");
+        assert_eq!(values(&between, &format!("{method}, share 0")), values(&between, "./b"), "{method}");
+    }
     // Draws are a function of the seed.
     let draw = |out: &str, seed: &str| {
         let more = ["--vary", "lambda=0..1", "--draws", "3", "--seed", seed];

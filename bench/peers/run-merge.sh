@@ -49,7 +49,7 @@ for _ in $(seq "$rounds"); do
   rm -f "$work/copied"
   for method in $methods; do
     timed lathe "$method" "$lathe" merge "$work/$method.yaml" --out "$work/out" --quiet
-    timed mergekit "$method" "$python" -m mergekit.scripts.run_yaml "$work/$method.yaml" "$work/out" --quiet
+    timed mergekit "$method" "$python" "$here/mergekit_yaml.py" "$work/$method.yaml" "$work/out" --no-copy-tokenizer
   done
 done | tee "$out/merge.jsonl"
 { uname -sr; grep -m1 'model name' /proc/cpuinfo; nproc; "$lathe" --version

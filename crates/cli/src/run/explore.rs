@@ -34,7 +34,7 @@ pub(super) fn run_explore(args: ExploreArgs, context: &Context<'_>) -> Result<()
         axes: args.vary.iter().map(|text| axis(text)).collect::<Result<_>>()?,
         draws: args.draws,
         measures: texts.chain(tasks).collect::<Result<_>>()?,
-        beside: args.beside,
+        beside: args.beside.into_iter().map(|model| (model.to_string(), model)).collect(),
         write: args.write,
         seed: args.seed,
         out: args.out,

@@ -2,6 +2,7 @@
 
 mod deltas;
 mod explored;
+mod goldens;
 mod methods;
 mod random;
 mod recipes;

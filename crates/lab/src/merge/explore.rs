@@ -42,8 +42,8 @@ pub struct ExploreSpec {
     pub draws: Option<usize>,
     /// What is measured: two or more.
     pub measures: Vec<Measure>,
-    /// Models that are measured too.
-    pub beside: Vec<ModelReference>,
+    /// Models that are measured too, with their names.
+    pub beside: Vec<(String, ModelReference)>,
     /// How many of the best are written as models.
     pub write: usize,
     /// Seed of the draws.
@@ -149,11 +149,11 @@ pub fn explore(spec: &ExploreSpec, context: &Context<'_>) -> Result<ExploreResul
         let (name, config) = (candidate.name.clone(), Some(candidate.config.to_yaml()));
         store.put(i as u64, Tried { name, config, values: values?, seconds })?;
     }
-    for (i, model) in spec.beside.iter().enumerate() {
+    for (i, (name, model)) in spec.beside.iter().enumerate() {
         let item = candidates.len() + i;
         if store.get(item as u64).is_none() {
             let (measured, seconds) = context.timed(|| values(&load(model, context)?, &measures, context));
-            store.put(item as u64, Tried { name: model.to_string(), config: None, values: measured?, seconds })?;
+            store.put(item as u64, Tried { name: name.clone(), config: None, values: measured?, seconds })?;
         }
     }
     let count = (candidates.len() + spec.beside.len()) as u64;
@@ -228,7 +228,7 @@ fn head<'a>(
         lathe: env!("CARGO_PKG_VERSION"),
         candidates: candidates.iter().map(|candidate| candidate.config.to_yaml()).collect(),
         inputs: card::inputs(&inputs.sources, context)?,
-        beside: spec.beside.iter().map(sum).collect::<Result<_, _>>()?,
+        beside: spec.beside.iter().map(|(_, model)| sum(model)).collect::<Result<_, _>>()?,
         measures: &spec.measures,
     })
 }

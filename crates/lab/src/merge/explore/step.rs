@@ -32,9 +32,9 @@ pub struct ExploreStep {
     pub draws: Option<usize>,
     /// What is measured: two or more.
     pub measures: Vec<Measure>,
-    /// Models that are measured too.
+    /// Models that are measured too, by name.
     #[serde(default)]
-    pub beside: Vec<ModelReference>,
+    pub beside: BTreeMap<String, ModelReference>,
     /// How candidates are stored, `float32` or another type of configurations.
     #[serde(default)]
     pub dtype: Option<String>,
@@ -83,7 +83,7 @@ impl ExploreStep {
             axes: self.vary.iter().map(axis).collect::<Result<_, _>>()?,
             draws: self.draws,
             measures: self.measures.clone(),
-            beside: self.beside.clone(),
+            beside: self.beside.clone().into_iter().collect(),
             write: 0,
             seed: self.seed,
             out,

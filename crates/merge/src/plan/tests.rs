@@ -482,9 +482,11 @@ fn configurations_made_by_code_are_checked_too() {
         parameters: Parameters::none().with(Parameter::Density, 0.5),
         ..MergeConfig::of_models(Method::Linear, vec![ModelEntry::plain(ModelRef::plain("a"))])
     };
-    let error = plan(&config, &[tied("a", 1)], None).expect_err("linear has no density");
-    assert_eq!(error.to_string(), "merge configuration, parameters.density: linear has no parameter `density`");
-    let fine = MergeConfig { parameters: Parameters::none().with(Parameter::Weight, 1.0), ..config };
+    let error = plan(&config, &[tied("a", 1)], None).expect_err("linear needs weights");
+    assert_eq!(error.to_string(), "merge configuration, models[0]: linear needs the parameter `weight` for `a`");
+    let fine = MergeConfig { parameters: config.parameters.clone().with(Parameter::Weight, 1.0), ..config };
+    let notes = plan(&fine, &[tied("a", 1)], None).expect("a plan").notes;
+    assert!(notes.contains(&"density has no effect: linear has no such parameter".to_owned()), "{notes:?}");
     assert_eq!(plan(&fine, &[], None), Err(PlanError::Headers { expected: 1, found: 0 }));
     assert_eq!(plan(&fine, &[tied("a", 1)], None).map(|plan| plan.tensors.len()), Ok(7));
 }

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use lathe_lab::DataReference;
+use lathe_lab::{DataReference, ExportFormat};
 use lathe_measure::spectrum::Metric;
 use lathe_model::reference::{ModelReference, ReferenceError};
 
@@ -336,6 +336,15 @@ pub(crate) enum Target {
     Safetensors,
     /// One file with everything
     Gguf,
+}
+
+impl From<Target> for ExportFormat {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Safetensors => Self::Safetensors,
+            Target::Gguf => Self::Gguf,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

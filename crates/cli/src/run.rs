@@ -20,9 +20,9 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportFormat, ExportSpec, InspectSpec,
-    Methods, Part, Rows, Texts, TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect,
-    models, models_page, trace, vocabulary,
+    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Part,
+    Rows, Texts, TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect, models,
+    models_page, trace, vocabulary,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -33,7 +33,7 @@ use serde::Serialize;
 
 use crate::args::{
     Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs, ReportArgs,
-    RunArgs, SamplesArgs, SpectrumArgs, Take, Target, TokensArgs, TraceArgs,
+    RunArgs, SamplesArgs, SpectrumArgs, Take, TokensArgs, TraceArgs,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, Wanted, fetch};
@@ -162,10 +162,7 @@ fn run_trace(args: TraceArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
-    let to = match args.to {
-        Target::Safetensors => ExportFormat::Safetensors,
-        Target::Gguf => ExportFormat::Gguf,
-    };
+    let to = args.to.into();
     let result = export(&ExportSpec { model: args.model, to, dtype: args.dtype, out: args.out }, context)?;
     if args.json { print_json(&result) } else { print(&show::export(&result)) }
 }

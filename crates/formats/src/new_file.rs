@@ -44,6 +44,16 @@ impl NewFile {
         Ok(NewFile { target: target.into(), out: BufWriter::with_capacity(1 << 20, file), temporary })
     }
 
+    /// Writes a whole file. One that had the name is replaced.
+    ///
+    /// # Errors
+    /// As [`NewFile::create`] and [`NewFile::finish`].
+    pub fn write(target: &Path, content: &[u8]) -> Result<(), Error> {
+        let mut file = NewFile::create(target)?;
+        file.append(content)?;
+        file.finish()
+    }
+
     /// The name that the file will have.
     #[must_use]
     pub fn target(&self) -> &Path {

@@ -231,9 +231,7 @@ pub(crate) fn eval_with_answers(
         result.files = ["results.json", "results.md", "results.html"].map(|name| out.join(name)).to_vec();
         let texts = [serde_json::to_string_pretty(&result)? + "\n", page::markdown(&result), page::html(&result)];
         for (file, text) in result.files.iter().zip(texts) {
-            let mut new = lathe_formats::NewFile::create(file)?;
-            new.append(text.as_bytes())?;
-            new.finish()?;
+            lathe_formats::NewFile::write(file, text.as_bytes())?;
         }
     }
     Ok((result, answers.into_iter().map(|(.., items)| items).collect()))

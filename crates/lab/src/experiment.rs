@@ -250,9 +250,7 @@ fn read_kept(path: &Path) -> Result<Option<Kept>, Error> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut file = lathe_formats::NewFile::create(path)?;
-    file.append(bytes)?;
-    Ok(file.finish()?)
+    Ok(lathe_formats::NewFile::write(path, bytes)?)
 }
 
 /// The number at a path of a result: a plain one, or the value of a measured one with its interval.

@@ -195,7 +195,7 @@ fn length(path: &Path) -> Result<u64, Error> {
     Ok(fs::metadata(path).map_err(|source| Error::Read { file: path.into(), source })?.len())
 }
 
-fn put(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let failed = |source| Error::Write { file: path.into(), source };
     fs::create_dir_all(folder_above(path)).map_err(failed)?;
     fs::write(path, bytes).map_err(failed)

@@ -32,7 +32,7 @@ pub use decoder::{Coarse, Decoder, Weights};
 pub use error::Error;
 pub use lathe_kernels::attention::Pattern;
 pub use layout::{Layout, Name};
-pub use open::{Opened, open, open_checkpoint};
+pub use open::{Opened, folder_of, open, open_checkpoint};
 pub use parameters::{CheckpointSource, ParameterSource, RandomSource};
 pub use prefix::{Continuation, PrefixCache};
 pub use profile::{Phase, Profile};

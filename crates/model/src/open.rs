@@ -88,7 +88,9 @@ fn refuse_quantised(config: &Config) -> Result<(), Error> {
     Err(Error::Quantised { file: config.file().into(), method })
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder of a model's files: itself, or the one that a file lies in.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
     if path.is_dir() { path } else { path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")) }
 }
 

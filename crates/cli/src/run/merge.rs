@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use lathe_lab::Context;
 use lathe_lab::merge::{MergeSpec, Nonfinite, Recipe, Resume, merge, plan_merge, residual_layers};
-use lathe_lab::{Context, ExportFormat};
 use lathe_merge::config::{MergeConfig, Method, ModelEntry, ModelRef, Parameter, Parameters};
 use lathe_merge::vocabulary::Missing;
 
@@ -12,7 +12,6 @@ use super::explore::run_explore;
 use super::{print, print_json};
 use crate::args::{
     ExtractArgs, LinearArgs, LoraArgs, MergeArgs, MergeCommand, MergeWriteArgs, ProtectArgs, ResidualArgs, SlerpArgs,
-    Target,
 };
 use crate::failure::BadInput;
 use crate::show;
@@ -118,10 +117,7 @@ fn write(
 ) -> Result<()> {
     let MergeWriteArgs { out, dry_run, resume, to, dtype, shard_size, seed, allow_nonfinite, json } = args;
     config.seed = seed.unwrap_or(config.seed);
-    let to = match to {
-        Target::Safetensors => ExportFormat::Safetensors,
-        Target::Gguf => ExportFormat::Gguf,
-    };
+    let to = to.into();
     let nonfinite = if allow_nonfinite { Nonfinite::Allow } else { Nonfinite::Refuse };
     let spec = MergeSpec { config, recipe, folder, to, dtype, shard_bytes: shard_size, nonfinite };
     let Some(out) = out.filter(|_| !dry_run) else {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use assert_cmd::Command;
@@ -77,6 +78,25 @@ impl Bench {
     /// Standard output of a run that succeeds, as JSON.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.succeed(arguments)).unwrap()
+    }
+
+    /// Runs the program and kills it when a file inside the folder has more than so many lines; a run may end before.
+    pub(crate) fn kill_after(&self, arguments: &[&str], file: &str, lines: usize) {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_lathe"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("LATHE_HOME", self.path("no-such-home"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let file = self.path(file);
+        let begun = || fs::read_to_string(&file).is_ok_and(|text| text.lines().count() > lines);
+        while !begun() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// Every file and folder inside, relative to the folder.

@@ -1,7 +1,5 @@
 //! `lathe eval` with tiny models that read text.
 
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, assert_same};
@@ -190,21 +188,8 @@ fn a_killed_run_goes_on_and_ends_with_the_same_answers() {
     let bench = bench(400);
     let arguments = |out: &'static str| ["eval", "tiny", "--task", "tasks/sums.toml", "--batch", "2", "--out", out];
     bench.succeed(&arguments("whole"));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lathe"))
-        .args(arguments("killed"))
-        .current_dir(bench.path("."))
-        .env("LATHE_HOME", bench.path("no-such-home"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    bench.kill_after(&arguments("killed"), "killed/tiny.sums.jsonl.partial", 10);
     let partial = bench.path("killed/tiny.sums.jsonl.partial");
-    let begun = || std::fs::read_to_string(&partial).is_ok_and(|text| text.lines().count() > 10);
-    while !begun() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
     if partial.exists() {
         // An answer that was being written, too.
         let mut text = std::fs::read(&partial).unwrap();

@@ -95,21 +95,8 @@ fn a_killed_run_goes_on_and_ends_with_the_same_file() {
         ]
     };
     bench.succeed(&arguments("whole.jsonl", "1"));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lathe"))
-        .args(arguments("killed.jsonl", "1"))
-        .current_dir(bench.path("."))
-        .env("LATHE_HOME", bench.path("no-such-home"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    bench.kill_after(&arguments("killed.jsonl", "1"), "killed.jsonl.partial", 10);
     let partial = bench.path("killed.jsonl.partial");
-    let begun = || std::fs::read_to_string(&partial).is_ok_and(|text| text.lines().count() > 10);
-    while !begun() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
     if partial.exists() {
         // A string that was being appended, too.
         let mut text = std::fs::read(&partial).unwrap();

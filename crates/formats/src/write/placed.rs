@@ -18,8 +18,8 @@ use crate::error::Error;
 pub struct PlacedFile {
     path: PathBuf,
     file: File,
-    /// Where each tensor begins in the file, and its bytes.
-    places: HashMap<String, (u64, usize)>,
+    /// The bytes of each tensor.
+    places: HashMap<String, Range<usize>>,
 }
 
 impl PlacedFile {
@@ -32,13 +32,12 @@ impl PlacedFile {
         metadata: &BTreeMap<String, String>,
         tensors: &[TensorSpec],
     ) -> Result<PlacedFile, Error> {
-        let plan = plan(path, tensors, 1)?;
-        let header = safetensors_header(path, metadata, tensors, &plan)?;
+        let laid = Laid::out(path, metadata, tensors)?;
         let refused = |source| refused(path, source);
         let mut file = File::options().read(true).write(true).create_new(true).open(path).map_err(refused)?;
-        file.write_all(&header).map_err(refused)?;
-        file.set_len(length(&header, &plan)).map_err(refused)?;
-        Ok(PlacedFile { path: path.into(), file, places: places(&header, &plan) })
+        file.write_all(&laid.header).map_err(refused)?;
+        file.set_len(laid.length as u64).map_err(refused)?;
+        Ok(PlacedFile { path: path.into(), file, places: laid.by_name(tensors) })
     }
 
     /// Opens a file that [`PlacedFile::create`] made with the same arguments.
@@ -50,20 +49,19 @@ impl PlacedFile {
         metadata: &BTreeMap<String, String>,
         tensors: &[TensorSpec],
     ) -> Result<PlacedFile, Error> {
-        let plan = plan(path, tensors, 1)?;
-        let header = safetensors_header(path, metadata, tensors, &plan)?;
+        let laid = Laid::out(path, metadata, tensors)?;
         let refused = |source| refused(path, source);
         let mut file = File::options().read(true).write(true).open(path).map_err(refused)?;
-        let mut found = vec![0; header.len()];
-        let has_length = file.metadata().map_err(refused)?.len() == length(&header, &plan);
-        if !has_length || file.read_exact(&mut found).is_err() || found != header {
+        let mut found = vec![0; laid.header.len()];
+        let has_length = file.metadata().map_err(refused)?.len() == laid.length as u64;
+        if !has_length || file.read_exact(&mut found).is_err() || found != laid.header {
             return Err(Error::Unwritable {
                 file: path.into(),
                 field: "the header".to_owned(),
                 reason: "it is not the one that an interrupted run would have left".to_owned(),
             });
         }
-        Ok(PlacedFile { path: path.into(), file, places: places(&header, &plan) })
+        Ok(PlacedFile { path: path.into(), file, places: laid.by_name(tensors) })
     }
 
     /// Writes bytes of a tensor, beginning at byte `offset` of it.
@@ -71,14 +69,14 @@ impl PlacedFile {
     /// # Errors
     /// There is no such tensor, or it has fewer bytes; the system refuses.
     pub fn write(&self, tensor: &str, offset: usize, bytes: &[u8]) -> Result<(), Error> {
-        let Some(&(begin, needs)) = self.places.get(tensor) else {
+        let Some(place) = self.places.get(tensor) else {
             return Err(Error::MissingTensor { file: self.path.clone(), tensor: tensor.to_owned() });
         };
-        let got = offset.saturating_add(bytes.len());
+        let (needs, got) = (place.len(), offset.saturating_add(bytes.len()));
         if got > needs {
             return Err(Error::WrongLength { file: self.path.clone(), tensor: tensor.to_owned(), needs, got });
         }
-        write_at(&self.file, bytes, begin + offset as u64).map_err(|source| refused(&self.path, source))
+        write_at(&self.file, bytes, (place.start + offset) as u64).map_err(|source| refused(&self.path, source))
     }
 
     /// The file.
@@ -88,18 +86,31 @@ impl PlacedFile {
     }
 }
 
-fn places(header: &[u8], plan: &[Planned]) -> HashMap<String, (u64, usize)> {
-    let mut begin = header.len() as u64;
-    let place = |planned: &Planned| {
-        let place = (planned.name.clone(), (begin, planned.bytes));
-        begin += planned.bytes as u64;
-        place
-    };
-    plan.iter().map(place).collect()
+/// Where everything lies in a safetensors file.
+struct Laid {
+    header: Vec<u8>,
+    /// The bytes of each tensor, in the given order.
+    places: Vec<Range<usize>>,
+    length: usize,
 }
 
-fn length(header: &[u8], plan: &[Planned]) -> u64 {
-    header.len() as u64 + plan.iter().map(|planned| planned.bytes as u64).sum::<u64>()
+impl Laid {
+    fn out(path: &Path, metadata: &BTreeMap<String, String>, tensors: &[TensorSpec]) -> Result<Laid, Error> {
+        let plan = plan(path, tensors, 1)?;
+        let header = safetensors_header(path, metadata, tensors, &plan)?;
+        let mut length = header.len();
+        let place = |planned: &Planned| {
+            let place = length..length + planned.bytes;
+            length = place.end;
+            place
+        };
+        let places = plan.iter().map(place).collect();
+        Ok(Laid { header, places, length })
+    }
+
+    fn by_name(&self, tensors: &[TensorSpec]) -> HashMap<String, Range<usize>> {
+        tensors.iter().zip(&self.places).map(|(tensor, place)| (tensor.name.clone(), place.clone())).collect()
+    }
 }
 
 fn refused(path: &Path, source: io::Error) -> Error {
@@ -112,16 +123,8 @@ fn refused(path: &Path, source: io::Error) -> Error {
 /// # Errors
 /// As [`super::safetensors`]; `name` stands for the file in messages.
 pub fn safetensors_in_memory(name: &Path, tensors: &[TensorSpec]) -> Result<(Vec<u8>, Vec<Range<usize>>), Error> {
-    let plan = plan(name, tensors, 1)?;
-    let mut bytes = safetensors_header(name, &BTreeMap::new(), tensors, &plan)?;
-    let mut begin = bytes.len();
-    let place = |planned: &Planned| {
-        let place = begin..begin + planned.bytes;
-        begin = place.end;
-        place
-    };
-    let places = plan.iter().map(place).collect();
-    bytes.resize(begin, 0);
+    let Laid { header: mut bytes, places, length } = Laid::out(name, &BTreeMap::new(), tensors)?;
+    bytes.resize(length, 0);
     Ok((bytes, places))
 }
 

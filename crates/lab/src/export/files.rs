@@ -90,7 +90,7 @@ pub(crate) fn tokenizer_files(opened: &Opened, header: &GgufMetadata) -> Result<
     Ok(files)
 }
 
-fn pretty(value: &Value) -> Result<Vec<u8>, Error> {
+pub(crate) fn pretty(value: &Value) -> Result<Vec<u8>, Error> {
     Ok((serde_json::to_string_pretty(value)? + "\n").into_bytes())
 }
 

@@ -9,14 +9,15 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::folder::pretty;
-use super::job::Job;
+use super::job::{Job, MergeSummary};
 use super::source::Source;
 use super::{Recipe, RemarkCount};
 use crate::export::ExportFormat;
-use crate::export::files::NamedFile;
+use crate::export::files::{NamedFile, pretty};
 use crate::{Context, Error};
 
+/// What made it.
+pub(super) const PROGRAM: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"));
 /// The model card.
 pub(super) const CARD: &str = "README.md";
 /// The manifest.
@@ -101,7 +102,7 @@ pub(super) fn files(
     let summary = job.summary();
     let manifest = json!({
         "schema": 1,
-        "program": concat!("lathe ", env!("CARGO_PKG_VERSION")),
+        "program": PROGRAM,
         "config": job.config.to_yaml(),
         "recipe": job.recipe,
         "seed": job.config.seed,
@@ -111,15 +112,14 @@ pub(super) fn files(
         "remarks": remarks,
     });
     Ok(vec![
-        (CARD.to_owned(), card(job, remarks).into_bytes()),
+        (CARD.to_owned(), card(job, &summary, remarks).into_bytes()),
         (CONFIG.to_owned(), job.config.to_yaml().into_bytes()),
         (MANIFEST.to_owned(), pretty(&manifest)?),
     ])
 }
 
 /// The card: a header that hubs read, then what a reader wants to know.
-fn card(job: &Job<'_>, remarks: &[RemarkCount]) -> String {
-    let summary = job.summary();
+fn card(job: &Job<'_>, summary: &MergeSummary, remarks: &[RemarkCount]) -> String {
     let mut text = String::from("---\nlibrary_name: transformers\ntags:\n- merge\n- lathe\n");
     let repositories: Vec<&str> =
         job.sources.iter().map(|source| source.name.as_str()).filter(|name| !name.starts_with(['/', '.'])).collect();

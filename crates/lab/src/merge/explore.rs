@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use lathe_formats::write::safetensors_in_memory;
-use lathe_formats::{Checkpoint, Format};
+use lathe_formats::{Checkpoint, Format, NewFile};
 use lathe_measure::run::Document;
 use lathe_merge::config::MergeConfig;
 use lathe_model::reference::{CheckpointKind, ModelReference, Resolved};
@@ -140,7 +140,10 @@ pub fn explore(spec: &ExploreSpec, context: &Context<'_>) -> Result<ExploreResul
     let target = spec.out.join("candidates.jsonl");
     let mut store: Store<Tried> = Store::open(Some(&target), || head(spec, &candidates, &inputs, context))?;
     let resumed = store.len();
-    for (i, candidate) in candidates.iter().enumerate().filter(|(i, _)| spec.is_left(*i, &store)).collect::<Vec<_>>() {
+    for (i, candidate) in candidates.iter().enumerate() {
+        if store.get(i as u64).is_some() {
+            continue;
+        }
         let (values, seconds) = context.timed(|| {
             let job = inputs.job(&candidate.config, &spec.merge)?;
             let in_memory = InMemory::of(&job, &candidate.name, context)?;
@@ -167,7 +170,7 @@ pub fn explore(spec: &ExploreSpec, context: &Context<'_>) -> Result<ExploreResul
     let files = [("explore.json", serde_json::to_string_pretty(&result)? + "\n"), ("index.html", page::html(&result))];
     for (name, text) in files {
         let file = spec.out.join(name);
-        fs::write(&file, text).map_err(|source| Error::Write { file: file.clone(), source })?;
+        NewFile::write(&file, text.as_bytes())?;
         result.files.push(file);
     }
     Ok(result)
@@ -184,12 +187,6 @@ fn can_be_run(job: &Job<'_>) -> Result<(), Error> {
     match &job.sources[job.tokenizer].opened {
         Some(opened) if job.vocabulary.is_none() && !opened.has_tokenizer() => Ok(opened.tokenizer().map(drop)?),
         _ => Ok(()),
-    }
-}
-
-impl ExploreSpec {
-    fn is_left(&self, i: usize, store: &Store<Tried>) -> bool {
-        store.get(i as u64).is_none()
     }
 }
 

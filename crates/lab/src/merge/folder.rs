@@ -1,7 +1,6 @@
 //! The files of a merged model beside its weights: configuration, tokenizer, template, licence, card.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +11,10 @@ use lathe_merge::vocabulary::{Files, Vocabulary};
 use lathe_tokenizer::ChatTemplate;
 use serde_json::{Map, Value};
 
-use super::source::{Source, language_model};
+use super::source::{LAYERS, Source, language_model};
 use crate::Error;
-use crate::export::files::{COPIED, NamedFile, TERMS, copied, tokenizer_files};
+use crate::export;
+use crate::export::files::{COPIED, NamedFile, TERMS, copied, pretty, tokenizer_files};
 
 /// What the small files of a merge are made from.
 pub(super) struct Parts<'a> {
@@ -89,7 +89,7 @@ fn config(parts: &Parts<'_>) -> Result<Vec<u8>, Error> {
     whole.insert("torch_dtype".into(), dtype.into());
     whole.insert("tie_word_embeddings".into(), parts.plan.tied.into());
     whole.remove("dtype");
-    let layers = donor_layers(donor);
+    let layers = donor.layers();
     let tokenizer_donor = language_model(&parts.sources[parts.tokenizer].config).clone();
     let fields = language_fields(&mut whole);
     for (word, value) in [("torch_dtype", Value::from(dtype)), ("tie_word_embeddings", parts.plan.tied.into())] {
@@ -121,14 +121,6 @@ fn language_fields(whole: &mut Map<String, Value>) -> &mut Map<String, Value> {
         return whole;
     }
     whole.get_mut("text_config").and_then(Value::as_object_mut).expect("looked at above")
-}
-
-const LAYERS: [&str; 5] = ["num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers"];
-
-fn donor_layers(donor: &Source) -> usize {
-    let fields = language_model(&donor.config);
-    let said = LAYERS.iter().find_map(|word| fields.get(*word)?.as_u64());
-    said.map_or(0, |layers| layers as usize)
 }
 
 /// Numbers of layers, and every list that has an entry for each layer, as the slices say.
@@ -200,12 +192,7 @@ fn set_template(files: &mut BTreeMap<String, Vec<u8>>, template: &str) -> Result
 /// Writes files into a folder.
 pub(super) fn put(folder: &Path, files: &[NamedFile]) -> Result<(), Error> {
     for (name, bytes) in files {
-        let path = folder.join(name);
-        fs::write(&path, bytes).map_err(|source| Error::Write { file: path, source })?;
+        export::put(&folder.join(name), bytes)?;
     }
     Ok(())
-}
-
-pub(super) fn pretty(value: &Value) -> Result<Vec<u8>, Error> {
-    Ok((serde_json::to_string_pretty(value)? + "\n").into_bytes())
 }

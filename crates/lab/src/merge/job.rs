@@ -189,7 +189,7 @@ fn input_summary(source: &Source) -> InputSummary {
         model: source.name.clone(),
         format: if source.is_gguf() { "gguf" } else { "safetensors" }.to_owned(),
         architecture: architecture.unwrap_or("unknown").to_owned(),
-        layers: source.header().layers,
+        layers: source.layers(),
         elements: ElementCount::of(tensors.map(|info| (info.element, info.bytes() as u64))),
         licence: source.licence(),
     }
@@ -204,13 +204,7 @@ fn element_of(spec: &MergeSpec, config: &MergeConfig) -> Result<Option<ElementTy
             Dtype::Bfloat16 => ElementType::BF16,
         }));
     };
-    let known = match word.as_str() {
-        "float32" => Some(ElementType::F32),
-        "float16" => Some(ElementType::F16),
-        "bfloat16" => Some(ElementType::BF16),
-        other => other.parse().ok(),
-    };
-    match known {
+    match in_words_of_formats(word).parse().ok() {
         Some(element) if FLOATS.contains(&element) => Ok(Some(element)),
         // Blocks are made from numbers that have not been rounded before.
         Some(element) if spec.to == ExportFormat::Gguf && element.is_writable() => Ok(Some(ElementType::F32)),
@@ -222,6 +216,16 @@ fn element_of(spec: &MergeSpec, config: &MergeConfig) -> Result<Option<ElementTy
                 ExportFormat::Gguf => "take float32, float16, bfloat16 or a type that `lathe export` writes".into(),
             }),
         }),
+    }
+}
+
+/// The name of an element type in the formats: configurations have their own for three.
+pub(super) fn in_words_of_formats(word: &str) -> &str {
+    match word {
+        "float32" => "f32",
+        "float16" => "f16",
+        "bfloat16" => "bf16",
+        other => other,
     }
 }
 

@@ -11,7 +11,7 @@ use lathe_merge::adapter::{Adapter, Claims};
 use lathe_merge::config::ModelRef;
 use lathe_merge::plan::{Kind, ModelHeader, TensorHeader};
 use lathe_model::reference::{CheckpointKind, ModelReference, Resolved, resolve};
-use lathe_model::{Opened, TargetTensor};
+use lathe_model::{Opened, TargetTensor, folder_of};
 use serde_json::{Map, Value};
 
 use crate::load::licence;
@@ -40,6 +40,10 @@ pub(crate) struct Source {
     /// Whether NaN and infinity are read like other numbers.
     nonfinite: Nonfinite,
 }
+
+/// The words of configurations for the number of layers.
+pub(super) const LAYERS: [&str; 5] =
+    ["num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers"];
 
 /// Bytes of a tensor whose pages stay in memory until it is done: to find them again for every piece and every pass takes
 /// longer than to read them. Larger tensors are let go of piece by piece.
@@ -286,13 +290,12 @@ impl Source {
     }
 
     /// Layers, as the configuration says.
-    fn layers(&self) -> usize {
+    pub(super) fn layers(&self) -> usize {
         if let Some(opened) = &self.opened {
             return opened.spec.layers.len();
         }
         let fields = language_model(&self.config);
-        let words = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"];
-        let said = words.iter().find_map(|word| fields.get(*word)?.as_u64());
+        let said = LAYERS.iter().find_map(|word| fields.get(*word)?.as_u64());
         // At most one for each tensor: the number comes from a file.
         said.map_or(0, |layers| (layers as usize).min(self.tensors.len()))
     }
@@ -310,10 +313,6 @@ impl Source {
 /// The fields of the language model: those of `text_config` in a multimodal configuration.
 pub(super) fn language_model(config: &Map<String, Value>) -> &Map<String, Value> {
     config.get("text_config").and_then(Value::as_object).unwrap_or(config)
-}
-
-pub(super) fn folder_of(path: &Path) -> &Path {
-    if path.is_dir() { path } else { path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")) }
 }
 
 /// A row-major position as indices: `[row, column]`.

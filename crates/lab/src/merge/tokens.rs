@@ -74,8 +74,7 @@ fn have_different_rows(inputs: &Inputs) -> bool {
 }
 
 fn embedding_rows(source: &Source) -> Option<usize> {
-    let header = source.header();
-    let embedding = header.tensors.iter().find(|tensor| Role::of(&tensor.name) == Role::Embedding)?;
+    let embedding = source.tensors().iter().find(|tensor| Role::of(&tensor.name) == Role::Embedding)?;
     embedding.shape.first().copied()
 }
 
@@ -110,8 +109,9 @@ pub(super) fn different_tokenizers(sources: &[Arc<Source>], donor: usize) -> Res
         Some(json.get("model")?.get("vocab")?.clone())
     };
     let Some(first) = vocabulary(&sources[donor]) else { return Ok(None) };
-    let other = |source: &&Arc<Source>| vocabulary(source).is_some_and(|other| other != first);
-    let different: Vec<&str> = sources.iter().filter(other).map(|source| source.name.as_str()).collect();
+    let differs = |source: &Arc<Source>| vocabulary(source).is_some_and(|other| other != first);
+    let others = sources.iter().enumerate().filter(|(input, source)| *input != donor && differs(source));
+    let different: Vec<&str> = others.map(|(_, source)| source.name.as_str()).collect();
     Ok((!different.is_empty()).then(|| {
         format!(
             "{} has another vocabulary than {}, whose tokenizer the result gets: rows of different tokens are merged; choose \

@@ -9,9 +9,9 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::job::{Job, bytes_of};
+use super::job::{Job, bytes_of, in_words_of_formats};
 use super::{MergeResult, MergeSpec, Recipe, RemarkCount, Resume, card, folder};
-use crate::export::files::NamedFile;
+use crate::export::files::{NamedFile, pretty};
 use crate::export::{ExportFormat, ExportSpec, TemporaryFolder, WrittenFile, check_target, export, fits_gguf};
 use crate::store::Store;
 use crate::{Context, Error};
@@ -40,8 +40,6 @@ struct Shard {
     file: String,
     tensors: Vec<usize>,
 }
-
-const PROGRAM: &str = concat!("lathe ", env!("CARGO_PKG_VERSION"));
 
 /// Makes and writes all tensors and the files beside them.
 ///
@@ -106,7 +104,7 @@ fn fill(
     let head = || {
         let tensors = job.stored.iter().map(|tensor| (tensor.name.as_str(), tensor.element.to_string())).collect();
         Ok(Head {
-            program: PROGRAM,
+            program: card::PROGRAM,
             config: &yaml,
             recipe: job.recipe,
             seed: job.config.seed,
@@ -272,7 +270,7 @@ fn index(shards: &[Shard], stored: &[TensorSpec]) -> Result<Vec<u8>, Error> {
     };
     let weights: serde_json::Map<String, serde_json::Value> = shards.iter().flat_map(of_shard).collect();
     let total: u64 = stored.iter().map(bytes_of).sum();
-    folder::pretty(&json!({ "metadata": { "total_size": total }, "weight_map": weights }))
+    pretty(&json!({ "metadata": { "total_size": total }, "weight_map": weights }))
 }
 
 /// Remarks and how many tensors each was made of, the most frequent first.
@@ -301,12 +299,7 @@ fn gguf_folder(spec: &MergeSpec, out: &Path, partial: &Path, context: &Context<'
 
 /// The element type that the user named, in the words of the formats.
 fn gguf_dtype(spec: &MergeSpec) -> Option<&str> {
-    spec.dtype.as_deref().map(|word| match word {
-        "float32" => "f32",
-        "float16" => "f16",
-        "bfloat16" => "bf16",
-        other => other,
-    })
+    spec.dtype.as_deref().map(in_words_of_formats)
 }
 
 /// Every file of the result with its length, by name.

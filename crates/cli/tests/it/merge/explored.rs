@@ -1,9 +1,5 @@
 //! `lathe merge explore`: what candidates cost, without writing them.
 
-use std::fs;
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::moved_reading;
@@ -147,21 +143,8 @@ fn a_killed_exploration_goes_on() {
     let vary =
         ["--vary", "models.0.weight=0.1,0.2,0.3,0.4,0.5,0.6,0.7", "--vary", "models.1.weight=0.1,0.3,0.5,0.7,0.9"];
     let arguments = [&start[..], &TEXTS, &vary].concat();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lathe"))
-        .args(&arguments)
-        .current_dir(bench.path("."))
-        .env("LATHE_HOME", bench.path("no-such-home"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    bench.kill_after(&arguments, "tried/candidates.jsonl.partial", 4);
     let partial = bench.path("tried/candidates.jsonl.partial");
-    let begun = || fs::read_to_string(&partial).is_ok_and(|text| text.lines().count() > 4);
-    while !begun() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
     let whole = explored(&bench, "whole", &vary);
     if partial.exists() {
         let result: Value = bench.json(&[&arguments[..], &["--json"]].concat());

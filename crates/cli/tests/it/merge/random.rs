@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use super::{Weights, json_of, merged, moved, weights};
 use crate::bench::Bench;
@@ -176,21 +174,7 @@ fn a_killed_merge_leaves_nothing_that_opens_and_goes_on() {
     let whole = merged(&bench, &yaml, "whole", &[]);
     assert_eq!(whole.len(), 3 + 120 * 9);
     let arguments = ["merge", "merge.yaml", "--shard-size", "2MB", "--out", "out"];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lathe"))
-        .args(arguments)
-        .current_dir(bench.path("."))
-        .env("LATHE_HOME", bench.path("no-such-home"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let record = bench.path("out.partial/merge-tensors.jsonl.partial");
-    let begun = || fs::read_to_string(&record).is_ok_and(|text| text.lines().count() > 20);
-    while !begun() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    bench.kill_after(&arguments, "out.partial/merge-tensors.jsonl.partial", 20);
     if bench.path("out.partial").exists() {
         assert!(!bench.path("out").exists());
         bench.refuse(&["inspect", "out.partial"]);

@@ -1,6 +1,6 @@
-"""Reads two files and writes as many bytes as one of them has, on as many threads as there are cores.
+"""Reads two files and writes as many bytes as one of them has.
 
-The least that a linear merge of two models has to move. usage: plain_copy.py A B OUT
+The least that a linear merge of two models has to move. usage: plain_copy.py A B OUT [THREADS]     default: one for each core
 """
 
 import json
@@ -11,10 +11,10 @@ import time
 
 PIECE = 4 << 20
 one, two, out = (os.open(path, flags, 0o644) for path, flags in
-                 zip(sys.argv[1:], [os.O_RDONLY, os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_TRUNC]))
+                 zip(sys.argv[1:4], [os.O_RDONLY, os.O_RDONLY, os.O_RDWR | os.O_CREAT | os.O_TRUNC]))
 length = os.fstat(one).st_size
 os.ftruncate(out, length)
-threads = os.cpu_count()
+threads = int(sys.argv[4]) if len(sys.argv) > 4 else os.cpu_count()
 
 
 def run(first):
@@ -31,4 +31,4 @@ for worker in workers:
     worker.start()
 for worker in workers:
     worker.join()
-print(json.dumps({"seconds": time.monotonic() - started, "bytes": 3 * length}))
+print(json.dumps({"threads": threads, "seconds": time.monotonic() - started, "bytes": 3 * length}))

@@ -44,9 +44,11 @@ timed() { # who method command...
 }
 cat "$work"/{base,one,two}/model.safetensors > /dev/null
 for _ in $(seq "$rounds"); do
-  timed copy copy "$python" "$here/plain_copy.py" "$work/one/model.safetensors" "$work/two/model.safetensors" "$work/copied"
-  "$python" -c 'import json,sys; r=json.load(open(sys.argv[1])); print(json.dumps({"who":"copy, without python","method":"copy","wall_s":r["seconds"]}))' "$work/log"
-  rm -f "$work/copied"
+  for threads in 1 "$(nproc)"; do
+    "$python" "$here/plain_copy.py" "$work/one/model.safetensors" "$work/two/model.safetensors" "$work/copied" "$threads" > "$work/log"
+    "$python" -c 'import json,sys; r=json.load(open(sys.argv[1])); print(json.dumps({"who":"copy","method":"copy","threads":r["threads"],"wall_s":r["seconds"]}))' "$work/log"
+    rm -f "$work/copied"
+  done
   for method in $methods; do
     timed lathe "$method" "$lathe" merge "$work/$method.yaml" --out "$work/out" --quiet
     timed mergekit "$method" "$python" "$here/mergekit_yaml.py" "$work/$method.yaml" "$work/out" --no-copy-tokenizer

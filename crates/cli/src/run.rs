@@ -2,11 +2,14 @@
 
 mod decode;
 mod diff;
+mod embed;
 mod ensemble;
 mod eval;
+mod eval_embed;
 mod explore;
 mod merge;
 mod texts;
+mod upcycle;
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -68,9 +71,12 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Ensemble(args) => ensemble::run_ensemble(*args, &context),
         Command::Chat(args) => decode::run_chat(args, &context),
         Command::Eval(args) => eval::run_eval(*args, &context),
+        Command::Embed(args) => embed::run_embed(*args, &context),
+        Command::EvalEmbed(args) => eval_embed::run_eval_embed(*args, &context),
         Command::Diff(args) => diff::run_diff(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Merge(args) => merge::run_merge(*args, &context),
+        Command::Upcycle(args) => upcycle::run_upcycle(args, &context),
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),
         Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),

@@ -1,10 +1,13 @@
 //! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
 
 mod diff;
+mod embed;
 mod ensemble;
 mod eval;
+mod eval_embed;
 mod merge;
 mod texts;
+mod upcycle;
 mod vocabulary;
 
 use std::fmt::Write;
@@ -17,13 +20,17 @@ use lathe_lab::{
 };
 use lathe_measure::attention::ControlKind;
 use lathe_measure::{Estimate, Measured, Number};
-use lathe_model::Phase;
+use lathe_model::sentence::{Normalise, Pooling};
+use lathe_model::{Phase, SentenceSpec};
 
 pub(crate) use diff::diff;
+pub(crate) use embed::{analysed, cut, embedded, found};
 pub(crate) use ensemble::{determined, together};
 pub(crate) use eval::{compare, eval, tasks};
+pub(crate) use eval_embed::{embed_eval, embed_tasks};
 pub(crate) use merge::{explored, extracted, merge_plan, merged, residual};
 pub(crate) use texts::{experiment, generate, samples};
+pub(crate) use upcycle::upcycled;
 pub(crate) use vocabulary::vocabulary;
 
 use crate::table::{Align, Table, render, terminal_width};
@@ -88,11 +95,14 @@ pub(crate) fn inspection(i: &Inspection) -> String {
     row("model", i.reference.clone());
     row("file", i.path.display().to_string());
     row("licence", i.licence.clone().unwrap_or_else(|| "not stated".into()));
-    row("architecture", format!("{}, {} layers", i.family, i.layers));
+    let kind = if i.encoder { ", an encoder: no language-model head" } else { "" };
+    row("architecture", format!("{}, {} layers{kind}", i.family, i.layers));
     row("hidden size", count(i.hidden_size as u64));
     row("attention", format!("{} heads of {}, {} key/value heads", i.heads, i.head_dim, i.kv_heads));
     row("windows", windows(&i.windows));
-    row("rotary base", i.rotary_bases.iter().map(|base| number(*base)).collect::<Vec<_>>().join(", "));
+    if !i.rotary_bases.is_empty() {
+        row("rotary base", i.rotary_bases.iter().map(|base| number(*base)).collect::<Vec<_>>().join(", "));
+    }
     row("feed-forward", count(i.feed_forward_width as u64));
     if let Some(experts) = &i.experts {
         let shared = if experts.shared { " and a shared one" } else { "" };
@@ -131,6 +141,9 @@ pub(crate) fn inspection(i: &Inspection) -> String {
             }
         }
     }
+    if let Some(sentence) = &i.sentence {
+        row("sentence", pooled(sentence));
+    }
     let template =
         i.chat_template.as_ref().map(|template| format!("yes, {} characters", count(template.chars().count() as u64)));
     row("chat template", template.unwrap_or_else(|| "none".into()));
@@ -140,7 +153,9 @@ pub(crate) fn inspection(i: &Inspection) -> String {
         row("  weights", format!("{} in memory", bytes(load.weight_bytes)));
         row("  peak memory", memory(load.peak_memory_loaded));
         row("running", format!("{} tokens in {} s", load.prompt_tokens, number(load.prompt_seconds)));
-        row("  keys, values", format!("{} for each token of a text", bytes(load.cache_bytes_per_token)));
+        if load.cache_bytes_per_token > 0 {
+            row("  keys, values", format!("{} for each token of a text", bytes(load.cache_bytes_per_token)));
+        }
         row("  peak memory", memory(load.peak_memory));
     }
     // No titles: the first column names each line, so the printer's two title lines are dropped.
@@ -149,6 +164,24 @@ pub(crate) fn inspection(i: &Inspection) -> String {
         rows: rows.into_iter().map(Into::into).collect(),
     };
     render(&table, terminal_width()).split_inclusive('\n').skip(2).collect()
+}
+
+/// What a sentence encoder makes of a text, in words.
+fn pooled(sentence: &SentenceSpec) -> String {
+    let pooling = match sentence.pooling {
+        Pooling::First => "the first token",
+        Pooling::Mean => "the mean over tokens",
+        Pooling::Max => "the largest value of each feature",
+        Pooling::MeanSqrtLength => "the sum over tokens by the root of their number",
+        Pooling::WeightedMean => "the mean over tokens, later ones weighing more",
+        Pooling::Last => "the last token",
+    };
+    let most = sentence.max_tokens.map(|most| format!(", {} at most", count(most as u64))).unwrap_or_default();
+    let length = match sentence.normalise {
+        Normalise::AsItIs => "",
+        Normalise::UnitLength => ", scaled to length 1",
+    };
+    format!("{pooling}{most}{length}")
 }
 
 /// `lathe inspect --tensors`

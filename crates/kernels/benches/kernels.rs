@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lathe_kernels::activation::{Activation, gated};
-use lathe_kernels::attention::{self, KeyValues, Rows, Shape};
+use lathe_kernels::attention::{self, KeyValues, Reach, Rows, Shape};
 use lathe_kernels::matmul::{
     Arithmetic, Code, Coded, Coding, GroupRows, Groups, Left, Offset, Packed, Right, Scale, Start, Threads, matmul,
 };
@@ -88,8 +88,15 @@ fn products(criterion: &mut Criterion) {
 }
 
 fn attention(criterion: &mut Criterion) {
-    let shape =
-        Shape { heads: HEADS, kv_heads: KV_HEADS, head_dim: HEAD_DIM, window: None, scale: 0.125, soft_cap: None };
+    let shape = Shape {
+        heads: HEADS,
+        kv_heads: KV_HEADS,
+        head_dim: HEAD_DIM,
+        reach: Reach::Before,
+        window: None,
+        scale: 0.125,
+        soft_cap: None,
+    };
     let (q_width, kv_width) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
     let (q, kv) = (numbers(TOKENS * q_width), numbers(TOKENS * kv_width));
     let heads = (0..KV_HEADS).map(|head| {

@@ -1,24 +1,32 @@
-//! Causal attention of packed sequences, forward and backward.
+//! Attention of packed sequences, forward and backward.
 //!
-//! For a query at position `p` of its sequence and visible keys `j` (`p - window < j ≤ p`):
-//! `s_j = scale · q·k_j`, optionally `cap · tanh(s_j / cap)`; `P = softmax(s)`; `out = Σ_j P_j v_j`.
+//! For a query at position `p` of its sequence and visible keys `j` (`p - window < j ≤ p`, or `p - window < j < p + window`
+//! where it reaches both ways): `s_j = scale · q·k_j`, optionally `cap · tanh(s_j / cap)`; `P = softmax(s)`;
+//! `out = Σ_j P_j v_j`.
 //!
 //! Queries are taken in blocks: the scores of one block against its visible keys are a matrix product, the softmax of
 //! a row sees the whole row, and the sum over values is one chain over rising `j`. A masked key adds an exact zero, so
 //! neither the block size nor what else is in the batch changes a bit; a token decoded through a cache equals the same
 //! token of a full pass. Only the scores of one block exist at a time.
 
+mod keys;
+
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::Buffer;
 use crate::isa::dispatch;
-use crate::matmul::{Left, PANEL, Packed, Panels, Start, Threads, matmul, transpose_into};
+use crate::matmul::{Left, PANEL, Packed, Start, Threads, matmul, transpose_into};
 use crate::vector::{LANES, exp, max_of, sum_lanes, sum_of, tanh};
+
+pub use keys::{KeyValues, key_values};
 
 /// Query rows of one block.
 const BLOCK: usize = 48;
+
+/// Heads whose scores take so many multiply-adds are left to a worker in one.
+const TOGETHER: usize = 1 << 19;
 
 /// Shape and scaling of one layer's attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,12 +37,23 @@ pub struct Shape {
     pub kv_heads: usize,
     /// Values of one head.
     pub head_dim: usize,
-    /// Keys that a query sees, itself included; `None` is all.
+    /// On which sides of a query the keys are that it sees.
+    pub reach: Reach,
+    /// Keys that a query sees on a side, itself included; `None` is all.
     pub window: Option<usize>,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
     /// `cap` of `cap · tanh(s / cap)`.
     pub soft_cap: Option<f32>,
+}
+
+/// On which sides of a query the keys are that it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those up to its own position: a decoder.
+    Before,
+    /// Those on both sides: an encoder.
+    Both,
 }
 
 impl Shape {
@@ -43,149 +62,14 @@ impl Shape {
     pub fn first_visible(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
-}
 
-/// Keys and values of one head of one sequence, in the layouts that the products read.
-#[derive(Clone, Default)]
-pub struct KeyValues {
-    head_dim: usize,
-    /// Position of the first stored key; a multiple of 32.
-    first: usize,
-    /// Position after the last key.
-    end: usize,
-    /// Panels of 32 positions, `[positions / 32][head_dim][32]`.
-    keys: Buffer,
-    /// `[positions][head_dim rounded up to 32]`
-    values: Buffer,
-}
-
-impl KeyValues {
-    /// No keys yet.
+    /// The position after the last key that the query at `position` of a sequence of `len` positions sees.
     #[must_use]
-    pub fn new(head_dim: usize) -> Self {
-        Self { head_dim, ..Self::default() }
-    }
-
-    /// Keys and values of a whole sequence: `rows` rows of `keys` and `values` with `stride` between them.
-    #[must_use]
-    pub fn from_rows(head_dim: usize, keys: &[f32], values: &[f32], stride: usize, rows: usize) -> Self {
-        let mut kv = Self::new(head_dim);
-        kv.append(keys, values, stride, rows);
-        kv
-    }
-
-    /// Appends `rows` positions.
-    pub fn append(&mut self, keys: &[f32], values: &[f32], stride: usize, rows: usize) {
-        let (d, width) = (self.head_dim, self.value_stride());
-        let stored = self.end - self.first;
-        self.keys.resize((stored + rows).div_ceil(PANEL) * PANEL * d);
-        self.values.resize((stored + rows) * width);
-        for row in 0..rows {
-            let at = stored + row;
-            let panel = &mut self.keys[at / PANEL * PANEL * d..][..PANEL * d];
-            for (i, x) in keys[row * stride..][..d].iter().enumerate() {
-                panel[i * PANEL + at % PANEL] = *x;
-            }
-            self.values[at * width..][..d].copy_from_slice(&values[row * stride..][..d]);
-        }
-        self.end += rows;
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.head_dim);
-    }
-
-    /// Forgets positions from `end` on.
-    ///
-    /// # Panics
-    /// When positions before `end` have been dropped already.
-    pub fn truncate(&mut self, end: usize) {
-        if end >= self.end {
-            return;
-        }
-        assert!(end >= self.first, "position {end} has left the window");
-        let stored = end - self.first;
-        let d = self.head_dim;
-        self.keys.resize(stored.div_ceil(PANEL) * PANEL * d);
-        if !stored.is_multiple_of(PANEL) {
-            // The rest of the last panel must be zeros again: it is multiplied, and only then masked.
-            let last = stored / PANEL * PANEL * d;
-            for line in self.keys[last..].chunks_exact_mut(PANEL) {
-                line[stored % PANEL..].fill(0.0);
-            }
-        }
-        let width = self.value_stride();
-        self.values.resize(stored * width);
-        self.end = end;
-    }
-
-    /// Drops whole panels before `position`, which no later query will see.
-    pub fn drop_before(&mut self, position: usize) {
-        let whole = position.min(self.end).saturating_sub(self.first) / PANEL * PANEL;
-        if whole > 0 {
-            self.keys.drop_front(whole * self.head_dim);
-            let width = self.value_stride();
-            self.values.drop_front(whole * width);
-            self.first += whole;
-        }
-    }
-
-    /// Positions seen so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.end
-    }
-
-    /// Whether nothing was appended.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.end == 0
-    }
-
-    /// Position of the first key still stored.
-    #[must_use]
-    pub fn first(&self) -> usize {
-        self.first
-    }
-
-    /// Bytes that a position takes in heads of this width.
-    #[must_use]
-    pub fn bytes_per_position(head_dim: usize) -> usize {
-        size_of::<f32>() * (head_dim + Self::new(head_dim).value_stride())
-    }
-
-    /// Bytes in memory.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.keys.bytes() + self.values.bytes()
-    }
-
-    fn value_stride(&self) -> usize {
-        self.head_dim.div_ceil(PANEL) * PANEL
-    }
-
-    /// `Kᵀ` of the positions `from..to`, `[head_dim, to - from]`; `from` is a multiple of 32 from the first.
-    fn keys_view(&self, from: usize, to: usize) -> Panels<'_> {
-        let panel = PANEL * self.head_dim;
-        Panels {
-            data: &self.keys[(from - self.first) / PANEL * panel..],
-            k: self.head_dim,
-            n: to - from,
-            row_stride: PANEL,
-            panel_stride: panel,
-        }
-    }
-
-    /// `V` of the positions `from..to`, `[to - from, head_dim]`.
-    fn values_view(&self, from: usize, to: usize) -> Panels<'_> {
-        let stride = self.value_stride();
-        Panels {
-            data: &self.values[(from - self.first) * stride..],
-            k: to - from,
-            n: self.head_dim,
-            row_stride: stride,
-            panel_stride: PANEL,
+    pub fn end_visible(&self, position: usize, len: usize) -> usize {
+        match (self.reach, self.window) {
+            (Reach::Before, _) => position + 1,
+            (Reach::Both, None) => len,
+            (Reach::Both, Some(window)) => len.min(position.saturating_add(window)),
         }
     }
 }
@@ -222,6 +106,57 @@ pub struct Pattern<'a> {
 /// Receives the blocks of a head in the order of its queries; different heads come from different threads.
 pub type PatternSink<'a> = &'a (dyn Fn(&Pattern<'_>) + Sync);
 
+/// Where the keys of a head begin in packed rows, and the distance between two of them.
+fn first_of(shape: &Shape, rows: &Rows, kv_head: usize) -> (usize, usize) {
+    let width = shape.kv_heads * shape.head_dim;
+    (rows.start * width + kv_head * shape.head_dim, width)
+}
+
+/// Attention of packed sequences that all begin here: the same as [`forward`] with their [`key_values`].
+///
+/// # Panics
+/// When shapes disagree.
+pub fn forward_whole(shape: &Shape, sequences: &[Rows], q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+    let heads = sequences.len() * shape.kv_heads;
+    if heads < 16 * rayon::current_num_threads() {
+        let kv = key_values(shape, sequences, k, v);
+        return forward(shape, sequences, q, &kv.iter().collect::<Vec<_>>(), None, out);
+    }
+    // Many short texts: keys and values of one head at a time, which stay in the first-level cache.
+    let target = target(shape, sequences, q, out);
+    assert!(sequences.iter().all(|rows| rows.position == 0), "whole sequences");
+    let group = shape.heads / shape.kv_heads;
+    let together = (TOGETHER * heads / work(shape, sequences).max(1)).max(1);
+    (0..heads).into_par_iter().with_max_len(together).for_each(|task| {
+        let (sequence, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
+        let rows = &sequences[sequence];
+        if rows.len == 0 {
+            return;
+        }
+        let (first, stride) = first_of(shape, rows, kv_head);
+        KEY_VALUES.with_borrow_mut(|kv| {
+            kv.refill(shape.head_dim, &k[first..], &v[first..], stride, rows.len);
+            let heads = kv_head * group..(kv_head + 1) * group;
+            for head in heads.clone().step_by(if rows.len == 1 { group } else { 1 }) {
+                let heads = head..if rows.len == 1 { heads.end } else { head + 1 };
+                forward_heads(shape, sequence, rows, heads, q, kv, None, target);
+            }
+        });
+    });
+}
+
+thread_local! {
+    /// Keys and values of the head that a thread is at.
+    static KEY_VALUES: RefCell<KeyValues> = RefCell::default();
+    /// Scores and outputs of the block that a thread is at.
+    static BLOCKS: RefCell<[Vec<f32>; 2]> = RefCell::default();
+}
+
+/// Multiply-adds of the scores.
+fn work(shape: &Shape, sequences: &[Rows]) -> usize {
+    sequences.iter().map(|s| s.len * (s.position + s.len)).sum::<usize>() * shape.heads * shape.head_dim
+}
+
 /// Attention of a packed batch. `q` and `out` are `[tokens, heads · head_dim]`; `kv[s · kv_heads + h]` holds the keys
 /// and values of sequence `s`, the rows of this call included.
 ///
@@ -235,11 +170,8 @@ pub fn forward(
     sink: Option<PatternSink<'_>>,
     out: &mut [f32],
 ) {
-    let width = shape.heads * shape.head_dim;
-    assert!(q.len() == out.len() && kv.len() == sequences.len() * shape.kv_heads, "attention operands");
-    let rows: usize = sequences.iter().map(|s| s.len).sum();
-    assert_eq!(rows * width, q.len(), "packed rows");
-    let target = Target(out.as_mut_ptr(), out.len());
+    assert_eq!(kv.len(), sequences.len() * shape.kv_heads, "attention operands");
+    let target = target(shape, sequences, q, out);
     let group = shape.heads / shape.kv_heads;
     // A sequence's only query reads the keys once for all heads that share them.
     let heads = |rows: &Rows| (0..shape.heads).step_by(if rows.len == 1 { group } else { 1 });
@@ -253,12 +185,20 @@ pub fn forward(
         let heads = head..head + if rows.len == 1 { group } else { 1 };
         forward_heads(shape, sequence, rows, heads, q, kv, sink, target);
     };
-    let work: usize = sequences.iter().map(|s| s.len * (s.position + s.len)).sum::<usize>() * width;
+    let work = work(shape, sequences);
     if work < 1 << 16 {
         tasks.iter().for_each(task);
     } else {
-        tasks.par_iter().with_max_len(1).for_each(task);
+        tasks.par_iter().with_max_len((TOGETHER * tasks.len() / work).max(1)).for_each(task);
     }
+}
+
+/// # Panics
+/// When queries, output and sequences are not of one shape.
+fn target(shape: &Shape, sequences: &[Rows], q: &[f32], out: &mut [f32]) -> Target {
+    let rows: usize = sequences.iter().map(|s| s.len).sum();
+    assert!(q.len() == out.len() && q.len() == rows * shape.heads * shape.head_dim, "packed rows");
+    Target(out.as_mut_ptr(), out.len())
 }
 
 /// The output shared by tasks that each write the columns of one head of one sequence.
@@ -295,7 +235,7 @@ fn blocks<'a>(
         let first = rows.position + row;
         // Panels of keys start at multiples of 32.
         let from = (shape.first_visible(first) / PANEL * PANEL).max(stored_from);
-        (row, count, from, first + count)
+        (row, count, from, shape.end_visible(first + count - 1, rows.position + rows.len))
     })
 }
 
@@ -312,13 +252,13 @@ fn forward_heads(
     target: Target,
 ) {
     let (d, width) = (shape.head_dim, shape.heads * shape.head_dim);
-    assert!(kv.end == rows.position + rows.len, "keys up to the last query");
+    assert!(kv.len() == rows.position + rows.len, "keys up to the last query");
     assert!(heads.len() == 1 || rows.len == 1, "several heads of one query");
     // Distance between two rows, and between the positions of their queries.
     let (stride, step) = if rows.len == 1 { (d, 0) } else { (width, 1) };
-    let mut scores = Vec::new();
-    let mut out = vec![0.0; BLOCK.min(rows.len) * heads.len() * d];
-    for (row, queries, from, to) in blocks(shape, rows, kv.first) {
+    let [mut scores, mut out] = BLOCKS.take();
+    out.resize(BLOCK.min(rows.len) * heads.len() * d, 0.0);
+    for (row, queries, from, to) in blocks(shape, rows, kv.first()) {
         let (keys, count) = (to - from, queries * heads.len());
         let first = (rows.start + row) * width + heads.start * d;
         let position = rows.position + row;
@@ -326,7 +266,7 @@ fn forward_heads(
         let left = Left { data: &q[first..], m: count, row_stride: stride };
         matmul(left, kv.keys_view(from, to), Start::Zero, &mut scores, keys, Threads::One);
         for (row, line) in scores.chunks_exact_mut(keys).enumerate() {
-            softmax_row(shape, position + row * step, from, line);
+            softmax_row(shape, position + row * step, from..to, line);
         }
         if let Some(sink) = sink {
             for (head, probabilities) in heads.clone().zip(scores.chunks_exact(queries * keys)) {
@@ -339,12 +279,14 @@ fn forward_heads(
         matmul(left, kv.values_view(from, to), Start::Zero, out, d, Threads::One);
         target.write(out, first, stride, d);
     }
+    BLOCKS.set([scores, out]);
 }
 
-/// Turns the scores of the query at `position` against the keys from `from` on into probabilities.
-fn softmax_row(shape: &Shape, position: usize, from: usize, line: &mut [f32]) {
-    let visible = shape.first_visible(position).max(from) - from;
-    softmax_visible(line, visible, position + 1 - from, shape.scale, shape.soft_cap);
+/// Turns the scores of the query at `position` against `keys`, the last that its block sees among them, into probabilities.
+fn softmax_row(shape: &Shape, position: usize, keys: Range<usize>, line: &mut [f32]) {
+    let from = shape.first_visible(position).max(keys.start) - keys.start;
+    let to = shape.end_visible(position, keys.end) - keys.start;
+    softmax_visible(line, from, to, shape.scale, shape.soft_cap);
 }
 
 dispatch! {
@@ -373,10 +315,14 @@ dispatch! {
                 *lane += *x;
             }
         }
-        for (lane, x) in lanes.iter_mut().zip(rest) {
+        // A whole block as well: what is not there is as unlikely as what is not visible.
+        let mut last = [f32::NEG_INFINITY; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for (lane, x) in lanes.iter_mut().zip(&mut last) {
             *x = exp(*x - max);
             *lane += *x;
         }
+        rest.copy_from_slice(&last[..rest.len()]);
         // Zero also in a row of NaN.
         row[..from].fill(0.0);
         row[to..].fill(0.0);
@@ -446,7 +392,7 @@ fn backward_kv_head(
             matmul(queries, kv.keys_view(from, to), Start::Zero, &mut p, keys, Threads::One);
             let raw = shape.soft_cap.map(|_| p.clone());
             for (position, line) in (row..).zip(p.chunks_exact_mut(keys)) {
-                softmax_row(shape, position, from, line);
+                softmax_row(shape, position, from..to, line);
             }
 
             // dV += Pᵀ dO
@@ -460,7 +406,7 @@ fn backward_kv_head(
             let left = Left { data: &dout[first..], m: count, row_stride: width };
             matmul(left, vk.keys_view(from, to), Start::Zero, &mut ds, keys, Threads::One);
             for (r, (ds, p)) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).enumerate() {
-                let mean = sum_of(keys, |i| p[i] * ds[i]);
+                let mean = sum_of([p, ds], |[p, ds]| p * ds);
                 for (ds, p) in ds.iter_mut().zip(p) {
                     *ds = p * (*ds - mean) * shape.scale;
                 }

@@ -78,7 +78,7 @@ dispatch! {
                 }
             }
         }
-        sums.iter().flatten().sum::<f32>() + sum_of(rest.len(), |i| rest[i])
+        sums.iter().flatten().sum::<f32>() + sum_of([rest], |[x]| x)
     }
 }
 

@@ -53,8 +53,8 @@ dispatch! {
         let origin = max.max(f32::MIN);
         let (mut total, mut weighted) = (0.0f64, 0.0f64);
         for values in logits.chunks(BLOCK) {
-            let sums = sums_of(values.len(), |i| {
-                let shifted = values[i] - origin;
+            let sums = sums_of([values], |[x]| {
+                let shifted = x - origin;
                 let weight = exp(shifted);
                 // 0 · ln 0 = 0, also for a logit of -infinity
                 [weight, if shifted > -88.0 { weight * shifted } else { 0.0 }]

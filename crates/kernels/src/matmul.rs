@@ -18,6 +18,7 @@ mod pairs;
 mod product;
 mod reduce;
 mod tile;
+mod transpose;
 mod weight;
 
 pub use coded::{Code, Coded, Coding, GroupRows, Groups, Offset, Scale};
@@ -25,6 +26,7 @@ pub use left::Left;
 pub use packed::{Packed, Panels, transpose_into};
 pub use product::{Matrix, product};
 pub use reduce::{PIECE, reduce_rows};
+pub(crate) use transpose::transpose_lines;
 pub use weight::Weight;
 
 use std::cell::RefCell;

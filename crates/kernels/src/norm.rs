@@ -67,9 +67,9 @@ fn moments(kind: Kind, x: &[f32], eps: f32) -> (f32, f32) {
     let d = x.len() as f32;
     let mean = match kind {
         Kind::Rms => 0.0,
-        Kind::Layer => sum_of(x.len(), |i| x[i]) / d,
+        Kind::Layer => sum_of([x], |[x]| x) / d,
     };
-    let square = sum_of(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / d;
+    let square = sum_of([x], |[x]| (x - mean) * (x - mean)) / d;
     (mean, 1.0 / (square + eps).sqrt())
 }
 
@@ -141,9 +141,9 @@ dispatch! {
         }
         let mean_h = match kind {
             Kind::Rms => 0.0,
-            Kind::Layer => sum_of(d, |i| dx[i]) / d as f32,
+            Kind::Layer => sum_of([dx], |[x]| x) / d as f32,
         };
-        let mean_hz = sum_of(d, |i| dx[i] * z[i]) / d as f32;
+        let mean_hz = sum_of([dx, z], |[dx, z]| dx * z) / d as f32;
         for (dx, z) in dx.iter_mut().zip(z.iter()) {
             *dx = (*dx - mean_h - z * mean_hz) * scale;
         }

@@ -22,43 +22,34 @@ pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Sum of `f(i)` for `i` in `0..len` in sixteen interleaved partial sums.
+/// Sum of `f` of the values at each place of slices of one length, in sixteen interleaved partial sums.
 #[inline(always)]
-pub(crate) fn sum_of(len: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let whole = len / LANES * LANES;
-    let mut i = 0;
-    while i < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(i + lane);
-        }
-        i += LANES;
-    }
-    for (lane, sum) in lanes.iter_mut().enumerate().take(len - whole) {
-        *sum += f(whole + lane);
-    }
-    sum_lanes(lanes)
+pub(crate) fn sum_of<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+    let [sum, _] = sums_of(slices, |values| [f(values), 0.0]);
+    sum
 }
 
-/// Sums of `f(i)`, two at a time, each as [`sum_of`].
+/// Sums of `f` of the values at each place, two at a time, each as [`sum_of`].
+///
+/// Blocks have the length of the partial sums for the compiler to see, which otherwise makes no vectors of them.
 #[inline(always)]
-pub(crate) fn sums_of(len: usize, f: impl Fn(usize) -> [f32; 2]) -> [f32; 2] {
+pub(crate) fn sums_of<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> [f32; 2]) -> [f32; 2] {
+    let parts = slices.map(<[f32]>::as_chunks::<LANES>);
+    let blocks = parts.iter().map(|(blocks, _)| blocks.len()).min().unwrap_or(0);
     let mut lanes = [[0.0; LANES]; 2];
-    let whole = len / LANES * LANES;
-    let mut add = |i: usize, lane: usize| {
-        let [a, b] = f(i + lane);
+    for i in 0..blocks {
+        let block = parts.map(|(blocks, _)| &blocks[i]);
+        for lane in 0..LANES {
+            let [a, b] = f(block.map(|values| values[lane]));
+            lanes[0][lane] += a;
+            lanes[1][lane] += b;
+        }
+    }
+    let rest = parts.map(|(_, rest)| rest);
+    for lane in 0..rest.iter().map(|rest| rest.len()).min().unwrap_or(0) {
+        let [a, b] = f(rest.map(|values| values[lane]));
         lanes[0][lane] += a;
         lanes[1][lane] += b;
-    };
-    let mut i = 0;
-    while i < whole {
-        for lane in 0..LANES {
-            add(i, lane);
-        }
-        i += LANES;
-    }
-    for lane in 0..len - whole {
-        add(whole, lane);
     }
     lanes.map(sum_lanes)
 }
@@ -124,6 +115,7 @@ pub fn exp(x: f32) -> f32 {
     const HIGH: f32 = 88.722_83;
     const LN2_HIGH: f32 = 0.693_145_75;
     const LN2_LOW: f32 = 1.428_606_8e-6;
+    const WHOLE: f32 = 12_582_912.0;
     let clamped = x.clamp(LOW, HIGH);
     let power = (clamped * std::f32::consts::LOG2_E).round_ties_even();
     let r = power.mul_add(-LN2_LOW, power.mul_add(-LN2_HIGH, clamped));
@@ -135,8 +127,8 @@ pub fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 1.0);
     let p = p.mul_add(r, 1.0);
     // Two factors, because 2^128 is no float while the product may be one.
-    #[expect(clippy::cast_possible_truncation, reason = "between -126 and 128")]
-    let power = power as i32;
+    // Between -126 and 128; added to 1.5 · 2^23 it is in the low bits. A cast would look for NaN, value by value.
+    let power = (power + WHOLE).to_bits().wrapping_sub(WHOLE.to_bits()).cast_signed();
     let half = power >> 1;
     let scale = |e: i32| f32::from_bits(((e + 127) << 23).cast_unsigned());
     let value = p * scale(half) * scale(power - half);
@@ -179,8 +171,11 @@ mod tests {
         #[test]
         fn sums_take_every_value_once(len in 0usize..100) {
             let expected: f32 = (0..len).map(|i| i as f32).sum();
-            prop_assert_eq!(sum_of(len, |i| i as f32), expected);
-            prop_assert_eq!(sums_of(len, |i| [i as f32, 1.0]), [expected, len as f32]);
+            let values: Vec<f32> = (0..len).map(|i| i as f32).collect();
+            let ones = vec![1.0; len];
+            prop_assert_eq!(sum_of([&values], |[x]| x), expected);
+            prop_assert_eq!(sum_of([&values, &ones], |[x, one]| x + one), expected + len as f32);
+            prop_assert_eq!(sums_of([&values], |[x]| [x, 1.0]), [expected, len as f32]);
         }
 
         #[test]

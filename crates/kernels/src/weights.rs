@@ -15,7 +15,7 @@ mod tests;
 
 pub use elect::{Election, Protection, elect, plain_sum};
 pub use gram::{add_column_gram, add_gram, magnitudes, pair, pairs, squares};
-pub use halves::{all_finite, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+pub use halves::{all_finite, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, sum_bf16};
 pub use keys::{
     KEY_LIMIT, LOWER, TABLES, UPPER, collect_lower, count_equal, count_lower, count_upper, difference_keys, spread_keys,
 };

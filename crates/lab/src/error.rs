@@ -232,6 +232,24 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// A text that has no vector.
+    #[error("text {number}: {problem}")]
+    Text {
+        /// Which text, from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A file that should be vectors of texts, or say what they are.
+    #[error("{}: {problem}", file.display())]
+    Embedded {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A field of a spec that cannot be used.
     #[error("{field}: {problem}")]
     Spec {
@@ -286,6 +304,8 @@ impl Error {
             Self::Question { hint, .. } => Some((*hint).into()),
             Self::Diverged { .. } => Some("a smaller learning rate, or more steps of warm-up".into()),
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
+            Self::Text { hint, .. } => Some(hint.clone()),
+            Self::Embedded { .. } => Some("`lathe embed --out` writes vectors, and beside them what they are".into()),
             Self::Spec { hint, .. } => hint.clone(),
             Self::MergeConfig(error) => error.hint(),
             Self::MergePlan(error) => error.hint(),

@@ -1,7 +1,7 @@
 //! `lathe run`: the steps of an experiment file, each cached by what it depends on.
 //!
 //! The file (TOML) names steps. A step is one task with its spec; `for` repeats it over values, and `{name}` in its name and
-//! spec stands for the value. `@name of a step` in a spec is what this step writes: a model, where it trains one, else a file of strings, or of one model's answers to
+//! spec stands for the value. `@name of a step` in a spec is what this step writes: a model, where it makes one, else a file of strings, or of one model's answers to
 //! one task. A step's result is kept
 //! under the hash of its spec, with those of the steps, models and files that it refers to: what has not changed is not done again, and
 //! what was interrupted goes on. At the end figures and `RESULTS.md` are written from the results, beside the experiment file.
@@ -19,13 +19,14 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::embed_eval::{EmbedEvalSpec, built_in_embed_task, embed_eval};
 use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
 use crate::measure::{SamplesSpec, TokensSpec, measure_samples, measure_tokens};
 use crate::merge::{ExploreStep, explore};
-use crate::{Context, Error, TuneSpec, tune};
+use crate::{Context, Error, TuneSpec, UpcycleSpec, tune, upcycle};
 use plan::{ExperimentFile, Step};
 
 /// What to run.
@@ -71,7 +72,9 @@ enum Work {
     Ensemble(Box<EnsembleWriteSpec>),
     Eval(Box<EvalSpec>),
     EvalCompare(CompareSpec),
+    EmbedEval(Box<EmbedEvalSpec>),
     Tune(Box<TuneSpec>),
+    Upcycle(Box<UpcycleSpec>),
     MergeExplore(Box<ExploreStep>),
 }
 
@@ -150,7 +153,8 @@ fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Op
         }
         let hash = if is_model {
             Some(fingerprint(&text.parse::<ModelReference>()?, context)?)
-        } else if let Some(task) = built_in_task(text).filter(|_| key == "tasks") {
+        } else if let Some(task) = built_in_task(text).or_else(|| built_in_embed_task(text)).filter(|_| key == "tasks")
+        {
             Some(sha256_of_bytes(task.as_bytes()))
         } else if Path::new(text).is_file() {
             Some(sha256_of(Path::new(text), &|_| {})?)
@@ -166,7 +170,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, tune, merge_explore, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, with the fields of that task's spec".into()),
     })
 }
 
@@ -206,6 +210,7 @@ fn perform(
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
         Work::MeasureTokens(spec) => to_json(measure_tokens(&spec, context)?),
         Work::Tune(spec) => to_json(tune(&TuneSpec { out: output, ..*spec }, context)?),
+        Work::Upcycle(spec) => to_json(upcycle(&UpcycleSpec { out: output, ..*spec }, context)?),
         Work::MergeExplore(step) => to_json(explore(&step.spec(output.with_extension("merges"))?, context)?),
         Work::Ensemble(spec) => {
             let spec = EnsembleWriteSpec { out: Some(output), page: None, ..*spec };
@@ -216,6 +221,9 @@ fn perform(
             let result = eval(&spec, context)?;
             keep_answers(&result, &output)?;
             to_json(result)
+        }
+        Work::EmbedEval(spec) => {
+            to_json(embed_eval(&EmbedEvalSpec { out: Some(cache.join(&step.hash)), ..*spec }, context)?)
         }
         Work::EvalCompare(spec) => to_json(compare(&spec)?),
     });

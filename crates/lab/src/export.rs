@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 
 use lathe_formats::write::{gguf, safetensors};
 use lathe_formats::{ElementType, Format};
-use lathe_model::Opened;
 use lathe_model::reference::{ModelReference, Resolved};
+use lathe_model::{Opened, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::ElementCount;
 use crate::{Context, Error, open_model};
+use files::NamedFile;
 pub(crate) use plan::FLOATS;
 use plan::Plan;
 pub(crate) use tensors::Numbers;
@@ -133,22 +134,51 @@ pub(crate) fn write_folder(
     context: &Context<'_>,
 ) -> Result<(Plan, Vec<WrittenFile>), Error> {
     let mut plan = Plan::new(opened, Format::Safetensors, wanted)?;
-    let small = files::beside_the_weights(&plan, resolved, opened)?;
+    let mut small = vec![("config.json".to_owned(), files::config(&plan, opened)?)];
+    small.extend(files::tokenizer_and_terms(resolved, opened)?);
     plan.notes.extend(files::licence_of_header(opened));
+    let written = fill_folder(out, &plan, &small, numbers, context)?;
+    Ok((plan, written))
+}
+
+/// Writes a folder of a model that has no files yet, all of its numbers `element`; `small` is everything but the weights.
+///
+/// # Errors
+/// A number cannot be read or does not fit its type; the folder cannot be written.
+pub(crate) fn write_new_folder(
+    out: &Path,
+    target: Target,
+    element: ElementType,
+    small: &[NamedFile],
+    numbers: Numbers<'_>,
+    context: &Context<'_>,
+) -> Result<(Vec<ElementCount>, Vec<WrittenFile>), Error> {
+    let plan = Plan::of_one_type(target, element);
+    let written = fill_folder(out, &plan, small, numbers, context)?;
+    Ok((plan.elements(), written))
+}
+
+fn fill_folder(
+    out: &Path,
+    plan: &Plan,
+    small: &[NamedFile],
+    numbers: Numbers<'_>,
+    context: &Context<'_>,
+) -> Result<Vec<WrittenFile>, Error> {
     let folder = TemporaryFolder::beside(out)?;
     let mut written = Vec::new();
-    for (name, bytes) in &small {
+    for (name, bytes) in small {
         put(&folder.path.join(name), bytes)?;
         written.push(WrittenFile { file: name.clone(), bytes: bytes.len() as u64 });
     }
     let weights = folder.path.join(WEIGHTS);
     // transformers looks for this word before it reads a file.
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    tensors::write(&plan, numbers, safetensors(&weights, &metadata, &plan.stored)?, context)?;
+    tensors::write(plan, numbers, safetensors(&weights, &metadata, &plan.stored)?, context)?;
     written.push(WrittenFile { file: WEIGHTS.to_owned(), bytes: length(&weights)? });
     written.sort_by(|a, b| a.file.cmp(&b.file));
     folder.rename(out)?;
-    Ok((plan, written))
+    Ok(written)
 }
 
 /// The element type that a user named, if the target can hold it and lathe writes it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use lathe_formats::ElementType;
 use lathe_model::reference::ModelReference;
 use lathe_model::spec::Part;
-use lathe_model::{Batch, KvCache, NoTap};
+use lathe_model::{Batch, KvCache, NoTap, SentenceSpec};
 use lathe_tokenizer::TokenizerKind;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +74,10 @@ pub struct Inspection {
     pub vocab_size: usize,
     /// Whether the head shares the embedding.
     pub tied_head: bool,
+    /// Whether there is no head at all: it encodes texts and predicts no token.
+    pub encoder: bool,
+    /// What becomes of the hidden states of a text, where a folder of sentence-transformers says it.
+    pub sentence: Option<SentenceSpec>,
     /// Bytes of the files.
     pub file_bytes: u64,
     /// Element types of the tensors, the most bytes first.
@@ -95,13 +99,13 @@ pub struct LoadSummary {
     pub load_seconds: f64,
     /// Bytes of the weights as they are held; what is read from the file as it is needed is not counted.
     pub weight_bytes: u64,
-    /// Bytes of keys and values for each position of a text.
+    /// Bytes of keys and values for each position of a text; 0 of an encoder, which keeps none.
     pub cache_bytes_per_token: u64,
     /// Largest resident memory of the process once the model was loaded, mapped pages of the file included.
     pub peak_memory_loaded: Option<u64>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Seconds of the prompt, logits of every position included.
+    /// Seconds of the prompt, logits of every position included where there is a head.
     pub prompt_seconds: f64,
     /// Largest resident memory of the process after the prompt.
     pub peak_memory: Option<u64>,
@@ -217,14 +221,14 @@ fn run(model: &ModelReference, context: &Context<'_>) -> Result<LoadSummary, Err
     let (scored, prompt_seconds) = context.timed(|| {
         context.stage(&format!("running {tokens} tokens"), 0, "", || {
             let hidden = loaded.decoder.forward(&Batch::single(&ids), None, &mut NoTap)?;
-            loaded.decoder.score(&hidden, &ids)
+            if spec.has_head() { loaded.decoder.score(&hidden, &ids).map(drop) } else { Ok(()) }
         })
     });
     scored?;
     Ok(LoadSummary {
         load_seconds: loaded.seconds,
         weight_bytes: loaded.decoder.weight_bytes() as u64,
-        cache_bytes_per_token: KvCache::bytes_per_position(spec) as u64,
+        cache_bytes_per_token: if spec.looks_ahead() { 0 } else { KvCache::bytes_per_position(spec) as u64 },
         peak_memory_loaded,
         prompt_tokens: tokens,
         prompt_seconds,
@@ -278,6 +282,8 @@ fn headers(spec: &InspectSpec, context: &Context<'_>) -> Result<Inspection, Erro
         context: decoder.context_length,
         vocab_size: decoder.vocab_size,
         tied_head: decoder.head.weight == lathe_model::spec::HeadWeight::Tied,
+        encoder: !decoder.has_head(),
+        sentence: opened.sentence().cloned(),
         file_bytes: checkpoint.files().iter().map(|file| file.bytes().len() as u64).sum(),
         element_types: opened
             .element_types()

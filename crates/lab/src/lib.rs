@@ -9,6 +9,8 @@ mod chat;
 mod context;
 mod diff;
 mod documents;
+pub mod embed;
+pub mod embed_eval;
 pub mod ensemble;
 mod error;
 pub mod eval;
@@ -16,6 +18,7 @@ mod experiment;
 mod export;
 pub mod figure;
 pub mod generate;
+mod hashes;
 mod inspect;
 mod load;
 pub mod measure;
@@ -27,6 +30,7 @@ pub mod sample;
 mod store;
 mod trace;
 mod tune;
+mod upcycle;
 mod vocabulary;
 
 pub use bench::{
@@ -48,6 +52,7 @@ pub use load::{Compute, Loaded, load, open_model};
 pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};
 pub use tune::{TuneResult, TuneSource, TuneSpec, tune};
+pub use upcycle::{Counts, ExpertLayout, LayerRouting, UpcycleResult, UpcycleSpec, upcycle};
 pub use vocabulary::{
     Boundaries, EndToken, SameBytes, VocabularyFacts, VocabularyPair, VocabularyResult, VocabularySpec, vocabulary,
 };

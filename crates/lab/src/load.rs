@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::hashes::{Algorithm, remembered};
 use crate::{Context, Error};
 
 /// A model with weights and tokenizer.
@@ -99,7 +100,8 @@ pub(crate) fn fingerprint(reference: &ModelReference, context: &Context<'_>) -> 
         None => {
             let sums: Vec<String> = context.stage("hashing the model", 0, "B", || {
                 let advance = |by| context.progress.advance(by);
-                resolved.files.par_iter().map(|file| sha256_of(file, &advance)).collect::<Result<_, _>>()
+                let sum = |file| remembered(file, Algorithm::Sha256, context.home, || sha256_of(file, &advance));
+                resolved.files.par_iter().map(|file| sum(file)).collect::<Result<_, _>>()
             })?;
             sums.iter().for_each(|sum| all.update(sum));
         }

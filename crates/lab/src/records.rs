@@ -1,4 +1,4 @@
-//! Records of data files: JSON lines and Parquet, one JSON object each.
+//! Records of data files: JSON lines and Parquet, one JSON object each; and tables to Parquet.
 
 mod parquet;
 
@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::Error;
+pub(crate) use parquet::{Column, write_table};
 
 /// Reads all records of a file, in order: Parquet when its name ends in `.parquet`, JSON lines in `.jsonl` and `.ndjson`.
 /// Lines of nothing but white space are no records.

@@ -112,11 +112,16 @@ impl<T: Clone + Serialize + DeserializeOwned> Store<T> {
         Ok(())
     }
 
-    /// Writes the result under its name and removes the partial file.
+    /// Writes the result as lines under its name and removes the partial file.
     pub(crate) fn finish(self, result: &[T]) -> Result<(), Error> {
+        self.finish_by(|target| write_lines(target, result))
+    }
+
+    /// Has the result written under its name and removes the partial file.
+    pub(crate) fn finish_by(self, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
         let Some(Partial { path, target, out, .. }) = self.file else { return Ok(()) };
         drop(out);
-        write_lines(&target, result)?;
+        write(&target)?;
         match std::fs::remove_file(&path) {
             // Nothing was ever appended.
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Write { file: path, source }),

@@ -191,6 +191,13 @@ impl Plan {
                 hint: Some("take logits, hidden_states or attentions".into()),
             });
         }
+        if spec.take.contains(&TraceSite::Logits) && !decoder.has_head() {
+            return Err(Error::Spec {
+                field: "--take",
+                problem: format!("`logits` of an encoder, which has no language-model head ({})", decoder.family),
+                hint: Some("take hidden_states or attentions".into()),
+            });
+        }
         let first_row = match spec.rows {
             Rows::All => 0,
             Rows::Last => tokens.saturating_sub(1),
@@ -312,7 +319,7 @@ impl Tap for Saver<'_> {
             Site::FinalNorm => self.plan.saves(TraceSite::HiddenStates, self.plan.last),
             Site::Pattern(layer) => self.plan.saves(TraceSite::Attentions, layer),
             Site::ResidualPost(_) => true,
-            Site::MlpPost(_) => false,
+            Site::MlpIn(_) | Site::MlpPost(_) => false,
             Site::RouterLogits(_) | Site::RouterProbabilities(_) | Site::RouterWeights(_) => {
                 router(site).is_some_and(|(kind, layer)| self.plan.saves(kind, layer))
             }

@@ -33,6 +33,50 @@ pub enum MeasureError {
         /// The value found.
         value: f32,
     },
+    /// A vector has a value that is NaN or infinite.
+    #[error("vector {row} is {value} at position {column}")]
+    NonFiniteVector {
+        /// Index of the vector.
+        row: usize,
+        /// Index of the value.
+        column: usize,
+        /// The value found.
+        value: f32,
+    },
+    /// There are fewer vectors than a computation needs.
+    #[error("{what} needs {needed} vectors or more, and there are {found}")]
+    FewVectors {
+        /// What needs them.
+        what: &'static str,
+        /// The fewest that it works on.
+        needed: usize,
+        /// Vectors given.
+        found: usize,
+    },
+    /// A batch holds one vector, whose standard deviation is undefined.
+    #[error("batches of {batch} leave one of {rows} vectors by itself, where a standard deviation is undefined")]
+    BatchOfOne {
+        /// Vectors of a batch.
+        batch: usize,
+        /// Vectors in all.
+        rows: usize,
+    },
+    /// A label that is no class.
+    #[error("vector {row} has label {label}, and there are {classes} classes, numbered from 0")]
+    Label {
+        /// Index of the vector.
+        row: usize,
+        /// Its label.
+        label: usize,
+        /// Classes there are.
+        classes: usize,
+    },
+    /// A class that no vector belongs to.
+    #[error("class {class} has no vector to learn from")]
+    EmptyClass {
+        /// Its number.
+        class: usize,
+    },
     /// D, the number of columns to keep, is 0 or above min(N, d).
     #[error("columns kept: {kept} is outside 1..={limit} (the smaller of {rows} tokens and {width} features)")]
     KeptColumns {
@@ -202,6 +246,11 @@ impl MeasureError {
             Self::NonFiniteState { .. } => {
                 "run the model in f32; half precision overflows in the large activations of some models"
             }
+            Self::NonFiniteVector { .. } => "a text without tokens, or a model in half precision, gives such vectors",
+            Self::BatchOfOne { .. } => {
+                "take another batch size, or statistics of a whole corpus: they do not depend on the batch"
+            }
+            Self::EmptyClass { .. } => "number only the classes that the vectors have",
             Self::KeptColumns { .. } => "leave D out to keep min(tokens, width) columns",
             Self::MixedWidths { .. } => "average the windows of one model and one layer only",
             Self::Loss { .. } => "take losses from a log-softmax; a softmax followed by a logarithm underflows",

@@ -6,6 +6,8 @@
 //! * [`attention`]: the share of attention on a span, streamed as column sums, with control spans.
 //! * [`samples`]: variety of sets of texts, MAUVE, paired comparison.
 //! * [`answers`]: whether a text is the right answer; [`shares`]: shares and their comparison.
+//! * [`embedding`]: vectors of texts, how they are standardised, joined and projected; [`correlation`], [`ranking`],
+//!   [`clusters`] and [`logistic`] are what they are judged by.
 //! * [`weights`]: how far the weights of two models are apart.
 //! * [`statistics`]: the bootstrap, moments and histogram entropy they report with.
 //! * [`run`]: runs a model for what they need.
@@ -16,8 +18,13 @@
 
 pub mod answers;
 pub mod attention;
+pub mod clusters;
+pub mod correlation;
+pub mod embedding;
 mod error;
+pub mod logistic;
 mod measured;
+pub mod ranking;
 pub mod run;
 pub mod samples;
 pub mod shares;

@@ -68,6 +68,12 @@ pub enum Reason {
     /// Constant values have no skewness, kurtosis or speed.
     #[error("all values are equal")]
     Constant,
+    /// A ranking without a relevant item has no precision.
+    #[error("no item is relevant")]
+    NothingRelevant,
+    /// A best match of clusters takes the cube of their number.
+    #[error("too many clusters to match")]
+    TooManyClusters,
     /// All attention of this head falls on excluded positions.
     #[error("all attention mass is on excluded positions")]
     AllMassExcluded,

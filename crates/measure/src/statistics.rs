@@ -1,5 +1,6 @@
 //! Averages, percentiles, moments, histogram entropy and the bootstrap that the measurements share.
 
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -48,6 +49,39 @@ pub fn bootstrap_mean(values: &[Number], seed: u64) -> Estimate {
         [Number::ratio(sum, defined.len() as f64, Reason::Empty)]
     });
     estimate
+}
+
+/// Estimates with 95 % intervals from halves of the units, for statistics that a unit drawn twice would distort: two equal units are
+/// always in one cluster, so that resamples with repetitions agree better than the sample does.
+///
+/// A resample is half of the units (rounded down), none of them twice. A mean over half of a finite list varies about that of the whole
+/// list as a mean over n units does about its expectation (the delete-half jackknife of Shao and Wu 1989), so percentiles need no
+/// scale. They are moved by the difference of the full value and their mean, since a statistic may be larger on fewer units.
+/// `statistics` gets 0 or 1 for each unit, `[units]`; with all ones it must give the value on the full sample.
+pub fn by_halves<const K: usize>(
+    units: usize,
+    seed: u64,
+    statistics: impl Fn(&[u32]) -> [Number; K] + Sync,
+) -> [Estimate; K] {
+    let full = statistics(&vec![1; units]);
+    if units < 4 {
+        let interval = Measured::Undefined(Reason::OneUnit);
+        return full.map(|value| Estimate { value, n: units, interval });
+    }
+    let resampled: Vec<[Number; K]> = (0..BOOTSTRAP_RESAMPLES as u64)
+        .into_par_iter()
+        .map(|resample| statistics(&draw_half(units, seed, resample)))
+        .collect();
+    std::array::from_fn(|k| {
+        let values: Vec<f64> = resampled.iter().filter_map(|statistics| statistics[k].value()).collect();
+        let interval = match (full[k], mean(&values)) {
+            (Measured::Value(value), Measured::Value(centre)) => {
+                percentile_interval(values.into_iter().map(|other| other + (value - centre)).collect())
+            }
+            (Measured::Undefined(reason), _) | (_, Measured::Undefined(reason)) => Measured::Undefined(reason),
+        };
+        Estimate { value: full[k], n: units, interval }
+    })
 }
 
 /// The generator of item `item` under `seed`: its stream is independent of every other item's.
@@ -139,6 +173,14 @@ fn draw_with_replacement(units: usize, seed: u64, resample: u64) -> Vec<u32> {
     times
 }
 
+fn draw_half(units: usize, seed: u64, resample: u64) -> Vec<u32> {
+    let mut order: Vec<usize> = (0..units).collect();
+    let (drawn, _) = order.partial_shuffle(&mut item_generator(seed, resample), units / 2);
+    let mut times = vec![0; units];
+    drawn.iter().for_each(|unit| times[*unit] = 1);
+    times
+}
+
 fn percentile_interval(mut values: Vec<f64>) -> Measured<Interval> {
     if values.len() * 2 < BOOTSTRAP_RESAMPLES {
         return Measured::Undefined(Reason::TooFewResamples);
@@ -185,6 +227,27 @@ mod tests {
         assert!(close(histogram_entropy(&DIFFERENCES, 4), 1.082196));
         assert_eq!(histogram(&DIFFERENCES, 11), [1, 1, 1, 0, 2, 1, 0, 0, 0, 1, 1]);
         assert!(close(histogram_entropy(&DIFFERENCES, 11), 1.906155));
+    }
+
+    #[test]
+    fn halves_know_how_far_a_mean_varies() {
+        let values: Vec<f64> = (0..60).map(|index| f64::from(index * 37 % 60)).collect();
+        let mean_of = |times: &[u32]| {
+            let drawn: f64 = times.iter().map(|times| f64::from(*times)).sum();
+            let sum: f64 = values.iter().zip(times).map(|(value, times)| value * f64::from(*times)).sum();
+            [Number::ratio(sum, drawn, Reason::Empty)]
+        };
+        let width = |[of]: [Estimate; 1]| of.interval.value().map(|interval| interval.high - interval.low).unwrap();
+        let (drawn, halved) = (bootstrap(60, 3, mean_of), by_halves(60, 3, mean_of));
+        assert_eq!(drawn[0].value, halved[0].value);
+        let ratio = width(halved) / width(drawn);
+        assert!((0.85..1.15).contains(&ratio), "{ratio}");
+        // What is larger on fewer units is moved back: the interval lies about the value.
+        let per_unit = |times: &[u32]| [Number::from(60.0 / f64::from(times.iter().sum::<u32>()))];
+        let [of] = by_halves(60, 3, per_unit);
+        let interval = of.interval.value().unwrap();
+        assert_eq!((of.value, interval.low, interval.high), (Number::Value(1.0), 1.0, 1.0));
+        assert_eq!(by_halves(3, 3, per_unit)[0].interval, Measured::Undefined(Reason::OneUnit));
     }
 
     #[test]

@@ -21,17 +21,26 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or is not a JSON object.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
-        let value: Value = serde_json::from_str(&text).map_err(|source| Error::Json { file: file.into(), source })?;
-        let Value::Object(fields) = value else {
-            return Err(Error::BadField {
-                file: file.into(),
-                field: "(whole file)".into(),
-                found: kind(&value).into(),
-                expected: "an object".into(),
-            });
+        match json(file)? {
+            Value::Object(fields) => Ok(Self::new(file, fields)),
+            other => Err(not_whole(file, &other, "an object")),
+        }
+    }
+
+    /// Reads a file that is a list of objects, such as `modules.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is something else.
+    pub(crate) fn read_list(file: &Path) -> Result<Vec<Self>, Error> {
+        let list = match json(file)? {
+            Value::Array(list) => list,
+            other => return Err(not_whole(file, &other, "a list")),
         };
-        Ok(Self::new(file, fields))
+        let object = |(index, value)| match value {
+            Value::Object(fields) => Ok(Self { file: file.into(), prefix: format!("{index}."), fields }),
+            other => Err(not_whole(file, &other, "a list of objects")),
+        };
+        list.into_iter().enumerate().map(object).collect()
     }
 
     /// The language model of a multimodal configuration (`text_config`), else the configuration itself.
@@ -199,6 +208,17 @@ impl Config {
             expected: expected.into(),
         }
     }
+}
+
+fn json(file: &Path) -> Result<Value, Error> {
+    let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
+    serde_json::from_str(&text).map_err(|source| Error::Json { file: file.into(), source })
+}
+
+/// The error of a file that is another kind of value, or has one inside.
+fn not_whole(file: &Path, found: &Value, expected: &str) -> Error {
+    let field = "(whole file)".into();
+    Error::BadField { file: file.into(), field, found: kind(found).into(), expected: expected.into() }
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -17,6 +17,7 @@ use lathe_kernels::Awake;
 use lathe_kernels::attention::Rows;
 use lathe_kernels::norm::Kind;
 use lathe_kernels::rotary::Angles;
+use rayon::prelude::*;
 
 use crate::Error;
 use crate::batch::Batch;
@@ -34,11 +35,13 @@ pub struct Decoder {
     spec: DecoderSpec,
     embedding: Embedding,
     positions: Option<Tensor>,
+    token_types: Option<Tensor>,
+    embedding_norm: Option<Norm>,
     embedding_in: Option<Linear>,
     layers: Vec<Layer>,
     final_norm: Option<Norm>,
     embedding_out: Option<Linear>,
-    pub(crate) head: Linear,
+    head: Option<Linear>,
     trainable: BTreeMap<String, Var>,
     weight_bytes: usize,
 }
@@ -138,7 +141,8 @@ impl Decoder {
     /// once more, and the tap sees them again.)
     ///
     /// # Errors
-    /// No tokens, an id outside the vocabulary, a text longer than the context, a cache that does not fit.
+    /// No tokens, an id outside the vocabulary, a text longer than the context, a cache that does not fit or that an
+    /// encoder has no use for.
     pub fn forward(&self, batch: &Batch, mut cache: Option<&mut KvCache>, tap: &mut dyn Tap) -> Result<Tensor, Error> {
         batch.check(self.spec.vocab_size, self.spec.context_length)?;
         self.check_cache(batch, cache.as_deref())?;
@@ -282,10 +286,10 @@ impl Decoder {
     /// them all.
     ///
     /// # Errors
-    /// A tensor operation fails.
+    /// The model has no head, or a tensor operation fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, Error> {
         let head = &self.spec.head;
-        let mut logits = self.head.apply(hidden)?;
+        let mut logits = self.head()?.apply(hidden)?;
         if head.scale != 1.0 {
             logits = (logits * f64::from(head.scale))?;
         }
@@ -298,13 +302,18 @@ impl Decoder {
     /// Negative log-likelihood of `targets[i]` given hidden state `i`, `[tokens]`, nats, on the tape.
     ///
     /// # Errors
-    /// A target is outside the vocabulary.
+    /// A target is outside the vocabulary, or the model has no head.
     pub fn negative_log_likelihood(&self, hidden: &Tensor, targets: Vec<u32>) -> Result<Tensor, Error> {
-        if let Some(weight) = self.head.trained() {
+        if let Some(weight) = self.head()?.trained() {
             let scaling = ops::LogitScaling::of(&self.spec.head);
             return Ok(ops::head_likelihood(hidden, weight, scaling, targets)?);
         }
         Ok(ops::negative_log_likelihood(&self.logits(hidden)?, targets)?)
+    }
+
+    /// The language-model head.
+    pub(crate) fn head(&self) -> Result<&Linear, Error> {
+        self.head.as_ref().ok_or_else(|| Error::Encoder { family: self.spec.family.clone() })
     }
 
     /// What the decoder is made of.
@@ -332,9 +341,8 @@ impl Decoder {
             Embedding::Source(source, table) => {
                 let width = table.shape[1];
                 let mut out = vec![0.0; ids.len() * width];
-                for (id, row) in ids.iter().zip(out.chunks_exact_mut(width)) {
-                    source.rows(table, *id as usize..*id as usize + 1, row)?;
-                }
+                let rows = ids.par_iter().zip(out.par_chunks_exact_mut(width.max(1))).with_min_len(64);
+                rows.try_for_each(|(id, row)| source.rows(table, *id as usize..*id as usize + 1, row))?;
                 ops::tensor(out, (ids.len(), width))?
             }
         };
@@ -347,9 +355,12 @@ impl Decoder {
         if let (Some(table), Some(LearnedPositions { offset, .. })) = (&self.positions, self.spec.embedding.positions) {
             #[expect(clippy::cast_possible_truncation, reason = "a small constant of the architecture")]
             let rows: Vec<u32> = batch.positions().iter().map(|position| position + offset as u32).collect();
-            x = (x + table.index_select(&Tensor::new(&rows[..], table.device())?, 0)?)?;
+            x = ops::add_rows(&x, table, &rows)?;
         }
-        Ok(x)
+        if let Some(types) = &self.token_types {
+            x = ops::add_rows(&x, types, &vec![0; ids.len()])?;
+        }
+        self.embedding_norm.apply(&x)
     }
 
     /// Angles of every token; frequencies may depend on the length of the token's sequence.
@@ -370,6 +381,9 @@ impl Decoder {
     }
 
     fn check_cache(&self, batch: &Batch, cache: Option<&KvCache>) -> Result<(), Error> {
+        if cache.is_some() && self.spec.looks_ahead() {
+            return Err(Error::Encoder { family: self.spec.family.clone() });
+        }
         let mut continued = HashSet::new();
         for (rows, slot) in batch.sequences().iter().zip(batch.slots()) {
             let cached = cache.map_or(0, |cache| if *slot < cache.slots() { cache.len(*slot) } else { usize::MAX });
@@ -392,6 +406,7 @@ impl Pass<'_> {
 
 impl FeedForward {
     fn apply(&self, x: &Tensor, l: usize, pass: &mut Pass<'_>) -> Result<Tensor, Error> {
+        pass.see(Site::MlpIn(l), x)?;
         match self {
             Self::Dense(mlp) => {
                 pass.tap.begins(Phase::FeedForward);
@@ -416,7 +431,7 @@ impl Mlp {
     fn inner(&self, x: &Tensor) -> Result<Tensor, Error> {
         Ok(match &self.gate {
             Some(gate) => Linear::apply_gated(gate, &self.up, x, self.spec.activation)?,
-            None => ops::activate(&self.up.apply(x)?, self.spec.activation)?,
+            None => Linear::apply_activated(&self.up, x, self.spec.activation)?,
         })
     }
 }

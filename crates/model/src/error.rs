@@ -189,6 +189,12 @@ pub enum Error {
         /// Sequence of the cache.
         slot: usize,
     },
+    /// A model that reads a text as a whole is asked for the next token.
+    #[error("`{family}` is an encoder: it has no language-model head")]
+    Encoder {
+        /// The architecture.
+        family: String,
+    },
     /// A rollback to positions that a sliding window has dropped.
     #[error("cannot roll back to {position}: the sliding window has dropped positions before {stored_from}")]
     RolledPastWindow {
@@ -202,6 +208,16 @@ pub enum Error {
     NoTokenizer {
         /// The model.
         file: PathBuf,
+    },
+    /// A sentence-transformers folder whose vectors go through something else than pooling.
+    #[error("{}: module {index} is `{found}`, which lathe does not compute", file.display())]
+    Module {
+        /// `modules.json`.
+        file: PathBuf,
+        /// Its place in the list.
+        index: usize,
+        /// Its class.
+        found: String,
     },
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
@@ -238,6 +254,10 @@ impl Error {
             }
             Self::MissingTensors { .. } => {
                 Some("the file may be a shard of a larger checkpoint; give the folder instead".into())
+            }
+            Self::Encoder { .. } => Some("`lathe embed` makes vectors of texts with it".into()),
+            Self::Module { .. } => {
+                Some("what is computed is a Transformer, then a Pooling, then at most a Normalize".into())
             }
             Self::NotInGguf { .. } => Some("export it as safetensors".into()),
             Self::ContextExceeded { .. } => Some("shorten the text".into()),

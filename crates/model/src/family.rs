@@ -3,6 +3,7 @@
 //! To add one: a function from [`Config`] to [`DecoderSpec`], its row in [`FAMILIES`], a checkpoint to compare it on. A
 //! GGUF header is first put into the words of `config.json` (`gguf.rs`), so a translation is written once.
 
+mod bert;
 mod bias;
 mod deepseek;
 mod defaults;
@@ -37,6 +38,8 @@ pub struct Family {
     pub translate: fn(&Config) -> Result<DecoderSpec, Error>,
     /// Names of its tensors in safetensors files. The first row of a parameter is written.
     pub names: &'static [&'static [Name]],
+    /// How the names of tensors begin that files hold and the forward pass has no use for (heads of pre-training).
+    pub left_out: &'static [&'static str],
     /// Its GGUF files, where llama.cpp knows it.
     pub gguf: Option<Gguf>,
     /// Well-known models of it.

@@ -13,6 +13,7 @@ use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
 use crate::gguf;
 use crate::parameters::{CheckpointSource, RandomSource};
+use crate::sentence::{self, SentenceSpec};
 use crate::spec::DecoderSpec;
 use crate::target::{self, Target};
 
@@ -31,6 +32,8 @@ pub struct Opened {
     /// The same as it was read.
     fields: Map<String, Value>,
     source: CheckpointSource,
+    /// What becomes of hidden states, where the folder says it.
+    sentence: Option<SentenceSpec>,
 }
 
 /// Opens a folder, a `.safetensors` file beside its `config.json`, or a `.gguf` file. Reads headers only.
@@ -73,9 +76,13 @@ pub fn open_checkpoint(path: &Path, checkpoint: Checkpoint) -> Result<Opened, Er
     }
     let spec = (family.translate)(&config)?;
     let source = CheckpointSource::new(checkpoint.clone(), &spec, family)?;
+    let sentence = match checkpoint.gguf() {
+        Some(_) => None,
+        None => sentence::sentence(folder_of(path), &spec)?,
+    };
     // The language model of a multimodal folder has no class of its own.
     fields.entry("architectures").or_insert_with(|| vec![family.class].into());
-    Ok(Opened { path: path.into(), checkpoint, spec, family, config, fields, source })
+    Ok(Opened { path: path.into(), checkpoint, spec, family, config, fields, source, sentence })
 }
 
 /// Packed integers of GPTQ, AWQ and their like would be read as weights.
@@ -110,6 +117,12 @@ impl Opened {
     pub fn random_decoder(&self, seed: u64, weights: Weights) -> Result<Decoder, Error> {
         let source = Arc::new(RandomSource::new(self.spec.clone(), seed));
         Decoder::load(self.spec.clone(), source, weights)
+    }
+
+    /// What becomes of the hidden states of a text, where the folder is one of sentence-transformers.
+    #[must_use]
+    pub fn sentence(&self) -> Option<&SentenceSpec> {
+        self.sentence.as_ref()
     }
 
     /// The folder that holds the model's files.

@@ -10,12 +10,13 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use lathe_kernels::activation::{self, Activation};
-use lathe_kernels::attention::{self, KeyValues, Rows};
+use lathe_kernels::attention::{self, Rows};
 use lathe_kernels::logits;
 use lathe_kernels::matmul::{Left, Matrix, Start, Threads, Weight, product, products};
 use lathe_kernels::norm::{self, Kind};
 use lathe_kernels::rotary::{Angles, Direction};
 use lathe_kernels::vector;
+use rayon::prelude::*;
 
 pub(crate) use likelihood::{LogitScaling, head_likelihood, negative_log_likelihood};
 
@@ -71,6 +72,13 @@ pub(crate) fn gated_frozen(x: &Tensor, layers: [(&Weight, Option<&[f32]>); 2], f
     tensor(inner, (x.dim(0)?, layers[0].0.n()))
 }
 
+/// `f(x Wᵀ + b)` of a frozen layer, without a tape.
+pub(crate) fn activated_frozen(x: &Tensor, layer: (&Weight, Option<&[f32]>), f: Activation) -> Result<Tensor> {
+    let mut inner = products_each(x, &[layer])?.swap_remove(0);
+    activation::in_place(f, &mut inner);
+    tensor(inner, (x.dim(0)?, layer.0.n()))
+}
+
 /// Several products of one `x`: `[rows, out]` of each.
 pub(crate) fn products_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Vec<f32>>> {
     let (rows, width) = x.dims2()?;
@@ -80,6 +88,28 @@ pub(crate) fn products_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) ->
     let rights: Vec<_> =
         layers.iter().map(|(weight, bias)| (weight.view(), bias.map_or(Start::Zero, Start::Row))).collect();
     with_values(x, |values| Ok(products(Left { data: values, m: rows, row_stride: width }, &rights, Threads::Pool)))
+}
+
+/// `x` with row `rows[i]` of `table` added to row `i`.
+pub(crate) fn add_rows(x: &Tensor, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    if x.track_op() || table.track_op() {
+        return x + table.index_select(&Tensor::new(rows, table.device())?, 0)?;
+    }
+    let (width, count) = (x.dim(1)?, table.dim(0)?);
+    if table.dim(1)? != width || rows.len() != x.dim(0)? || rows.iter().any(|row| *row as usize >= count) {
+        bail!("rows of {:?} to be added to {:?}", table.shape(), x.shape());
+    }
+    with_values(x, |x_values| {
+        with_values(table, |table| {
+            let mut out = x_values.to_vec();
+            let lines = out.par_chunks_exact_mut(width.max(1)).zip(rows).with_min_len(64);
+            lines.for_each(|(line, row)| {
+                let row = &table[*row as usize * width..][..width];
+                line.iter_mut().zip(row).for_each(|(x, y)| *x += y);
+            });
+            tensor(out, x.shape())
+        })
+    })
 }
 
 /// `x + y`.
@@ -238,12 +268,38 @@ pub(crate) fn norm(
     eps: f32,
     width: usize,
 ) -> Result<Tensor> {
-    let op = Norm { kind, eps, width };
     let x = x.contiguous()?;
-    let tracked = x.track_op() || weight.track_op();
-    let y = if tracked { x.apply_op2(weight, op)? } else { x.apply_op2_no_bwd(weight, &op)? };
+    if ![Some(&x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op) {
+        return norm_frozen(&x, weight, bias, kind, eps, width);
+    }
+    let y = x.apply_op2(weight, Norm { kind, eps, width })?;
     let Some(bias) = bias else { return Ok(y) };
     y.reshape((y.elem_count() / width, width))?.broadcast_add(bias)?.reshape(y.shape())
+}
+
+/// The same without a tape: the bias is added while the row is at hand.
+fn norm_frozen(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    kind: Kind,
+    eps: f32,
+    width: usize,
+) -> Result<Tensor> {
+    let mut out = vec![0.0; x.elem_count()];
+    with_values(x, |values| {
+        with_values(weight, |weight| {
+            let mut run = |bias: Option<&[f32]>| {
+                norm::forward(kind, values, width, Some(weight), bias, eps, &mut out);
+                Ok(())
+            };
+            match bias {
+                None => run(None),
+                Some(bias) => with_values(bias, |bias| run(Some(bias))),
+            }
+        })
+    })?;
+    tensor(out, x.shape())
 }
 
 struct Norm {
@@ -311,7 +367,7 @@ impl CustomOp1 for Rotate {
     }
 }
 
-/// Causal attention of packed sequences that start at position 0.
+/// Attention of packed sequences that start at position 0.
 pub(crate) fn attention(
     q: &Tensor,
     k: &Tensor,
@@ -332,18 +388,6 @@ struct Attention {
     sequences: Arc<Vec<Rows>>,
 }
 
-/// Keys and values of every (sequence, head) of a packed batch.
-pub(crate) fn key_values(shape: &attention::Shape, sequences: &[Rows], k: &[f32], v: &[f32]) -> Vec<KeyValues> {
-    let (d, width) = (shape.head_dim, shape.kv_heads * shape.head_dim);
-    let heads = sequences.iter().flat_map(|rows| (0..shape.kv_heads).map(move |head| (rows, head)));
-    heads
-        .map(|(rows, head)| {
-            let first = rows.start * width + head * d;
-            KeyValues::from_rows(d, &k[first..], &v[first..], width, rows.len)
-        })
-        .collect()
-}
-
 impl CustomOp3 for Attention {
     fn name(&self) -> &'static str {
         "attention"
@@ -359,9 +403,8 @@ impl CustomOp3 for Attention {
         lv: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let q = values(q, lq)?;
-        let kv = key_values(&self.shape, &self.sequences, values(k, lk)?, values(v, lv)?);
         let mut out = vec![0.0; q.len()];
-        attention::forward(&self.shape, &self.sequences, q, &kv.iter().collect::<Vec<_>>(), None, &mut out);
+        attention::forward_whole(&self.shape, &self.sequences, q, values(k, lk)?, values(v, lv)?, &mut out);
         done(out, lq.shape().clone())
     }
 

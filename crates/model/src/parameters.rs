@@ -123,6 +123,7 @@ impl CheckpointSource {
             .iter()
             .map(|info| &info.name)
             .filter(|name| !claimed.contains(*name) && !tied.contains(name) && !is_derived(name) && prefix.owns(name))
+            .filter(|name| !family.left_out.iter().any(|start| prefix.inner(name).starts_with(start)))
             .cloned()
             .collect();
         if !unclaimed.is_empty() {
@@ -277,12 +278,14 @@ enum Prefix {
     Bare,
     /// The language model of a multimodal checkpoint.
     LanguageModel,
+    /// An encoder inside a model for pre-training.
+    Encoder,
 }
 
 impl Prefix {
     fn find(checkpoint: &Checkpoint, names: &HashMap<&str, Vec<&Name>>) -> Self {
         let embedding = names.get("embedding.weight").and_then(|rows| rows.first()).map_or("", |row| row.theirs);
-        [Self::AsNamed, Self::Bare, Self::LanguageModel]
+        [Self::AsNamed, Self::Bare, Self::LanguageModel, Self::Encoder]
             .into_iter()
             .find(|prefix| checkpoint.tensor(&prefix.apply(embedding)).is_some())
             .unwrap_or(Self::AsNamed)
@@ -296,7 +299,13 @@ impl Prefix {
                 wrappers.iter().find_map(|wrapper| name.strip_prefix(wrapper)).unwrap_or(name).into()
             }
             Self::LanguageModel => format!("language_model.{name}"),
+            Self::Encoder => format!("bert.{name}"),
         }
+    }
+
+    /// A tensor's name without what an encoder's stand behind.
+    fn inner(self, name: &str) -> &str {
+        if self == Self::Encoder { name.strip_prefix("bert.").unwrap_or(name) } else { name }
     }
 
     /// Whether a tensor belongs to the language model at all.

@@ -28,7 +28,7 @@ impl Decoder {
     /// Scores `targets[i]` under the distribution of hidden state `i`.
     ///
     /// # Errors
-    /// A target outside the vocabulary, or as many targets as hidden states are not given.
+    /// A target outside the vocabulary, as many targets as hidden states are not given, or the model has no head.
     pub fn score(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<TokenScore>, Error> {
         let (rows, _) = hidden.dims2()?;
         if rows != targets.len() {
@@ -46,7 +46,7 @@ impl Decoder {
         };
         // One piece of a row has its target: the others add zero.
         let join = |a: (PartSummary, f32), b: (PartSummary, f32)| (a.0.join(b.0), a.1 + b.1);
-        let rows = match self.head.reduced(hidden, of_piece, join)? {
+        let rows = match self.head()?.reduced(hidden, of_piece, join)? {
             Some(rows) => rows,
             None => {
                 let mut rows = Vec::with_capacity(targets.len());
@@ -105,7 +105,7 @@ impl Decoder {
         for first in (0..rows).step_by(chunk) {
             let count = chunk.min(rows - first);
             let part = hidden.narrow(0, first, count)?;
-            let mut values = self.head.values(&part)?;
+            let mut values = self.head()?.values(&part)?;
             let rows = values.par_chunks_exact_mut(vocab_size).enumerate().with_max_len(1);
             results.par_extend(rows.map(|(row, products)| f(first + row, products)));
         }

@@ -1,11 +1,13 @@
-//! What a decoder is made of: the translation of a checkpoint's configuration that the one forward pass reads.
+//! What a decoder is made of: the translation of a checkpoint's configuration that the one forward pass reads. An encoder is
+//! one whose attention reaches both ways, without a head.
 
 use lathe_kernels::activation::Activation;
+use lathe_kernels::attention::Reach;
 use lathe_kernels::norm::Kind;
 
 use crate::rotary::Rotary;
 
-/// A decoder-only transformer.
+/// A decoder-only transformer, or an encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderSpec {
     /// Architecture name, as `model_type` of the checkpoint says it.
@@ -37,13 +39,17 @@ pub struct EmbeddingSpec {
     pub scale: f32,
     /// Learned positions that are added; none for rotary models.
     pub positions: Option<LearnedPositions>,
+    /// Rows of a table of token types, of which the first is added to every token (BERT).
+    pub token_types: Option<usize>,
+    /// Norm of the sum (BERT).
+    pub norm: Option<NormSpec>,
     /// Width of the embedding where it differs from the hidden state: two projections join them (OPT 350M).
     pub projected_from: Option<usize>,
 }
 
 impl EmbeddingSpec {
     /// A plain table: no factor, no positions.
-    pub const PLAIN: Self = Self { scale: 1.0, positions: None, projected_from: None };
+    pub const PLAIN: Self = Self { scale: 1.0, positions: None, token_types: None, norm: None, projected_from: None };
 }
 
 /// A table of position embeddings.
@@ -168,7 +174,9 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Factor of the scores.
     pub scale: f32,
-    /// Keys that a query sees, itself included; `None` is all.
+    /// On which sides of a query the keys are that it sees.
+    pub reach: Reach,
+    /// Keys that a query sees on a side, itself included; `None` is all.
     pub window: Option<usize>,
     /// `cap · tanh(score / cap)`.
     pub soft_cap: Option<f32>,
@@ -193,6 +201,7 @@ impl AttentionSpec {
             kv_heads,
             head_dim,
             scale: 1.0 / (head_dim as f32).sqrt(),
+            reach: Reach::Before,
             window: None,
             soft_cap: None,
             rotary: Some(0),
@@ -355,6 +364,9 @@ pub struct HeadSpec {
 }
 
 impl HeadSpec {
+    /// No head: an encoder.
+    pub const NONE: Self = Self { weight: HeadWeight::Absent, bias: Bias::Without, scale: 1.0, soft_cap: None };
+
     /// A head without bias, factor or cap.
     #[must_use]
     pub fn plain(weight: HeadWeight) -> Self {
@@ -369,6 +381,8 @@ pub enum HeadWeight {
     Tied,
     /// Its own.
     Own,
+    /// There is no head: the model encodes and predicts no token.
+    Absent,
 }
 
 impl HeadWeight {
@@ -417,6 +431,18 @@ impl Parameter {
 }
 
 impl DecoderSpec {
+    /// Whether it predicts tokens. A model without a head gives hidden states only.
+    #[must_use]
+    pub fn has_head(&self) -> bool {
+        self.head.weight != HeadWeight::Absent
+    }
+
+    /// Whether some layer sees what comes after a token, so that a text cannot be read a piece at a time.
+    #[must_use]
+    pub fn looks_ahead(&self) -> bool {
+        self.layers.iter().any(|layer| layer.attention.reach == Reach::Both)
+    }
+
     /// Every parameter of the model, in the order of the forward pass.
     #[must_use]
     pub fn parameters(&self) -> Vec<Parameter> {
@@ -427,6 +453,10 @@ impl DecoderSpec {
         if let Some(positions) = self.embedding.positions {
             list.add("positions.weight".into(), &[positions.rows, h], Part::Embedding);
         }
+        if let Some(rows) = self.embedding.token_types {
+            list.add("token_types.weight".into(), &[rows, h], Part::Embedding);
+        }
+        list.norm("embedding_norm", self.embedding.norm, h, Part::Norm);
         if self.embedding.projected_from.is_some() {
             list.linear("embedding_in", h, embedded, Bias::Without, Part::Embedding);
         }

@@ -15,6 +15,9 @@ pub enum Site {
     ResidualPre(usize),
     /// Attention probabilities of a layer, in blocks of queries of one head.
     Pattern(usize),
+    /// What the feed-forward part reads, and with it the router where there is one: the normalised residual stream,
+    /// `[tokens, hidden_size]`.
+    MlpIn(usize),
     /// The feed-forward part's inner values after activation and gate, `[tokens, width]`; dense layers only.
     MlpPost(usize),
     /// Logits of the router of a layer, before the softmax, `[tokens, experts]`.
@@ -34,6 +37,7 @@ impl std::fmt::Display for Site {
         match self {
             Self::ResidualPre(l) => write!(f, "blocks.{l}.hook_resid_pre"),
             Self::Pattern(l) => write!(f, "blocks.{l}.attn.hook_pattern"),
+            Self::MlpIn(l) => write!(f, "blocks.{l}.mlp.hook_in"),
             Self::MlpPost(l) => write!(f, "blocks.{l}.mlp.hook_post"),
             Self::RouterLogits(l) => write!(f, "blocks.{l}.mlp.hook_router_logits"),
             Self::RouterProbabilities(l) => write!(f, "blocks.{l}.mlp.hook_router_probabilities"),

@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::library::Library;
+use crate::library::{self, Library};
 use crate::tokenizer::{Engine, LeadingSpace, SpecialTokens, Tokenizer, TokenizerKind, all_end_tokens, model_name};
 use crate::vocabulary::{Role, SPACE_MARK, Spelling, Vocabulary, parse_byte_token};
 
@@ -19,8 +19,8 @@ pub(crate) fn tokenizer(folder: &Path) -> Result<Tokenizer, Error> {
         .ok_or_else(|| Error::NoTokenizerFile { folder: folder.to_owned(), file: "tokenizer.json" })?;
     let shape: Shape = parse(&path, &bytes)?;
     check_merges(&path, &shape.model)?;
-    let library = tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| Error::Json { path: path.clone(), reason: error.to_string() })?;
+    let library =
+        library::parsed(&bytes).map_err(|error| Error::Json { path: path.clone(), reason: error.to_string() })?;
     let vocabulary = vocabulary(&path, &shape, &library)?;
     let (before, after) = added_around(&path, &library)?;
     let settings = Settings::read(folder)?;

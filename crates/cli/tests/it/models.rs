@@ -69,6 +69,11 @@ pub(crate) fn reading(bench: &Bench, to: &str, context: usize, start: Start) {
     with_config(bench, to, |config| {
         config.insert("max_position_embeddings".into(), context.into());
     });
+    learn_to_read(bench, to, start);
+}
+
+/// Puts [`reading`]'s tokenizer into the folder of a model of 128 ids.
+pub(crate) fn learn_to_read(bench: &Bench, to: &str, start: Start) {
     bench.write(&format!("{to}/tokenizer.json"), tokenizer(start, &MERGES).to_string());
     let names = json!({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"});
     bench.write(&format!("{to}/tokenizer_config.json"), names.to_string());

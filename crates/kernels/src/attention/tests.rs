@@ -36,25 +36,17 @@ impl Case {
     }
 
     fn key_values(&self) -> Vec<KeyValues> {
-        let (d, kv_width) = (self.shape.head_dim, self.shape.kv_heads * self.shape.head_dim);
-        let mut all = Vec::new();
-        for rows in &self.sequences {
-            for head in 0..self.shape.kv_heads {
-                let first = rows.start * kv_width + head * d;
-                if rows.len == 0 {
-                    all.push(KeyValues::new(d));
-                } else {
-                    all.push(KeyValues::from_rows(d, &self.k[first..], &self.v[first..], kv_width, rows.len));
-                }
-            }
-        }
-        all
+        key_values(&self.shape, &self.sequences, &self.k, &self.v)
     }
 
+    /// As it is run with a cache and without.
     fn run(&self) -> Vec<f32> {
         let kv = self.key_values();
         let mut out = vec![f32::NAN; self.q.len()];
         forward(&self.shape, &self.sequences, &self.q, &kv.iter().collect::<Vec<_>>(), None, &mut out);
+        let mut whole = vec![f32::NAN; self.q.len()];
+        forward_whole(&self.shape, &self.sequences, &self.q, &self.k, &self.v, &mut whole);
+        assert!(out.iter().zip(&whole).all(|(a, b)| a.to_bits() == b.to_bits()), "the same without a cache");
         out
     }
 
@@ -67,7 +59,11 @@ impl Case {
         for rows in &self.sequences {
             for head in 0..s.heads {
                 for i in 0..rows.len {
-                    let visible: Vec<usize> = (s.first_visible(i)..=i).collect();
+                    let sees = |j: usize| {
+                        let (near, before) = (s.window.is_none_or(|window| i.abs_diff(j) < window), j <= i);
+                        near && (before || s.reach == Reach::Both)
+                    };
+                    let visible: Vec<usize> = (0..rows.len).filter(|j| sees(*j)).collect();
                     let dot = |j: usize| {
                         (0..d)
                             .map(|c| {
@@ -99,11 +95,14 @@ impl Case {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    (1usize..3, 1usize..4, 1usize..40, prop::option::of(1usize..70), prop::option::of(Just(0.7f32))).prop_map(
-        |(kv_heads, group, head_dim, window, soft_cap)| Shape {
+    let reach = prop_oneof![Just(Reach::Before), Just(Reach::Both)];
+    let cap = prop::option::of(Just(0.7f32));
+    (1usize..3, 1usize..4, 1usize..40, reach, prop::option::of(1usize..70), cap).prop_map(
+        |(kv_heads, group, head_dim, reach, window, soft_cap)| Shape {
             heads: kv_heads * group,
             kv_heads,
             head_dim,
+            reach,
             window,
             scale: 1.3 / (head_dim as f32).sqrt(),
             soft_cap,
@@ -126,6 +125,8 @@ proptest! {
     fn decoding_through_a_cache_gives_the_same_bits(
         shape in shapes(), len in 1usize..120, step in 1usize..50, seed in 1u32..99,
     ) {
+        // What looks ahead cannot be decoded.
+        let shape = Shape { reach: Reach::Before, ..shape };
         let case = Case::new(shape, &[len], seed);
         let whole = case.run();
         let (d, width, kv_width) = (shape.head_dim, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -171,8 +172,34 @@ proptest! {
 }
 
 #[test]
+fn an_encoder_sees_every_key_in_order_of_its_position() {
+    let shape =
+        Shape { heads: 1, kv_heads: 1, head_dim: 1, reach: Reach::Both, window: None, scale: 1.0, soft_cap: None };
+    assert_eq!((shape.first_visible(3), shape.end_visible(3, 9)), (0, 9));
+    let near = Shape { window: Some(3), ..shape };
+    assert_eq!((near.first_visible(3), near.end_visible(3, 9), near.end_visible(8, 9)), (1, 6, 9));
+    // Scores of 0 weigh all keys alike: each query gets the mean of the values.
+    let case = Case {
+        shape,
+        sequences: vec![Rows { start: 0, len: 3, position: 0 }],
+        q: vec![0.0; 3],
+        k: vec![1.0, 2.0, 3.0],
+        v: vec![3.0, 6.0, 9.0],
+    };
+    for x in case.run() {
+        assert!((x - 6.0).abs() < 1e-5, "{x}");
+    }
+}
+
+#[test]
 fn patterns_are_whole_rows_that_sum_to_one() {
-    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 8, window: Some(40), scale: 0.35, soft_cap: None };
+    for reach in [Reach::Before, Reach::Both] {
+        patterns_sum_to_one(reach);
+    }
+}
+
+fn patterns_sum_to_one(reach: Reach) {
+    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 8, reach, window: Some(40), scale: 0.35, soft_cap: None };
     let case = Case::new(shape, &[100, 3], 5);
     let kv = case.key_values();
     let mut out = vec![0.0; case.q.len()];
@@ -188,7 +215,8 @@ fn patterns_are_whole_rows_that_sum_to_one() {
             let position = p.first_query + r;
             for (c, x) in row.iter().enumerate() {
                 let key = p.first_key + c;
-                assert!(*x == 0.0 || (key <= position && key + 40 > position));
+                let ahead = if reach == Reach::Both { 39 } else { 0 };
+                assert!(*x == 0.0 || (key <= position + ahead && key + 40 > position));
             }
         }
     };
@@ -196,10 +224,23 @@ fn patterns_are_whole_rows_that_sum_to_one() {
     assert_eq!(*seen.lock().expect("no panics"), [100, 100, 100, 100, 3, 3, 3, 3]);
 }
 
+/// As many as are taken one by one, the keys of each in the memory of the last.
+#[test]
+fn many_short_sequences_are_as_each_alone() {
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    for (reach, head_dim) in [(Reach::Both, 32), (Reach::Before, 5)] {
+        let shape = Shape { heads: 6, kv_heads: 3, head_dim, reach, window: None, scale: 0.4, soft_cap: None };
+        let case = Case::new(shape, &[1, 40, 7, 1, 0, 33, 64, 2, 100], 3);
+        one.install(|| case.run());
+    }
+}
+
 #[test]
 fn gradients_equal_finite_differences() {
-    for (window, soft_cap) in [(None, None), (Some(7), None), (None, Some(0.8))] {
-        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 5, window, scale: 0.6, soft_cap };
+    let both = Reach::Both;
+    let before = [(None, None), (Some(7), None), (None, Some(0.8))].map(|(window, cap)| (Reach::Before, window, cap));
+    for (reach, window, soft_cap) in before.into_iter().chain([(both, None, Some(0.8)), (both, Some(7), None)]) {
+        let shape = Shape { heads: 4, kv_heads: 2, head_dim: 5, reach, window, scale: 0.6, soft_cap };
         let case = Case::new(shape, &[60, 4], 3);
         let dout = noise(case.q.len(), 9);
         let (mut dq, mut dk, mut dv) = (vec![0.0; case.q.len()], vec![0.0; case.k.len()], vec![0.0; case.v.len()]);

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::integers::IntegerLeft;
 use super::pairs::{self, PairLeft};
+use super::transpose::{transpose_4, transpose_8};
 use super::{Arithmetic, Operands, PACK_FROM, Right, TILE_ROWS, tile_height};
 use crate::{Buffer, Isa};
 
@@ -70,13 +71,14 @@ impl<'a> Lefts<'a> {
     /// What `rights` need; with `threads`, many rows of floats are packed.
     pub(super) fn of(isa: Isa, left: Left<'a>, rights: &[Right<'_>], threads: bool) -> Self {
         let k = rights.first().map_or(0, Right::k);
-        let many = threads && left.m >= PACK_FROM;
+        let many = threads && left.m >= PACK_FROM && k > 0;
         let packs = |arithmetic: Arithmetic| {
             let floats = |right: &Right<'_>| !matches!(right, Right::Coded(_, other) if *other != arithmetic);
             many && rights.iter().all(|right| right.k() == k && floats(right))
         };
         let mut lefts = Self {
             floats: FloatLeft::new(
+                isa,
                 Cow::Borrowed(left.data),
                 left.m,
                 left.row_stride,
@@ -95,7 +97,7 @@ impl<'a> Lefts<'a> {
                 Right::Coded(_, Arithmetic::Bf16) => {
                     lefts.rounded.get_or_insert_with(|| {
                         let packed = packs(Arithmetic::Bf16).then_some(k);
-                        FloatLeft::new(Cow::Owned(pairs::rounded(left, k)), left.m, k, packed)
+                        FloatLeft::new(isa, Cow::Owned(pairs::rounded(left, k)), left.m, k, packed)
                     });
                 }
                 Right::Coded(coded, Arithmetic::Int8) => {
@@ -141,8 +143,8 @@ fn has_pairs(isa: Isa) -> bool {
 
 impl<'a> FloatLeft<'a> {
     /// Packs the first `packed` columns, if any.
-    fn new(data: Cow<'a, [f32]>, m: usize, row_stride: usize, packed: Option<usize>) -> Self {
-        let packed = packed.map(|k| Left { data: &data, m, row_stride }.pack(k));
+    fn new(isa: Isa, data: Cow<'a, [f32]>, m: usize, row_stride: usize, packed: Option<usize>) -> Self {
+        let packed = packed.map(|k| Left { data: &data, m, row_stride }.pack(isa, k));
         Self { data, m, row_stride, packed }
     }
 
@@ -160,7 +162,7 @@ impl Left<'_> {
     }
 
     /// Packs the first `k` columns, in parallel.
-    pub(super) fn pack(&self, k: usize) -> PackedLeft {
+    pub(super) fn pack(&self, isa: Isa, k: usize) -> PackedLeft {
         let (group, height) = (TILE_ROWS * k, tile_height(self.m));
         let tiles = self.m.div_ceil(height);
         let mut data = SPARE.take();
@@ -171,11 +173,10 @@ impl Left<'_> {
         groups.enumerate().for_each(|(index, out)| {
             let first = index * height;
             let last = height.min(self.m - first) - 1;
-            for row in (0..=last).step_by(4) {
-                // The last row stands for those that are not there.
-                let line = |i: usize| &self.data[(first + last.min(row + i)) * self.row_stride..][..k];
-                interleave([line(0), line(1), line(2), line(3)], &mut out[row..]);
-            }
+            // The last row stands for those that are not there.
+            let line = |row: usize| &self.data[(first + last.min(row)) * self.row_stride..][..k];
+            transpose_8(isa, std::array::from_fn(line), TILE_ROWS, out);
+            transpose_4(isa, std::array::from_fn(|i| line(8 + i)), TILE_ROWS, &mut out[8..]);
         });
         PackedLeft { k, height, data }
     }
@@ -197,20 +198,5 @@ impl PackedLeft {
         debug_assert!(row.is_multiple_of(self.height), "row {row} in tiles of {}", self.height);
         let first = row / self.height * TILE_ROWS * self.k + depth * TILE_ROWS;
         TileRows { rows: &self.data[first..], row_stride: 1, step: TILE_ROWS }
-    }
-}
-
-/// Writes value `depth` of four rows to `out[depth * 12..][..4]`.
-fn interleave(rows: [&[f32]; 4], out: &mut [f32]) {
-    let [a, b, c, d] = rows.map(|row| row.as_chunks::<4>());
-    let fours = a.0.iter().zip(b.0).zip(c.0.iter().zip(d.0));
-    let whole = a.0.len() * 4;
-    for (((a, b), (c, d)), out) in fours.zip(out.chunks_mut(4 * TILE_ROWS)) {
-        for i in 0..4 {
-            out[i * TILE_ROWS..][..4].copy_from_slice(&[a[i], b[i], c[i], d[i]]);
-        }
-    }
-    for (i, (((a, b), c), d)) in a.1.iter().zip(b.1).zip(c.1).zip(d.1).enumerate() {
-        out[(whole + i) * TILE_ROWS..][..4].copy_from_slice(&[*a, *b, *c, *d]);
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::tile::{Tile, ZEROS, copy_tile, tile_kernel};
+use super::transpose::transpose_lines;
 use super::{PANEL, TILE_ROWS, Target};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
@@ -291,111 +292,6 @@ dispatch! {
             let panel = &mut out[whole.len() * DEPTH * PANEL..][..PANEL];
             panel[..rest.len()].copy_from_slice(rest);
             panel[rest.len()..].fill(0.0);
-        }
-    }
-}
-
-/// Writes the values `depths` of `count` lines, `stride` apart in `from`, to `out`: the values of one depth together, and
-/// `step` values from one depth to the next.
-#[expect(unsafe_code, reason = "run-time dispatch")]
-fn transpose_lines(
-    isa: Isa,
-    from: &[f32],
-    stride: usize,
-    count: usize,
-    depths: Range<usize>,
-    step: usize,
-    out: &mut [f32],
-) {
-    let len = depths.len();
-    assert!(count <= step && len * step <= out.len(), "room for {len} x {step}");
-    let mut first = 0;
-    while first < count {
-        let lines = &from[first * stride + depths.start..];
-        let (out, left) = (&mut out[first..], count - first);
-        first += match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 if left >= 4 => {
-                let most = if left >= 8 { 8 } else { 4 };
-                assert!(lines.len() >= (most - 1) * stride + len, "{most} lines");
-                // SAFETY: the instructions were found on this machine; the lines are as long as said, and `out` has
-                // room for `len` groups of `step` values of which these lines are next to each other.
-                unsafe {
-                    match most {
-                        8 => x86::transpose_8(lines, stride, len, step, out),
-                        _ => x86::transpose_4(lines, stride, len, step, out),
-                    }
-                }
-                most
-            }
-            _ => {
-                lines[..len].iter().enumerate().for_each(|(depth, x)| out[depth * step] = *x);
-                1
-            }
-        };
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "vector intrinsics on pointers")]
-mod x86 {
-    use std::arch::x86_64::{
-        _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
-        _mm256_castps128_ps256, _mm256_insertf128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
-        _mm256_unpacklo_ps,
-    };
-
-    /// Eight lines, four depths at a time.
-    #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_8(lines: &[f32], stride: usize, len: usize, step: usize, out: &mut [f32]) {
-        let (whole, target) = (len / 4 * 4, out.as_mut_ptr());
-        // SAFETY: the caller has eight lines of `len` values, and room for `len` groups.
-        unsafe {
-            for depth in (0..whole).step_by(4) {
-                let four = |line: usize| _mm_loadu_ps(lines.as_ptr().add(line * stride + depth));
-                let both = |low, high| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(four(low)), four(high));
-                let (a, b, c, d) = (both(0, 4), both(1, 5), both(2, 6), both(3, 7));
-                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
-                let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-                let to = |i: usize| target.add((depth + i) * step);
-                _mm256_storeu_ps(to(0), _mm256_shuffle_ps::<0x44>(ab, cd));
-                _mm256_storeu_ps(to(1), _mm256_shuffle_ps::<0xee>(ab, cd));
-                _mm256_storeu_ps(to(2), _mm256_shuffle_ps::<0x44>(ab_high, cd_high));
-                _mm256_storeu_ps(to(3), _mm256_shuffle_ps::<0xee>(ab_high, cd_high));
-            }
-        }
-        rest::<8>(lines, stride, whole..len, step, out);
-    }
-
-    /// Four lines, four depths at a time.
-    #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_4(lines: &[f32], stride: usize, len: usize, step: usize, out: &mut [f32]) {
-        let (whole, target) = (len / 4 * 4, out.as_mut_ptr());
-        // SAFETY: the caller has four lines of `len` values, and room for `len` groups.
-        unsafe {
-            for depth in (0..whole).step_by(4) {
-                let four = |line: usize| _mm_loadu_ps(lines.as_ptr().add(line * stride + depth));
-                let (ab, cd) = (_mm_unpacklo_ps(four(0), four(1)), _mm_unpacklo_ps(four(2), four(3)));
-                let (ab_high, cd_high) = (_mm_unpackhi_ps(four(0), four(1)), _mm_unpackhi_ps(four(2), four(3)));
-                let to = |i: usize| target.add((depth + i) * step);
-                _mm_storeu_ps(to(0), _mm_movelh_ps(ab, cd));
-                _mm_storeu_ps(to(1), _mm_movehl_ps(cd, ab));
-                _mm_storeu_ps(to(2), _mm_movelh_ps(ab_high, cd_high));
-                _mm_storeu_ps(to(3), _mm_movehl_ps(cd_high, ab_high));
-            }
-        }
-        rest::<4>(lines, stride, whole..len, step, out);
-    }
-
-    fn rest<const LINES: usize>(
-        lines: &[f32],
-        stride: usize,
-        depths: std::ops::Range<usize>,
-        step: usize,
-        out: &mut [f32],
-    ) {
-        for depth in depths {
-            (0..LINES).for_each(|line| out[depth * step + line] = lines[line * stride + depth]);
         }
     }
 }

@@ -239,13 +239,13 @@ fn halves_are_those_of_the_crate() {
     let mut bytes = vec![0; 2 * values.len()];
     let mut back = vec![0.0; values.len()];
     assert!(!f32_to_bf16(&values, &mut bytes));
-    bf16_to_f32(&bytes, &mut back);
+    assert!(!bf16_to_f32(&bytes, &mut back));
     for (x, found) in values.iter().zip(&back) {
         let expected = bf16::from_f32(*x).to_f32();
         assert!(found.to_bits() == expected.to_bits() || (x.is_nan() && found.is_nan()), "{x} {found} {expected}");
     }
     assert!(!f32_to_f16(&values, &mut bytes));
-    f16_to_f32(&bytes, &mut back);
+    assert!(!f16_to_f32(&bytes, &mut back));
     for (x, found) in values.iter().zip(&back) {
         let expected = f16::from_f32(*x).to_f32();
         assert!(found.to_bits() == expected.to_bits() || (x.is_nan() && found.is_nan()), "{x} {found} {expected}");
@@ -257,10 +257,43 @@ fn halves_are_those_of_the_crate() {
         let values = noise(len, 3);
         let (mut bytes, mut back) = (vec![0; 2 * len], vec![0.0; len]);
         assert!(f32_to_bf16(&values, &mut bytes));
+        assert!(bf16_to_f32(&bytes, &mut back));
         assert!(f32_to_f16(&values, &mut bytes));
-        f16_to_f32(&bytes, &mut back);
+        assert!(f16_to_f32(&bytes, &mut back));
         assert!(values.iter().zip(&back).all(|(x, y)| f16::from_f32(*x).to_f32() == *y));
     }
+}
+
+#[test]
+fn a_sum_of_halves_is_read_summed_and_rounded() {
+    let coefficients = [0.3, -1.7, 0.5, 2.0, 1e-3, 0.25, 4.0];
+    for (models, len) in [(0, 3), (1, 1), (2, 31), (2, 1000), (3, 64), (5, 77), (6, 33), (7, 130)] {
+        let inputs: Vec<Vec<u8>> = (0..models).map(|model| stored_bf16(&noise(len, model as u32))).collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        let numbers: Vec<Vec<f32>> = inputs.iter().map(|bytes| from_bf16(bytes)).collect();
+        let numbers: Vec<&[f32]> = numbers.iter().map(Vec::as_slice).collect();
+        let mut summed = vec![0.0; len];
+        sum(&numbers, &coefficients[..models], &mut summed);
+        let mut out = vec![0; 2 * len];
+        assert!(sum_bf16(&inputs, &coefficients[..models], &mut out));
+        assert_eq!(out, stored_bf16(&summed), "{models} models, {len} numbers");
+    }
+    // What is read and what is stored has to be finite.
+    let (one, nan, large) = (stored_bf16(&[1.0; 40]), stored_bf16(&[f32::NAN; 40]), stored_bf16(&[3e38; 40]));
+    let mut out = vec![0; 80];
+    assert!(!sum_bf16(&[&one, &nan], &[1.0, 1.0], &mut out));
+    assert!(!sum_bf16(&[&large, &large], &[1.0, 1.0], &mut out));
+    assert!(sum_bf16(&[&large, &one], &[1.0, 1.0], &mut out));
+}
+
+fn stored_bf16(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()
+}
+
+fn from_bf16(bytes: &[u8]) -> Vec<f32> {
+    let mut values = vec![0.0; bytes.len() / 2];
+    bf16_to_f32(bytes, &mut values);
+    values
 }
 
 #[test]
@@ -272,7 +305,11 @@ fn one_number_is_enough_to_be_not_finite() {
             *last = f32::NAN;
             assert!(!all_finite(&values));
             values[len / 2] = f32::NEG_INFINITY;
-            assert!(!all_finite(&values[..=len / 2]));
+            let part = &values[..=len / 2];
+            assert!(!all_finite(part));
+            let (mut bytes, mut back) = (vec![0; 2 * part.len()], vec![0.0; part.len()]);
+            assert!(!f32_to_bf16(part, &mut bytes) && !bf16_to_f32(&bytes, &mut back));
+            assert!(!f32_to_f16(part, &mut bytes) && !f16_to_f32(&bytes, &mut back));
         }
     }
 }

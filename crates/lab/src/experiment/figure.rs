@@ -1,4 +1,5 @@
-//! Figures of an experiment: a number of the steps of a series against a quantity, as SVG that stands alone.
+//! Figures of an experiment, as SVG that stands alone: a number of the steps of a series against a quantity, or several numbers of
+//! each step in rows.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,8 @@ use serde::Deserialize;
 use super::{Kept, number_at};
 use crate::Error;
 use crate::figure::{
-    Axis, AxisScale, Draw, LineChart, LinePoint, STYLE, Series, SeriesStyle, Ticks, WIDE, line_chart, number,
+    Axis, AxisScale, Draw, LineChart, LinePoint, Row, RowChart, RowMark, RowSeries, RowStyle, STYLE, Series,
+    SeriesStyle, Ticks, WIDE, line_chart, number, row_chart,
 };
 use crate::merge::{ExploreResult, pair_chart};
 
@@ -34,6 +36,10 @@ pub(super) struct FigureSpec {
     /// Position of each point on the horizontal axis, by the label that stands for `{point}` in the names of steps.
     #[serde(default)]
     points: BTreeMap<String, f64>,
+    /// Rows of dots with their intervals instead of lines: label and path of each. `x` names the axis then, a series is one
+    /// step and has no path, and there is nothing else.
+    #[serde(default)]
+    rows: Vec<(String, String)>,
     /// What is drawn.
     #[serde(default)]
     series: Vec<SeriesSpec>,
@@ -54,6 +60,7 @@ struct SeriesSpec {
     /// Name of the steps, with `{point}`.
     step: String,
     /// Where the number is in their results.
+    #[serde(default)]
     path: String,
 }
 
@@ -61,6 +68,9 @@ struct SeriesSpec {
 pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<String, Error> {
     if let Some(name) = &of.explored {
         return explored(of, name, results);
+    }
+    if !of.rows.is_empty() {
+        return in_rows(of, results);
     }
     let mut series = Vec::new();
     for (index, spec) in of.series.iter().enumerate() {
@@ -92,6 +102,34 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
         y_extent: None,
     };
     Ok(alone(&line_chart(&chart, WIDE)))
+}
+
+/// A row for each path, a mark for each step.
+fn in_rows(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<String, Error> {
+    let steps = of.series.iter().map(|series| step(of, &series.step, results)).collect::<Result<Vec<_>, _>>()?;
+    let mark = |name: &str, label: &str, found: Option<(f64, Option<[f64; 2]>)>| RowMark {
+        value: found.map(|(value, _)| value),
+        interval: found.and_then(|(_, interval)| interval),
+        tip: found.map_or(String::new(), |(value, _)| format!("{name}, {label}: {}", number(value))),
+    };
+    let row = |(label, path): &(String, String)| {
+        let of_series = of.series.iter().zip(&steps).map(|(series, kept)| {
+            mark(&series.name, label, kept.result.as_ref().and_then(|result| number_at(result, path)))
+        });
+        Row { label: label.clone(), group: String::new(), marks: of_series.collect() }
+    };
+    let series = of.series.iter().enumerate();
+    let chart = RowChart {
+        title: of.title.clone(),
+        desc: format!("{} of each row, a mark for each series with its 95 % interval", of.x),
+        axis: Axis { label: of.x.clone(), scale: AxisScale::Linear, ticks: Ticks::Any },
+        series: series
+            .map(|(index, series)| RowSeries { name: series.name.clone(), style: SeriesStyle::Model(index) })
+            .collect(),
+        rows: of.rows.iter().map(row).collect(),
+        style: RowStyle::Dots,
+    };
+    Ok(alone(&row_chart(&chart, WIDE)))
 }
 
 fn step<'a>(of: &FigureSpec, name: &str, results: &'a BTreeMap<String, Kept>) -> Result<&'a Kept, Error> {

@@ -84,7 +84,7 @@ pub(super) struct Step {
 impl Step {
     /// Whether what it writes is a model.
     pub(super) fn makes_a_model(&self) -> bool {
-        const MAKERS: [&str; 1] = ["tune"];
+        const MAKERS: [&str; 2] = ["tune", "upcycle"];
         MAKERS.iter().any(|task| self.work.get(task).is_some())
     }
 

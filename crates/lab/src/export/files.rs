@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lathe_formats::GgufMetadata;
+use lathe_formats::{ElementType, GgufMetadata};
 use lathe_model::Opened;
 use lathe_model::reference::{ModelReference, Resolved};
 use lathe_tokenizer::export::folder_files;
@@ -32,18 +32,21 @@ pub(crate) const COPIED: [&str; 12] = [
     "README.md",
 ];
 
+/// What a sentence encoder has beside them.
+const SENTENCE: [&str; 3] = ["modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"];
+
 /// Folder of templates with names.
 const TEMPLATES: &str = "additional_chat_templates";
 
 /// How the names of files begin that have to stay with a model.
 pub(crate) const TERMS: [&str; 5] = ["license", "licence", "notice", "copying", "use_policy"];
 
-/// Everything of a folder but the weights.
+/// Everything of a folder but the weights and `config.json`: tokenizer, templates, licence, model card.
 ///
 /// # Errors
 /// A file cannot be read; a GGUF file's tokenizer cannot be written as `tokenizer.json`.
-pub(super) fn beside_the_weights(plan: &Plan, resolved: &Resolved, opened: &Opened) -> Result<Vec<NamedFile>, Error> {
-    let mut files = vec![("config.json".to_owned(), config(plan, opened)?)];
+pub(crate) fn tokenizer_and_terms(resolved: &Resolved, opened: &Opened) -> Result<Vec<NamedFile>, Error> {
+    let mut files = Vec::new();
     match opened.checkpoint.gguf() {
         Some(header) if opened.has_tokenizer() => files.extend(tokenizer_files(opened, header)?),
         Some(_) => {}
@@ -53,27 +56,48 @@ pub(super) fn beside_the_weights(plan: &Plan, resolved: &Resolved, opened: &Open
             files.extend(copied(folder, |name| COPIED.contains(&name) || has_code && name.ends_with(".py"))?);
             let templates = copied(&folder.join(TEMPLATES), |name| name.ends_with(".jinja"))?;
             files.extend(templates.into_iter().map(|(name, bytes)| (format!("{TEMPLATES}/{name}"), bytes)));
+            files.extend(of_sentences(folder, resolved)?);
         }
     }
     files.extend(terms(resolved, opened)?);
     Ok(files)
 }
 
+/// What a folder of sentence-transformers says of pooling: `modules.json`, `1_Pooling/config.json` and their like.
+fn of_sentences(folder: &Path, resolved: &Resolved) -> Result<Vec<NamedFile>, Error> {
+    let mut files = Vec::new();
+    for path in &resolved.files {
+        // A model in the current folder has names without a folder.
+        let name = path.strip_prefix(folder).unwrap_or(path);
+        let is_module = name.components().count() == 2 && name.ends_with("config.json");
+        if let Some(name) = name.to_str().filter(|name| is_module || SENTENCE.contains(name)) {
+            let bytes = fs::read(path).map_err(|source| Error::Read { file: path.clone(), source })?;
+            files.push((name.replace('\\', "/"), bytes));
+        }
+    }
+    Ok(files)
+}
+
 /// `config.json` with the type of the weights.
-fn config(plan: &Plan, opened: &Opened) -> Result<Vec<u8>, Error> {
+pub(super) fn config(plan: &Plan, opened: &Opened) -> Result<Vec<u8>, Error> {
     let mut config = opened.config_json().clone();
     let mut elements = plan.stored.iter().filter(|tensor| tensor.shape.len() > 1).map(|tensor| tensor.element);
     let first = elements.next();
     let same = elements.all(|element| Some(element) == first);
-    let dtype = match first.filter(|_| same).map(|element| element.to_string()).as_deref() {
-        Some("F16") => "float16",
-        Some("BF16") => "bfloat16",
+    set_dtype(&mut config, first.filter(|_| same));
+    pretty(&Value::Object(config))
+}
+
+/// Says in a configuration how matrices are stored; none stands for several types.
+pub(crate) fn set_dtype(config: &mut Map<String, Value>, element: Option<ElementType>) {
+    let dtype = match element {
+        Some(ElementType::F16) => "float16",
+        Some(ElementType::BF16) => "bfloat16",
         _ => "float32",
     };
     // The older dialect's word for it is read by old and new loaders.
     config.remove("dtype");
     config.insert("torch_dtype".into(), dtype.into());
-    pretty(&Value::Object(config))
 }
 
 /// The tokenizer of a GGUF file as files of a folder.

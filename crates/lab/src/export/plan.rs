@@ -47,6 +47,13 @@ impl Plan {
         Ok(Self { target, stored, notes })
     }
 
+    /// Plans safetensors of one element type.
+    pub(super) fn of_one_type(target: Target, element: ElementType) -> Self {
+        let tensors = target.tensors.iter();
+        let stored = tensors.map(|t| TensorSpec { name: t.name.clone(), shape: t.shape.clone(), element }).collect();
+        Self { target, stored, notes: Vec::new() }
+    }
+
     /// Tensors and bytes of each element type, the most bytes first.
     pub(super) fn elements(&self) -> Vec<ElementCount> {
         ElementCount::of(self.stored.iter().map(|tensor| (tensor.element, bytes_of(tensor))))

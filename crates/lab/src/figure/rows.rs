@@ -55,7 +55,7 @@ pub struct Row {
 /// The value of one series in one row.
 #[derive(Clone, Debug, Default)]
 pub struct RowMark {
-    /// The value; nothing is drawn where it is missing.
+    /// The value; nothing is drawn where it is missing, and a row without any says so.
     pub value: Option<f64>,
     /// 95 % interval of the value.
     pub interval: Option<[f64; 2]>,
@@ -108,6 +108,9 @@ pub fn row_chart(chart: &RowChart, width: f64) -> String {
         group = Some(&row.group);
         let label = fitted(&row.label, LABEL_SIZE + 1.0, label_width - 8.0);
         svg.label("category", [area.left - 8.0, y + row_height / 2.0 + 4.0], Anchor::End, &label);
+        if row.marks.iter().all(|mark| mark.value.is_none()) {
+            svg.label("tick", [area.left + 4.0, y + row_height / 2.0 + 3.8], Anchor::Start, "no value");
+        }
         for (index, (mark, series)) in row.marks.iter().zip(&chart.series).enumerate() {
             let middle = y + 5.0 + LANE * (index as f64 + 0.5);
             draw_mark(&mut svg, chart.style, series.style, mark, &x, middle);
@@ -134,10 +137,7 @@ fn extent(chart: &RowChart) -> Option<[f64; 2]> {
 
 fn draw_mark(svg: &mut Svg, style: RowStyle, series: SeriesStyle, mark: &RowMark, x: &Scale, middle: f64) {
     let class = series.class();
-    let Some((value, at)) = mark.value.and_then(|value| Some((value, x.at(value)?))) else {
-        svg.label("tick", [x.range()[0] + 4.0, middle + 3.8], Anchor::Start, "no value");
-        return;
-    };
+    let Some((value, at)) = mark.value.and_then(|value| Some((value, x.at(value)?))) else { return };
     if style == RowStyle::Bars {
         let zero = x.at(0.0).unwrap_or(x.range()[0]);
         let half = LANE / 2.0 - 0.8;

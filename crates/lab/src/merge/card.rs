@@ -14,6 +14,7 @@ use super::source::Source;
 use super::{Recipe, RemarkCount};
 use crate::export::ExportFormat;
 use crate::export::files::{NamedFile, pretty};
+use crate::hashes::{Algorithm, remembered};
 use crate::{Context, Error};
 
 /// What made it.
@@ -69,24 +70,24 @@ pub(super) fn inputs(sources: &[Arc<Source>], context: &Context<'_>) -> Result<V
 
 /// A file with its hash. Weights are mapped already; small files are read.
 fn hashed(source: &Source, file: &Path, context: &Context<'_>) -> Result<InputFile, Error> {
-    const PIECE: usize = 16 << 20;
-    let mut hasher = blake3::Hasher::new();
-    match source.checkpoint().files().iter().find(|stored| stored.path() == file) {
-        Some(stored) => stored.pieces(PIECE).for_each(|piece| {
-            hasher.update(piece);
-            context.progress.advance(piece.len() as u64);
-        }),
-        None => {
-            let bytes = fs::read(file).map_err(|source| Error::Read { file: file.into(), source })?;
-            hasher.update(&bytes);
-            context.progress.advance(bytes.len() as u64);
+    let failed = |source| Error::Read { file: file.into(), source };
+    let bytes = fs::metadata(file).map_err(failed)?.len();
+    let blake3 = remembered(file, Algorithm::Blake3, context.home, || {
+        const PIECE: usize = 16 << 20;
+        let mut hasher = blake3::Hasher::new();
+        match source.checkpoint().files().iter().find(|stored| stored.path() == file) {
+            Some(stored) => stored.pieces(PIECE).for_each(|piece| {
+                hasher.update(piece);
+                context.progress.advance(piece.len() as u64);
+            }),
+            None => {
+                hasher.update(&fs::read(file).map_err(failed)?);
+                context.progress.advance(hasher.count());
+            }
         }
-    }
-    Ok(InputFile {
-        file: file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),
-        bytes: hasher.count(),
-        blake3: hasher.finalize().to_hex().to_string(),
-    })
+        Ok(hasher.finalize().to_hex().to_string())
+    })?;
+    Ok(InputFile { file: file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(), bytes, blake3 })
 }
 
 /// Card, configuration and manifest.

@@ -1,6 +1,6 @@
 //! A merge whose inputs are open and whose plan is made.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lathe_formats::ElementType;
 use lathe_formats::write::TensorSpec;
@@ -130,7 +130,7 @@ impl Inputs {
 impl Job<'_> {
     pub(super) fn merger(&self) -> Merger<'_> {
         let rows = self.vocabulary.as_ref().and_then(|vocabulary| vocabulary.from.as_deref());
-        Merger { sources: &self.sources, rows, seed: self.config.seed }
+        Merger { sources: &self.sources, rows, seed: self.config.seed, scratch: Mutex::default() }
     }
 
     /// The files beside the weights.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lathe_formats::{Checkpoint, ElementType, Format};
+use lathe_formats::{Checkpoint, ElementType, Format, TensorView};
 use lathe_kernels::weights::{all_finite, bf16_to_f32, f16_to_f32};
 use lathe_merge::adapter::{Adapter, Claims};
 use lathe_merge::config::ModelRef;
@@ -46,8 +46,10 @@ pub(super) const LAYERS: [&str; 5] =
     ["num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers"];
 
 /// Bytes of a tensor whose pages stay in memory until it is done: to find them again for every piece and every pass takes
-/// longer than to read them. Larger tensors are let go of piece by piece.
+/// longer than to read them. Larger tensors are let go of window by window.
 const HELD_BYTES: usize = 32 << 20;
+/// Bytes of a large tensor that are let go of together, when reading has reached their end.
+const WINDOW: usize = 2 << 20;
 
 /// What happens to numbers that are not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -198,14 +200,18 @@ impl Source {
     pub(super) fn read(&self, name: &str, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let index = *self.by_name.get(name).ok_or_else(|| self.missing(name))?;
         let tensor = &self.tensors[index];
-        match &tensor.content {
+        let mut is_finite = match &tensor.content {
             Content::Stored => self.read_stored(tensor, range.clone(), out)?,
-            Content::Parameters(target) => self.read_parameters(index, target, range.clone(), out)?,
-        }
+            Content::Parameters(target) => {
+                self.read_parameters(index, target, range.clone(), out)?;
+                all_finite(out)
+            }
+        };
         if let Some(adapter) = &self.adapter {
             adapter.add(name, range.clone(), out)?;
+            is_finite = all_finite(out);
         }
-        if self.nonfinite == Nonfinite::Refuse && !all_finite(out) {
+        if self.nonfinite == Nonfinite::Refuse && !is_finite {
             let at = out.iter().position(|x| !x.is_finite()).unwrap_or(0);
             return Err(Error::NonfiniteWeight {
                 model: self.name.clone(),
@@ -215,6 +221,21 @@ impl Source {
             });
         }
         Ok(())
+    }
+
+    /// The stored bytes of a tensor whose numbers are bf16 as they lie in the file.
+    pub(super) fn bf16(&self, name: &str) -> Option<TensorView<'_>> {
+        let tensor = self.tensor(name)?;
+        let as_stored = matches!(tensor.content, Content::Stored) && self.adapter.is_none();
+        if as_stored && tensor.element == ElementType::BF16 { self.checkpoint.tensor(name) } else { None }
+    }
+
+    /// Says that these bytes of a tensor have been read: they may leave memory.
+    pub(super) fn has_read(&self, view: &TensorView<'_>, bytes: &Range<usize>) {
+        let done = bytes.start / WINDOW * WINDOW..bytes.end / WINDOW * WINDOW;
+        if view.bytes().len() > HELD_BYTES && !done.is_empty() {
+            self.checkpoint.release_bytes(view, done);
+        }
     }
 
     /// Says that a tensor has been read and its place in memory is free.
@@ -233,19 +254,21 @@ impl Source {
         self.opened.as_ref()?.tensor_name(parameter)
     }
 
-    fn read_stored(&self, tensor: &Tensor, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+    /// Reads numbers as they are stored, and says whether all of them are finite.
+    fn read_stored(&self, tensor: &Tensor, range: Range<usize>, out: &mut [f32]) -> Result<bool, Error> {
         let view = self.checkpoint.require(&tensor.name)?;
         let width = tensor.element.block_bytes();
         let stored = range.start * width..range.end * width;
-        match tensor.element {
+        let is_finite = match tensor.element {
             ElementType::BF16 => bf16_to_f32(&view.bytes()[stored.clone()], out),
             ElementType::F16 => f16_to_f32(&view.bytes()[stored.clone()], out),
-            _ => view.decode(range, out)?,
-        }
-        if view.bytes().len() > HELD_BYTES {
-            self.checkpoint.release_bytes(&view, stored);
-        }
-        Ok(())
+            _ => {
+                view.decode(range, out)?;
+                all_finite(out)
+            }
+        };
+        self.has_read(&view, &stored);
+        Ok(is_finite)
     }
 
     fn read_parameters(

@@ -1,11 +1,11 @@
 //! From the tensors of several models to those of one, a piece at a time.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lathe_formats::write::TensorSpec;
 use lathe_formats::{ElementType, encode_rows};
-use lathe_kernels::weights::{f32_to_bf16, f32_to_f16};
+use lathe_kernels::weights::{f32_to_bf16, f32_to_f16, sum_bf16};
 use lathe_merge::plan::{OutputTensor, Role};
 use lathe_merge::rule::{MaskKey, Prepared, Remark};
 use lathe_merge::vocabulary::ModelRows;
@@ -15,8 +15,10 @@ use rayon::prelude::*;
 use super::source::Source;
 use crate::{Context, Error};
 
-/// Numbers of one piece of work: a piece of every input and of the result stay in the cache of a core.
-const PIECE: usize = 1 << 16;
+/// Numbers of one piece of work, written at once.
+const PIECE: usize = 1 << 18;
+/// Numbers that are read, merged and stored at once: those of all inputs and of the result stay in the cache of a core.
+const TILE: usize = 1 << 13;
 
 /// Everything that the tensors of a merge are made from.
 pub(super) struct Merger<'a> {
@@ -25,6 +27,8 @@ pub(super) struct Merger<'a> {
     pub(super) rows: Option<&'a [ModelRows]>,
     /// Where random masks begin.
     pub(super) seed: u64,
+    /// What threads work in, kept from one piece and tensor to the next: fresh memory has to be cleared by the system.
+    pub(super) scratch: Mutex<Vec<Scratch>>,
 }
 
 /// Takes the bytes of a piece, beginning at a byte of the tensor.
@@ -65,16 +69,17 @@ impl Merger<'_> {
         let key = MaskKey { seed: self.seed, tensor: &tensor.name };
         let prepared = tensor.rule.prepare(&key, &inputs)?;
         let numbers = tensor.shape.iter().product::<usize>();
-        let unit = prepared.unit().max(1);
-        let piece = (PIECE / unit).max(1) * unit;
+        let piece = whole(PIECE, &prepared);
         let pieces: Vec<Range<usize>> =
             (0..numbers).step_by(piece).map(|first| first..numbers.min(first + piece)).collect();
         let bytes = stored.element.block_bytes();
         let done: Result<(), Error> = pieces
             .into_par_iter()
-            .map_init(Scratch::default, |scratch, range| {
+            .map(|range| {
+                let mut scratch = self.scratch().pop().unwrap_or_default();
                 let encoded = scratch.fill(&prepared, &inputs, range.clone(), stored)?;
                 put(range.start * bytes, encoded)?;
+                self.scratch().push(scratch);
                 context.progress.advance((range.len() * bytes) as u64);
                 Ok(())
             })
@@ -84,6 +89,10 @@ impl Merger<'_> {
             .collect();
         done?;
         Ok(prepared.remarks().to_vec())
+    }
+
+    fn scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A tensor of integers or flags: the same bytes in all inputs.
@@ -107,39 +116,53 @@ impl Merger<'_> {
     }
 }
 
-/// Memory of one thread.
+/// Memory that one piece is made in.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     inputs: Vec<Vec<f32>>,
     out: Vec<f32>,
     bytes: Vec<u8>,
 }
 
 impl Scratch {
-    /// Makes a piece and returns its bytes.
+    /// Makes a piece, tile by tile, and returns its bytes.
     fn fill(
         &mut self,
         prepared: &Prepared,
         inputs: &TensorInputs<'_>,
-        range: Range<usize>,
+        piece: Range<usize>,
         stored: &TensorSpec,
     ) -> Result<&[u8], Error> {
-        self.inputs.resize_with(inputs.count(), Vec::new);
-        for (model, numbers) in self.inputs.iter_mut().enumerate() {
-            numbers.resize(range.len(), 0.0);
-            inputs.read(model, range.clone(), numbers)?;
+        let width = stored.element.block_bytes();
+        self.bytes.resize(piece.len() * width, 0);
+        if inputs.sum(prepared, piece.clone(), stored, &mut self.bytes) {
+            return Ok(&self.bytes);
         }
-        let pieces: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
-        self.out.resize(range.len(), 0.0);
-        prepared.fill(range.start, &pieces, &mut self.out);
-        encode(stored, &self.out, range.start, &mut self.bytes)?;
+        self.inputs.resize_with(inputs.count(), Vec::new);
+        for first in piece.clone().step_by(whole(TILE, prepared)) {
+            let tile = first..piece.end.min(first + whole(TILE, prepared));
+            for (model, numbers) in self.inputs.iter_mut().enumerate() {
+                numbers.resize(tile.len(), 0.0);
+                inputs.read(model, tile.clone(), numbers)?;
+            }
+            let tiles: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
+            self.out.resize(tile.len(), 0.0);
+            prepared.fill(first, &tiles, &mut self.out);
+            let place = (first - piece.start) * width..(tile.end - piece.start) * width;
+            encode(stored, &self.out, first, &mut self.bytes[place])?;
+        }
         Ok(&self.bytes)
     }
 }
 
+/// About so many numbers, but whole units of a rule.
+fn whole(numbers: usize, prepared: &Prepared) -> usize {
+    let unit = prepared.unit().max(1);
+    (numbers / unit).max(1) * unit
+}
+
 /// Numbers as stored bytes, rounded once to nearest, ties to even.
-fn encode(stored: &TensorSpec, numbers: &[f32], first: usize, bytes: &mut Vec<u8>) -> Result<(), Error> {
-    bytes.resize(2 * numbers.len(), 0);
+fn encode(stored: &TensorSpec, numbers: &[f32], first: usize, bytes: &mut [u8]) -> Result<(), Error> {
     let is_finite = match stored.element {
         ElementType::BF16 => f32_to_bf16(numbers, bytes),
         ElementType::F16 => f32_to_f16(numbers, bytes),
@@ -149,9 +172,11 @@ fn encode(stored: &TensorSpec, numbers: &[f32], first: usize, bytes: &mut Vec<u8
         return Ok(());
     }
     // The slow way names the number that does not fit, and keeps those that were not finite before.
-    bytes.clear();
-    encode_rows(stored.element, 1, numbers, bytes)
-        .map_err(|source| Error::UnfitWeight { tensor: stored.name.clone(), source: source.after(first) })
+    let mut slowly = Vec::with_capacity(bytes.len());
+    encode_rows(stored.element, 1, numbers, &mut slowly)
+        .map_err(|source| Error::UnfitWeight { tensor: stored.name.clone(), source: source.after(first) })?;
+    bytes.copy_from_slice(&slowly);
+    Ok(())
 }
 
 /// One tensor of all models that it is made from.
@@ -178,6 +203,26 @@ impl<'a> TensorInputs<'a> {
             inputs.tokens = Some(tensor.inputs.iter().map(padded).collect::<Result<_, InputError>>()?);
         }
         Ok(inputs)
+    }
+
+    /// Makes a piece in one pass over bf16 in and out, and says whether that could be done: otherwise `out` is worth
+    /// nothing. A number that is not finite is left to the way that names it.
+    fn sum(&self, prepared: &Prepared, piece: Range<usize>, stored: &TensorSpec, out: &mut [u8]) -> bool {
+        let Some(coefficients) = prepared.plain_sum() else { return false };
+        if stored.element != ElementType::BF16 || self.tokens.is_some() {
+            return false;
+        }
+        let sources = || self.tensor.inputs.iter().map(|(input, name)| (&self.merger.sources[*input], name));
+        let Some(views) = sources().map(|(source, name)| source.bf16(name)).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        let bytes = 2 * piece.start..2 * piece.end;
+        let inputs: Vec<&[u8]> = views.iter().map(|view| &view.bytes()[bytes.clone()]).collect();
+        let is_finite = sum_bf16(&inputs, coefficients, out);
+        if is_finite {
+            sources().zip(&views).for_each(|((source, _), view)| source.has_read(view, &bytes));
+        }
+        is_finite
     }
 
     /// Reads rows of the matrix that a model's file has.

@@ -1,4 +1,4 @@
-//! Parquet files as rows of JSON: what data sets of questions are published in.
+//! Parquet files as rows of JSON: what data sets of questions are published in. `write.rs` goes the other way, for vectors.
 //!
 //! Flat and nested columns of flags, whole numbers, floats and text; pages of both versions, plain or packed with Snappy or
 //! gzip; every encoding that writers use for these types. The `parquet` crate reads more, but believes what a header claims:
@@ -12,6 +12,7 @@ mod encoding;
 mod rows;
 mod schema;
 mod thrift;
+mod write;
 
 use serde_json::{Map, Value};
 
@@ -19,6 +20,7 @@ use column::read_column;
 use rows::Cursors;
 use schema::{Leaf, read_schema};
 use thrift::{Item, read_struct};
+pub(crate) use write::{Column, write_table};
 
 /// Stands at both ends of a file.
 const MAGIC: &[u8; 4] = b"PAR1";

@@ -9,13 +9,14 @@
 //! where all three are the same. Small sets of the same source are well below 1.
 
 use faer::{Mat, Side};
-use rand::Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::clusters::{KMeans, k_means};
+use crate::embedding::Vectors;
 use crate::error::MeasureError;
 use crate::measured::{Estimate, Number, Reason};
-use crate::statistics::{bootstrap, item_generator};
+use crate::statistics::bootstrap;
 
 /// c: scale of the divergences.
 const SCALE: f64 = 5.0;
@@ -23,7 +24,7 @@ const SCALE: f64 = 5.0;
 const MIXTURES: usize = 25;
 /// Share of the variance that the principal components hold.
 const VARIANCE: f64 = 0.9;
-const RESTARTS: u64 = 5;
+const RESTARTS: usize = 5;
 const ITERATIONS: usize = 500;
 
 /// Choices of the clustering.
@@ -73,7 +74,10 @@ pub fn mauve(p: &[Vec<f32>], q: &[Vec<f32>], options: MauveOptions) -> Result<Ma
     let points = principal_components(rows)?;
     let clusters = options.clusters.unwrap_or_else(|| (p.len().min(q.len()) as f64 / 10.0).round() as usize).max(2);
     let clusters = clusters.min(points.len());
-    let labels = k_means(&points, clusters, options.seed);
+    let components = points[0].len();
+    let values = points.into_iter().flatten().map(|coordinate| coordinate as f32).collect();
+    let how = KMeans { clusters, seed: options.seed, restarts: RESTARTS, rounds: ITERATIONS };
+    let labels = k_means(&Vectors::new(components, values)?, &how)?.labels;
     let [area] = bootstrap(labels.len(), options.seed, |drawn| {
         let mut shares = [vec![0.0; clusters], vec![0.0; clusters]];
         for (index, (label, times)) in labels.iter().zip(drawn).enumerate() {
@@ -86,7 +90,7 @@ pub fn mauve(p: &[Vec<f32>], q: &[Vec<f32>], options: MauveOptions) -> Result<Ma
         let [p, q] = [0, 1].map(|set: usize| shares[set].iter().map(|count| count / totals[set]).collect::<Vec<f64>>());
         [divergence_area(&p, &q).into()]
     });
-    Ok(Mauve { area, texts: [p.len(), q.len()], clusters, components: points[0].len() })
+    Ok(Mauve { area, texts: [p.len(), q.len()], clusters, components })
 }
 
 /// The area under the divergence curve of two distributions over the same clusters.
@@ -138,59 +142,14 @@ fn principal_components(mut rows: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>, Measur
     Ok((0..n).map(|row| (0..components).map(|k| coordinate(row, k)).collect()).collect())
 }
 
-/// The cluster of every point: Lloyd's algorithm from several k-means++ starts; the start with the smallest inertia.
-fn k_means(points: &[Vec<f64>], k: usize, seed: u64) -> Vec<usize> {
-    let runs: Vec<(f64, Vec<usize>)> =
-        (0..RESTARTS).into_par_iter().map(|restart| k_means_once(points, k, seed, restart)).collect();
-    let best = runs.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map(|(_, labels)| labels).unwrap_or_default()
-}
-
-fn k_means_once(points: &[Vec<f64>], k: usize, seed: u64, restart: u64) -> (f64, Vec<usize>) {
-    let mut generator = item_generator(seed, restart);
-    let mut centres = vec![points[generator.random_range(0..points.len() as u64) as usize].clone()];
-    while centres.len() < k {
-        let distances: Vec<f64> = points.iter().map(|point| nearest(point, &centres).1).collect();
-        let mut at = generator.random::<f64>() * distances.iter().sum::<f64>();
-        let chosen = distances.iter().position(|distance| {
-            at -= distance;
-            at < 0.0
-        });
-        centres.push(points[chosen.unwrap_or(points.len() - 1)].clone());
-    }
-    let mut labels = Vec::new();
-    for _ in 0..ITERATIONS {
-        let found: Vec<usize> = points.iter().map(|point| nearest(point, &centres).0).collect();
-        if found == labels {
-            break;
-        }
-        labels = found;
-        for (cluster, centre) in centres.iter_mut().enumerate() {
-            let members: Vec<&Vec<f64>> =
-                points.iter().zip(&labels).filter(|(_, label)| **label == cluster).map(|(point, _)| point).collect();
-            // A centre that lost all its points stays where it is.
-            if !members.is_empty() {
-                for (j, value) in centre.iter_mut().enumerate() {
-                    *value = members.iter().map(|member| member[j]).sum::<f64>() / members.len() as f64;
-                }
-            }
-        }
-    }
-    (points.iter().map(|point| nearest(point, &centres).1).sum(), labels)
-}
-
-/// The nearest centre, the first of several, and its squared distance.
-fn nearest(point: &[f64], centres: &[Vec<f64>]) -> (usize, f64) {
-    let distance = |centre: &Vec<f64>| point.iter().zip(centre).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
-    let distances = centres.iter().map(distance).enumerate();
-    distances.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, f64::INFINITY))
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use rand::Rng;
+
     use super::*;
+    use crate::statistics::item_generator;
 
     /// Points around `centre` on the first axis, in 8 dimensions.
     fn cloud(n: u64, centre: f32, seed: u64) -> Vec<Vec<f32>> {

@@ -80,3 +80,17 @@ pub(crate) fn eigenvalues(symmetric: MatRef<'_, f64>) -> Result<Vec<f64>, Measur
         .map_err(|_| MeasureError::NoConvergence { what: "eigenvalues", rows: side, columns: side })?;
     Ok(eigenvalues.column_vector().iter().copied().collect())
 }
+
+/// Eigenvectors of a symmetric matrix, `[side, side]`, of which the lower triangle of the row-major values is read: column by
+/// column, that of the smallest eigenvalue first.
+pub(crate) fn eigenvectors(symmetric: &[f64], side: usize) -> Result<Mat<f64>, MeasureError> {
+    // Row-major values are the transpose of column-major ones.
+    let symmetric = MatRef::from_column_major_slice(symmetric, side, side).transpose();
+    let (mut eigenvalues, mut vectors) = (Diag::<f64>::zeros(side), Mat::<f64>::zeros(side, side));
+    let scratch = self_adjoint_evd_scratch::<f64>(side, ComputeEigenvectors::Yes, Par::Seq, Default::default());
+    let mut buffer = MemBuffer::new(scratch);
+    let (values, stack) = (eigenvalues.as_mut(), MemStack::new(&mut buffer));
+    self_adjoint_evd(symmetric, values, Some(vectors.as_mut()), Par::Seq, stack, Default::default())
+        .map_err(|_| MeasureError::NoConvergence { what: "eigenvectors", rows: side, columns: side })?;
+    Ok(vectors)
+}

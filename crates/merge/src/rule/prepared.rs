@@ -204,6 +204,16 @@ impl Prepared {
         &self.remarks
     }
 
+    /// The coefficients of a result that is `Σ c_i · x_i` in all of the tensor, over two inputs or more of which every
+    /// one counts: what [`lathe_kernels::weights::sum`] makes.
+    #[must_use]
+    pub fn plain_sum(&self) -> Option<&[f64]> {
+        match &self.work {
+            Work::Span(span) => span.plain_sum(),
+            Work::Combined(_) | Work::Nearswap { .. } => None,
+        }
+    }
+
     /// Makes the numbers `first..first + out.len()` of the result from the same numbers of every input, `inputs[i]`
     /// those of input i.
     ///

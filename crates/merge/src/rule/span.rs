@@ -120,6 +120,15 @@ impl Span {
         Ok((Self { origin, coefficients }, remarks))
     }
 
+    pub(super) fn plain_sum(&self) -> Option<&[f64]> {
+        match &self.coefficients {
+            Coefficients::Tensor(all) if self.origin == Origin::Zero => {
+                (all.len() > 1 && all.iter().all(|c| *c != 0.0)).then_some(all)
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn fill(&self, first: usize, inputs: &[&[f32]], out: &mut [f32]) {
         match &self.coefficients {
             Coefficients::Tensor(coefficients) => combine(self.origin, inputs, coefficients, out),

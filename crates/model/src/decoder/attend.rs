@@ -22,6 +22,7 @@ impl Pass<'_> {
             heads: spec.heads,
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,
+            reach: spec.reach,
             window: spec.window,
             scale: spec.scale,
             soft_cap: spec.soft_cap,
@@ -51,8 +52,9 @@ impl Pass<'_> {
             return Ok(run(&kv)?);
         }
         if wanted {
-            let kv =
-                ops::with_values(k, |k| ops::with_values(v, |v| Ok(ops::key_values(&shape, &self.sequences, k, v))))?;
+            let kv = ops::with_values(k, |k| {
+                ops::with_values(v, |v| Ok(attention::key_values(&shape, &self.sequences, k, v)))
+            })?;
             let out = run(&kv.iter().collect::<Vec<_>>())?;
             if !q.track_op() {
                 return Ok(out);

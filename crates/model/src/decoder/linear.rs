@@ -58,6 +58,14 @@ impl Linear {
         Ok(ops::gated(&gate.apply(x)?, &up.apply(x)?, f)?)
     }
 
+    /// `f(x Wᵀ + b)`: the values between the projections of a plain feed-forward part.
+    pub(crate) fn apply_activated(layer: &Self, x: &Tensor, f: Activation) -> Result<Tensor, Error> {
+        Ok(match layer.frozen().filter(|_| !x.track_op()) {
+            Some(frozen) => ops::activated_frozen(x, frozen, f)?,
+            None => ops::activate(&layer.apply(x)?, f)?,
+        })
+    }
+
     fn frozen(&self) -> Option<(&Weight, Option<&[f32]>)> {
         match self {
             Self::Frozen(weight, bias) => Some((weight, bias.as_ref().map(|bias| bias.as_slice()))),

@@ -31,18 +31,24 @@ impl Decoder {
             Weights::Trainable => Embedding::Tensor(loader.tensor("embedding.weight")?),
         };
         let positions = spec.embedding.positions.map(|_| loader.tensor("positions.weight")).transpose()?;
+        let token_types = spec.embedding.token_types.map(|_| loader.tensor("token_types.weight")).transpose()?;
+        let mut norm =
+            |name: &str, norm: Option<NormSpec>| norm.map(|norm| loader.norm(name, norm, spec.hidden_size)).transpose();
+        let embedding_norm = norm("embedding_norm", spec.embedding.norm)?;
+        let final_norm = norm("final_norm", spec.final_norm)?;
         let projected = spec.embedding.projected_from.is_some();
         let mut project = |name: &str| if projected { loader.linear(name, Bias::Without).map(Some) } else { Ok(None) };
         let (embedding_in, embedding_out) = (project("embedding_in")?, project("embedding_out")?);
         let layers =
             spec.layers.iter().enumerate().map(|(l, layer)| loader.layer(l, layer)).collect::<Result<_, _>>()?;
-        let final_norm = spec.final_norm.map(|norm| loader.norm("final_norm", norm, spec.hidden_size)).transpose()?;
         let head = loader.head(&spec, &embedding)?;
         let (trainable, weight_bytes) = (loader.trainable, loader.bytes);
         Ok(Self {
             spec,
             embedding,
             positions,
+            token_types,
+            embedding_norm,
             embedding_in,
             layers,
             final_norm,
@@ -125,18 +131,17 @@ impl Loader {
         })
     }
 
-    fn head(&mut self, spec: &DecoderSpec, embedding: &Embedding) -> Result<Linear, Error> {
-        let name = match spec.head.weight {
-            HeadWeight::Own => "head",
-            HeadWeight::Tied => "embedding",
-        };
+    fn head(&mut self, spec: &DecoderSpec, embedding: &Embedding) -> Result<Option<Linear>, Error> {
         let bias = (spec.head.bias == Bias::With).then_some("head.bias");
-        match (spec.head.weight, embedding) {
+        let head = match (spec.head.weight, embedding) {
+            (HeadWeight::Absent, _) => return Ok(None),
             (HeadWeight::Tied, Embedding::Tensor(table)) => {
-                Ok(Linear::Trainable(table.clone(), bias.map(|bias| self.tensor(bias)).transpose()?))
+                Linear::Trainable(table.clone(), bias.map(|bias| self.tensor(bias)).transpose()?)
             }
-            _ => self.linear_with(&format!("{name}.weight"), bias),
-        }
+            (HeadWeight::Tied, Embedding::Source(..)) => self.linear_with("embedding.weight", bias)?,
+            (HeadWeight::Own, _) => self.linear_with("head.weight", bias)?,
+        };
+        Ok(Some(head))
     }
 
     fn parameter(&self, name: &str) -> Result<Parameter, Error> {

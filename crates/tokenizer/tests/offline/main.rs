@@ -8,3 +8,4 @@ mod export;
 mod hostile;
 mod sentencepiece;
 mod tiny;
+mod wordpiece;

@@ -37,7 +37,12 @@ fn a_residual_restores_what_an_update_lost() {
         ["all", "0", "1", "2"].iter().all(|layer| table.iter().any(|row| row.trim_start().starts_with(layer))),
         "{said}"
     );
-    residual(&bench, ["base", "instruct", "updated"], "half", &["--scale", "0.5"]);
+    let said = residual(&bench, ["base", "instruct", "updated"], "half", &["--scale", "0.5", "--json"]);
+    let said: Value = serde_json::from_str(&said).expect("one JSON object");
+    let layers = said["residual"].as_array().expect("a list of layers");
+    assert_eq!(layers.len(), 4, "{said}");
+    assert!(layers.iter().all(|layer| layer["cosine"]["value"].is_f64() && layer["residual"]["value"].is_f64()));
+    assert_eq!(said["method"], "task_arithmetic");
     let [base, instruct, updated] = ["base", "instruct", "updated"].map(|model| weights(&bench, model));
     for (out, scale) in [("out", 1.0), ("half", 0.5)] {
         assert_follows(&weights(&bench, out), &[&base, &instruct, &updated], |_, inputs| {

@@ -58,6 +58,15 @@ fn files_and_folders() {
     let found = find(&path_text(&at("m/model.safetensors")), &home).unwrap();
     assert_eq!((found.kind, found.files.len()), (CheckpointKind::Safetensors, 3));
 
+    // What stands behind a sentence encoder is a part of it; a folder of notes is not.
+    for name in ["m/modules.json", "m/1_Pooling/config.json", "m/2_Normalize/x", "m/notes/config.json"] {
+        write(&at(name), 1);
+    }
+    let found = find(&path_text(&at("m")), &home).unwrap();
+    let names =
+        ["m/1_Pooling/config.json", "m/config.json", "m/model.safetensors", "m/modules.json", "m/tokenizer.json"];
+    assert_eq!(found.files, names.map(at));
+
     write(&at("g/a.GGUF"), 1);
     let found = find(&path_text(&at("g")), &home).unwrap();
     assert_eq!((found.kind, found.path), (CheckpointKind::Gguf, at("g/a.GGUF")));
@@ -107,6 +116,34 @@ fn a_fetched_alias() {
     assert_eq!(found.path, folder.join("model.gguf"));
     assert_eq!((found.alias, found.licence.as_deref()), (Some("smollm2"), Some("Apache-2.0")));
     assert_eq!((found.kind, found.files), (CheckpointKind::Gguf, vec![folder.join("model.gguf")]));
+}
+
+#[test]
+fn a_fetched_folder() {
+    let (_guard, home) = empty_home();
+    let entry = catalog::find("minilm").unwrap();
+    assert_eq!(entry.model(), ".");
+    let folder = home.models().join(entry.alias);
+    let mut files = Vec::new();
+    for file in entry.files {
+        write(&folder.join(file.name), 0);
+        File::create(folder.join(file.name)).unwrap().set_len(file.bytes).unwrap();
+        files.push(SourceFile { name: file.name.to_owned(), bytes: file.bytes, sha256: file.sha256.to_owned() });
+    }
+    let record = SourceRecord {
+        schema: 1,
+        reference: entry.alias.to_owned(),
+        model: entry.model().to_owned(),
+        licence: None,
+        packages: Vec::new(),
+        files,
+    };
+    write_record(&folder, &record);
+    let found = find("minilm", &home).unwrap();
+    assert_eq!((found.kind, &found.path), (CheckpointKind::Folder, &folder));
+    assert!(found.files.contains(&folder.join("1_Pooling/config.json")));
+    fs::remove_file(folder.join("1_Pooling/config.json")).unwrap();
+    assert!(matches!(find("minilm", &home), Err(ReferenceError::Damaged { .. })));
 }
 
 /// Changes the folder of a fetched model, given its record.

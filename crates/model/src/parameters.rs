@@ -10,6 +10,7 @@ use lathe_kernels::matmul::{Code, Coding, GroupRows, Groups, Offset, Scale};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+use rayon::prelude::*;
 
 use crate::Error;
 use crate::family::Family;
@@ -340,16 +341,23 @@ impl ParameterSource for RandomSource {
         let width = *parameter.shape.last().unwrap_or(&1);
         let normal = Normal::new(0.0f32, self.spec.initializer_range)
             .map_err(|_| Error::Tensor(candle_core::Error::Msg("initializer_range is not a positive number".into())))?;
-        for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ name_hash(&parameter.name));
-            rng.set_stream(row as u64);
+        let first = rows.start;
+        out.par_chunks_exact_mut(width).enumerate().with_min_len(16).for_each(|(row, out)| {
+            let mut rng = row_generator(self.seed, &parameter.name, first + row);
             out.iter_mut().for_each(|x| *x = normal.sample(&mut rng));
-        }
+        });
         Ok(())
     }
 }
 
+/// The random numbers of one row of a parameter.
+pub(crate) fn row_generator(seed: u64, name: &str, row: usize) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ name_hash(name));
+    rng.set_stream(row as u64);
+    rng
+}
+
 /// FNV-1a: a fixed function of the name, so that a parameter's stream does not depend on its place in the model.
-fn name_hash(name: &str) -> u64 {
+pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -89,6 +89,12 @@ impl Epochs {
         Self { units, batch, accumulate, reading, seed, limit, at: 0, permutation: None }
     }
 
+    /// Units of an epoch.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.units.len()
+    }
+
     /// Steps until nothing is left; none without end.
     #[must_use]
     pub fn steps(&self) -> Option<usize> {

@@ -23,8 +23,10 @@ use crate::{Context, Error};
 
 const OPTIMISER: &str = "optimiser.safetensors";
 const STATE: &str = "state.json";
-/// Prefixes of its tensors.
-const [MEAN, SQUARE, WEIGHT]: [&str; 3] = ["mean/", "square/", "weight/"];
+/// Prefixes of its tensors: first and second moments, and of an adapter its factors.
+const MEAN: &str = "mean/";
+const SQUARE: &str = "square/";
+const WEIGHT: &str = "weight/";
 
 /// Where a run stood.
 #[derive(Clone, Debug, Serialize, Deserialize)]

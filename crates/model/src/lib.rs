@@ -4,6 +4,7 @@
 //! [`Opened::decoder`] loads the weights into the one forward pass, [`Decoder::forward`]. This crate knows nothing of
 //! the methods that use it.
 
+mod adapter;
 mod batch;
 mod cache;
 pub mod catalog;
@@ -13,7 +14,6 @@ mod draft;
 mod error;
 pub mod family;
 mod gguf;
-mod gradients;
 mod layout;
 mod open;
 mod ops;
@@ -31,10 +31,10 @@ mod target;
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
-pub use decoder::{Coarse, Decoder, Weights};
+pub use adapter::{LoraScaling, LoraSpec, ModuleFactors, Trainable};
+pub use decoder::{Coarse, Decoder, Gradients, Recompute, TrainingPass, Weights};
 pub use draft::Draft;
 pub use error::Error;
-pub use gradients::{Gradients, Recompute, TrainingPass};
 pub use lathe_kernels::attention::Pattern;
 pub use layout::{Layout, Name};
 pub use open::{Opened, folder_of, open, open_checkpoint};

@@ -21,13 +21,13 @@ use lathe_kernels::rotary::{Angles, Direction};
 use lathe_kernels::vector;
 use rayon::prelude::*;
 
-pub(crate) use gather::{embed, gather, seeded};
+pub(crate) use gather::{Gathered, embed, gather, seeded};
 pub(crate) use likelihood::{LogitScaling, head_likelihood, head_likelihood_frozen, negative_log_likelihood};
 pub(crate) use linear::{
     Joint, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear, linear_frozen, linear_frozen_each,
     products_each,
 };
-pub(crate) use low_rank::{Adapted, Dropout, adapted};
+pub(crate) use low_rank::{Adapted, Dropout, adapted, mix};
 
 /// A tensor of `values` with shape `shape`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -371,7 +371,7 @@ impl CustomOp1 for Softmax {
 #[cfg(test)]
 mod tests {
     use candle_core::Var;
-    use lathe_kernels::matmul::Packed;
+    use lathe_kernels::matmul::{Packed, Weight};
 
     use super::*;
 
@@ -393,11 +393,12 @@ mod tests {
             let dx = loss.backward().expect("gradients").remove(&x).expect("a gradient of x");
             dx.to_vec2::<f32>().expect("values")
         };
-        let trainable = linear(&x, &w, None).expect("applied");
-        let frozen = linear_frozen(&x, &packed, None).expect("applied");
+        let one = || Joint::of(1);
+        let trainable = linear(&x, &w, None, (&one(), 0)).expect("applied");
+        let frozen = linear_frozen(&x, &packed, None, (&one(), 0)).expect("applied");
         assert_eq!(trainable.to_vec2::<f32>().expect("values"), frozen.to_vec2::<f32>().expect("values"));
         assert_eq!(gradient(trainable), gradient(frozen));
-        assert!(!linear_frozen(&x.detach(), &packed, None).expect("applied").track_op());
+        assert!(!linear_frozen(&x.detach(), &packed, None, (&one(), 0)).expect("applied").track_op());
     }
 
     /// Each fused operation says the same as the parts that it is made of.
@@ -407,13 +408,14 @@ mod tests {
         let g = ramp(5, 9, 0.2);
         let targets = vec![0, 8, 3, 3, 5];
         let per_row = ramp(1, 5, 0.3).flatten_all().expect("a vector");
+        let alone = |x: &Tensor, w: &Tensor| linear(x, w, None, (&Joint::of(1), 0));
         let gated_parts = |x: &Tensor, a: &Tensor, b: &Tensor| {
-            (gated(&linear(x, a, None)?, &linear(x, b, None)?, Activation::Silu)? * &g)?.sum_all()
+            (gated(&alone(x, a)?, &alone(x, b)?, Activation::Silu)? * &g)?.sum_all()
         };
         let gated_whole =
             |x: &Tensor, a: &Tensor, b: &Tensor| (gated_linear(x, a, b, Activation::Silu)? * &g)?.sum_all();
         let capped_parts = |x: &Tensor, a: &Tensor, _: &Tensor| {
-            let logits = (((linear(x, a, None)? * 1.5)? / 2.0)?.tanh()? * 2.0)?;
+            let logits = (((alone(x, a)? * 1.5)? / 2.0)?.tanh()? * 2.0)?;
             (negative_log_likelihood(&logits, targets.clone())? * &per_row)?.sum_all()
         };
         let capped_whole = |x: &Tensor, a: &Tensor, _: &Tensor| {

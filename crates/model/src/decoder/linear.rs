@@ -1,11 +1,12 @@
-//! Linear layers: packed, streamed from the checkpoint, or trainable.
+//! Linear layers: packed, streamed from the checkpoint, trainable, or packed with trainable factors beside them.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use lathe_kernels::activation::Activation;
-use lathe_kernels::matmul::{Left, Packed, Start, Threads, Weight, matmul, reduce_rows};
+use lathe_kernels::matmul::{Left, Matrix, Packed, Start, Threads, Weight, matmul, product, reduce_rows};
 
+use crate::ops::{Dropout, Joint, mix};
 use crate::parameters::ParameterSource;
 use crate::spec::Parameter;
 use crate::{Error, ops};
@@ -14,10 +15,14 @@ use crate::{Error, ops};
 pub(crate) enum Linear {
     /// Packed once, when the model is loaded.
     Frozen(Arc<Weight>, Option<Arc<Vec<f32>>>),
+    /// Packed, with a variable as bias.
+    Biased(Arc<Weight>, Tensor),
     /// Read from the checkpoint each time it is used.
     Streamed(Box<Streamed>),
-    /// Variables on the tape.
+    /// Variables on the tape; the bias may be none.
     Trainable(Tensor, Option<Tensor>),
+    /// Packed, with variables of low rank beside it.
+    Adapted(Box<Adapted>),
 }
 
 /// A layer whose weights stay in the checkpoint.
@@ -27,70 +32,171 @@ pub(crate) struct Streamed {
     pub(super) bias: Option<Arc<Vec<f32>>>,
 }
 
+/// A frozen layer with factors of low rank: `x Wᵀ + b + s · D(x) Aᵀ Bᵀ`.
+pub(crate) struct Adapted {
+    pub(super) weight: Arc<Weight>,
+    pub(super) bias: Option<Arc<Vec<f32>>>,
+    pub(super) factors: Factors,
+    /// `W + s · B A`, while the adapter is merged. `W` stays as it is.
+    pub(super) merged: Option<Arc<Weight>>,
+}
+
+/// The factors of an adapted layer.
+#[derive(Clone)]
+pub(crate) struct Factors {
+    /// `[rank, in]`; layers that are parts of one tensor share it.
+    pub(super) a: Tensor,
+    /// `[out, rank]`
+    pub(super) b: Tensor,
+    pub(super) scale: f32,
+    /// Share of the input's values that is dropped in training.
+    pub(super) dropout: f32,
+    /// What draws of the layer depend on beside the pass.
+    pub(super) key: u64,
+}
+
+impl Adapted {
+    /// Makes `W + s · B A` from what the factors are now.
+    fn merge(&mut self) -> Result<(), Error> {
+        let Factors { a, b, scale, .. } = &self.factors;
+        let (n, k, rank) = (self.weight.n(), self.weight.k(), a.dim(0)?);
+        let delta = ops::with_values(&a.contiguous()?, |a| {
+            ops::with_values(&b.contiguous()?, |b| Ok(product(&[(Matrix::new(b, n, rank), Matrix::new(a, rank, k))])))
+        })?;
+        let base = self.weight.to_packed();
+        let mut packed = Packed::zeros(k, n);
+        packed.fill_columns(|first, _, rows| {
+            for (i, row) in rows.chunks_exact_mut(k.max(1)).enumerate() {
+                base.column(first + i, row);
+                let delta = &delta[(first + i) * k..][..k];
+                row.iter_mut().zip(delta).for_each(|(x, delta)| *x += scale * delta);
+            }
+            Ok::<_, Error>(())
+        })?;
+        self.merged = Some(Arc::new(Weight::Floats(packed)));
+        Ok(())
+    }
+}
+
 impl Linear {
-    /// `[rows, in]` to `[rows, out]`.
-    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
+    /// `[rows, in]` to `[rows, out]`. `draw` is the number of a training pass, none where nothing is drawn.
+    pub(crate) fn apply(&self, x: &Tensor, draw: Option<u64>) -> Result<Tensor, Error> {
+        self.apply_in(x, draw, (&Joint::of(1), 0))
+    }
+
+    /// The same as layer `index` of several with one input.
+    fn apply_in(&self, x: &Tensor, draw: Option<u64>, at: (&Arc<Joint>, usize)) -> Result<Tensor, Error> {
+        if let Some((weight, bias)) = self.packed() {
+            return Ok(ops::linear_frozen(x, weight, bias, at)?);
+        }
         Ok(match self {
-            Self::Frozen(weight, bias) => ops::linear_frozen(x, weight, bias.as_ref())?,
-            Self::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref())?,
+            Self::Biased(weight, bias) => ops::linear_frozen(x, weight, None, at)?.broadcast_add(bias)?,
+            Self::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref(), at)?,
             Self::Streamed(layer) => ops::tensor(layer.multiply(x)?, (x.dim(0)?, layer.weight.shape[0]))?,
+            Self::Frozen(weight, bias) => ops::linear_frozen(x, weight, bias.as_ref(), at)?,
+            Self::Adapted(layer) => {
+                let Factors { a, b, scale, dropout, key } = &layer.factors;
+                let drawn = draw.filter(|_| *dropout > 0.0);
+                let dropout = drawn.map(|draw| Dropout { probability: *dropout, key: mix(*key, draw) });
+                let bias = layer.bias.as_ref();
+                let layer = ops::Adapted { weight: &layer.weight, bias, a, b, scale: *scale, dropout };
+                ops::adapted(x, &layer, at)?
+            }
         })
     }
 
-    /// Several layers of one input. Without a tape their products are one piece of work for the threads.
-    pub(crate) fn apply_each<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N], Error> {
+    /// Several layers of one input. Without a tape their products are one piece of work for the threads; on it, their
+    /// gradients of the input are one sum.
+    pub(crate) fn apply_each<const N: usize>(
+        layers: [&Self; N],
+        x: &Tensor,
+        draw: Option<u64>,
+    ) -> Result<[Tensor; N], Error> {
         let frozen: Option<Vec<_>> = layers.iter().map(|layer| layer.frozen()).collect();
         let outputs = match frozen.filter(|_| !x.track_op()) {
             Some(frozen) => ops::linear_frozen_each(x, &frozen)?,
-            None => layers.iter().map(|layer| layer.apply(x)).collect::<Result<_, _>>()?,
+            None => {
+                let joint = Joint::of(N);
+                let layers = layers.iter().enumerate();
+                layers.map(|(i, layer)| layer.apply_in(x, draw, (&joint, i))).collect::<Result<_, _>>()?
+            }
         };
         outputs.try_into().map_err(|_| candle_core::Error::Msg(format!("not {N} results of {N} layers")).into())
     }
 
     /// `f(x Gᵀ) · (x Uᵀ)`: the values between the projections of a gated feed-forward part.
-    pub(crate) fn apply_gated(gate: &Self, up: &Self, x: &Tensor, f: Activation) -> Result<Tensor, Error> {
+    pub(crate) fn apply_gated(
+        gate: &Self,
+        up: &Self,
+        x: &Tensor,
+        f: Activation,
+        draw: Option<u64>,
+    ) -> Result<Tensor, Error> {
+        if let (Some(gate), Some(up)) = (gate.packed(), up.packed()) {
+            let values = |(weight, bias): (&'_ Arc<Weight>, Option<&'_ Arc<Vec<f32>>>)| (weight.clone(), bias.cloned());
+            if x.track_op() {
+                return Ok(ops::gated_tracked(x, [values(gate), values(up)], f)?);
+            }
+        }
         if let (Some(gate), Some(up), false) = (gate.frozen(), up.frozen(), x.track_op()) {
             return Ok(ops::gated_frozen(x, [gate, up], f)?);
         }
         if let (Some(gate), Some(up)) = (gate.trained(), up.trained()) {
             return Ok(ops::gated_linear(x, gate, up, f)?);
         }
-        Ok(ops::gated(&gate.apply(x)?, &up.apply(x)?, f)?)
+        let [gate, up] = Self::apply_each([gate, up], x, draw)?;
+        Ok(ops::gated(&gate, &up, f)?)
     }
 
     /// `f(x Wᵀ + b)`: the values between the projections of a plain feed-forward part.
-    pub(crate) fn apply_activated(layer: &Self, x: &Tensor, f: Activation) -> Result<Tensor, Error> {
+    pub(crate) fn apply_activated(layer: &Self, x: &Tensor, f: Activation, draw: Option<u64>) -> Result<Tensor, Error> {
         Ok(match layer.frozen().filter(|_| !x.track_op()) {
             Some(frozen) => ops::activated_frozen(x, frozen, f)?,
-            None => ops::activate(&layer.apply(x)?, f)?,
+            None => ops::activate(&layer.apply(x, draw)?, f)?,
         })
     }
 
-    fn frozen(&self) -> Option<(&Weight, Option<&[f32]>)> {
+    /// Weights and bias of a layer that is nothing else.
+    pub(crate) fn packed(&self) -> Option<(&Arc<Weight>, Option<&Arc<Vec<f32>>>)> {
         match self {
-            Self::Frozen(weight, bias) => Some((weight, bias.as_ref().map(|bias| bias.as_slice()))),
-            Self::Streamed(_) | Self::Trainable(..) => None,
+            Self::Frozen(weight, bias) => Some((weight, bias.as_ref())),
+            Self::Adapted(layer) => layer.merged.as_ref().map(|merged| (merged, layer.bias.as_ref())),
+            Self::Biased(..) | Self::Streamed(_) | Self::Trainable(..) => None,
         }
+    }
+
+    fn frozen(&self) -> Option<(&Weight, Option<&[f32]>)> {
+        self.packed().map(|(weight, bias)| (&**weight, bias.map(|bias| bias.as_slice())))
     }
 
     /// The variable of a trainable layer without a bias.
     pub(crate) fn trained(&self) -> Option<&Tensor> {
         match self {
             Self::Trainable(weight, None) => Some(weight),
-            Self::Trainable(_, Some(_)) | Self::Frozen(..) | Self::Streamed(_) => None,
+            _ => None,
         }
+    }
+
+    /// Adds the factors to the weights of an adapted layer, or takes the sum away again.
+    pub(super) fn set_merged(&mut self, merged: bool) -> Result<(), Error> {
+        if let Self::Adapted(layer) = self {
+            layer.merged = None;
+            if merged {
+                layer.merge()?;
+            }
+        }
+        Ok(())
     }
 
     /// The same without a tape, as plain values, `[rows, out]`.
     pub(crate) fn values(&self, x: &Tensor) -> Result<Vec<f32>, Error> {
-        Ok(match self {
-            Self::Frozen(weight, bias) => {
-                let layer = (&**weight, bias.as_ref().map(|bias| bias.as_slice()));
-                ops::products_each(x, &[layer])?.swap_remove(0)
-            }
-            Self::Streamed(layer) => layer.multiply(x)?,
-            Self::Trainable(..) => ops::with_values(&self.apply(&x.detach())?.detach(), |y| Ok(y.to_vec()))?,
-        })
+        if let Some(layer) = self.frozen() {
+            return Ok(ops::products_each(x, &[layer])?.swap_remove(0));
+        }
+        match self {
+            Self::Streamed(layer) => layer.multiply(x),
+            _ => Ok(ops::with_values(&self.apply(&x.detach(), None)?.detach(), |y| Ok(y.to_vec()))?),
+        }
     }
 
     /// Every row of [`values`](Self::values) reduced piece by piece, as [`reduce_rows`] does; nothing where the weights

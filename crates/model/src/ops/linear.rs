@@ -1,8 +1,8 @@
 //! Linear layers: frozen without a tape, and frozen or trained ones on it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, StorageRef, Tensor, bail};
 use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::matmul::{Factor, Left, Matrix, Start, Threads, Weight, product, products};
 
@@ -137,7 +137,7 @@ impl<'a> Held<'a> {
     }
 }
 
-struct Open<'a>(RwLockReadGuard<'a, Storage>, &'a Layout);
+struct Open<'a>(StorageRef<'a>, &'a Layout);
 
 impl<'a> Open<'a> {
     fn of(x: &'a Tensor) -> Self {
@@ -252,19 +252,17 @@ impl CustomOp2 for Linear {
 }
 
 /// `f(x Gᵀ) · (x Uᵀ)` of two frozen layers, on the tape: what is between them is not.
-pub(crate) fn gated_tracked(
-    x: &Tensor,
-    layers: [(&Arc<Weight>, Option<&Arc<Vec<f32>>>); 2],
-    f: Activation,
-) -> Result<Tensor> {
-    let layers = layers.map(|(weight, bias)| (weight.clone(), bias.cloned()));
+pub(crate) fn gated_tracked(x: &Tensor, layers: [FrozenLayer; 2], f: Activation) -> Result<Tensor> {
     x.contiguous()?.apply_op1(GatedFrozen { f, layers, inner: OnceLock::new() })
 }
+
+/// Weights and bias.
+type FrozenLayer = (Arc<Weight>, Option<Arc<Vec<f32>>>);
 
 struct GatedFrozen {
     f: Activation,
     /// Gate and up projection.
-    layers: [(Arc<Weight>, Option<Arc<Vec<f32>>>); 2],
+    layers: [FrozenLayer; 2],
     /// Their results, for the way back.
     inner: OnceLock<[Vec<f32>; 2]>,
 }

@@ -235,7 +235,8 @@ pub(crate) fn selection(opened: &Opened, which: &Trainable) -> Result<Selection,
         let before = chosen.len();
         let matches: Vec<&Parameter> = matches.collect();
         if matches.is_empty() {
-            let hint = "modules are named as in the checkpoint (q_proj), parameters as `lathe inspect --tensors` shows them";
+            let hint =
+                "modules are named as in the checkpoint (q_proj), parameters as `lathe inspect --tensors` shows them";
             return Err(refuse("train", format!("{} has no parameter `{pattern}`", opened.spec.family), hint));
         }
         chosen.extend(matches.into_iter().map(|parameter| (parameter.name.clone(), before)));
@@ -302,14 +303,8 @@ mod tests {
 
     #[test]
     fn scales_are_those_of_the_papers() {
-        let spec = |scaling| LoraSpec {
-            rank: 16,
-            alpha: 8.0,
-            scaling,
-            dropout: 0.0,
-            targets: vec!["q_proj".into()],
-            seed: 0,
-        };
+        let spec =
+            |scaling| LoraSpec { rank: 16, alpha: 8.0, scaling, dropout: 0.0, targets: vec!["q_proj".into()], seed: 0 };
         assert_eq!(spec(LoraScaling::Classic).scale(), 0.5);
         assert_eq!(spec(LoraScaling::RankStabilised).scale(), 2.0);
     }

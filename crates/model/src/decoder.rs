@@ -11,7 +11,6 @@ mod gradients;
 mod linear;
 mod loader;
 
-
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -33,6 +32,8 @@ use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, LearnedPositions, MlpSpec, Parameter, QkNorm, Residual};
 use crate::tap::{Site, Tap};
 use linear::Linear;
+
+pub use gradients::{Gradients, Recompute, TrainingPass};
 
 /// A decoder with its weights.
 pub struct Decoder {

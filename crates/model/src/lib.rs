@@ -28,10 +28,10 @@ pub mod spec;
 mod tap;
 mod target;
 
+pub use adapter::{LoraScaling, LoraSpec, ModuleFactors, Trainable};
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
-pub use adapter::{LoraScaling, LoraSpec, ModuleFactors, Trainable};
 pub use decoder::{Coarse, Decoder, Gradients, Recompute, TrainingPass, Weights};
 pub use draft::Draft;
 pub use error::Error;

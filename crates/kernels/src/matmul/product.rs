@@ -525,13 +525,13 @@ mod tests {
     fn blocks_continue_the_chain() {
         let wide = PANEL * TASK_PANELS * (CHUNKS + 1) + 7;
         for (m, n, k) in [(TASK_ROWS + 25, PANEL * (TASK_PANELS + 1) + 7, 2 * DEPTH + 3), (13, wide, DEPTH + 33)] {
-        let (a, b) = (noise(m * k, 1), noise(k * n, 2));
-        let expected = reference(&[(laid(&a, m, k, true), laid(&b, k, n, true))]);
-        let (at, bt) = (laid(&a, m, k, true), laid(&b, k, n, true));
-        let many = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
-        assert_eq!(bits(&many.install(|| product(&[(at, bt)]))), bits(&expected));
-        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-        assert_eq!(bits(&one.install(|| product(&[(at, bt)]))), bits(&expected));
+            let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+            let expected = reference(&[(laid(&a, m, k, true), laid(&b, k, n, true))]);
+            let (at, bt) = (laid(&a, m, k, true), laid(&b, k, n, true));
+            let many = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+            assert_eq!(bits(&many.install(|| product(&[(at, bt)]))), bits(&expected));
+            let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+            assert_eq!(bits(&one.install(|| product(&[(at, bt)]))), bits(&expected));
         }
     }
 }

@@ -242,3 +242,102 @@ impl Streamed {
         Ok(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Tensor, Var};
+    use lathe_kernels::matmul::{Packed, Weight};
+
+    use super::*;
+
+    fn matrix(values: &[f32], rows: usize) -> Tensor {
+        ops::tensor(values.to_vec(), (rows, values.len() / rows)).expect("a matrix")
+    }
+
+    fn rows(x: &Tensor) -> Vec<Vec<f32>> {
+        x.to_vec2().expect("rows")
+    }
+
+    /// W = I, A = [1 2], B = [0.5; -1], scale 2, x = (3, 1): y = (8, -9), and the scale does not count for W, with which it
+    /// would be (11, -8). The merged weight is [[2, 2], [-2, -3]].
+    #[test]
+    fn the_worked_example() {
+        let weight = Arc::new(Weight::Floats(Packed::from_transposed(&[1.0, 0.0, 0.0, 1.0], 2, 2)));
+        let factors =
+            Factors { a: matrix(&[1.0, 2.0], 1), b: matrix(&[0.5, -1.0], 2), scale: 2.0, dropout: 0.5, key: 1 };
+        let mut layer = Linear::Adapted(Box::new(Adapted { weight, bias: None, factors, merged: None }));
+        let x = matrix(&[3.0, 1.0], 1);
+        assert_eq!(rows(&layer.apply(&x, None).expect("applied")), [[8.0, -9.0]]);
+        layer.set_merged(true).expect("merged");
+        assert_eq!(rows(&layer.apply(&x, None).expect("applied")), [[8.0, -9.0]]);
+        let merged = layer.packed().expect("merged").0.to_packed().into_owned();
+        let mut row = [0.0; 2];
+        merged.column(0, &mut row);
+        assert_eq!(row, [2.0, 2.0]);
+        merged.column(1, &mut row);
+        assert_eq!(row, [-2.0, -3.0]);
+        layer.set_merged(false).expect("unmerged");
+        assert!(layer.packed().is_none());
+        assert_eq!(rows(&layer.apply(&x, None).expect("applied")), [[8.0, -9.0]]);
+    }
+
+    /// Of layers of every kind with one input: the gradients of the input and of what is trained against central
+    /// differences, which are exact up to rounding where a loss is of degree two in what changes.
+    #[test]
+    fn gradients_equal_finite_differences() {
+        let ramp = |count: usize, step: f32| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7 + 3) % 13) as f32 * step - 0.4).collect()
+        };
+        let (k, n, m) = (6, 5, 4);
+        let weight = Arc::new(Weight::Floats(Packed::from_transposed(&ramp(n * k, 0.11), n, k)));
+        let bias = Arc::new(ramp(n, 0.05));
+        let variables = [
+            Var::from_tensor(&matrix(&ramp(m * k, 0.1), m)).expect("x"),
+            Var::from_tensor(&matrix(&ramp(2 * k, 0.07), 2)).expect("A"),
+            Var::from_tensor(&matrix(&ramp(n * 2, 0.09), n)).expect("B"),
+            Var::from_tensor(&matrix(&ramp(n * k, 0.05), n)).expect("W"),
+            Var::from_tensor(&ops::tensor(ramp(n, 0.03), n).expect("a vector")).expect("b"),
+        ];
+        let [x, a, b, w, c] = &variables;
+        for dropout in [0.0, 0.4] {
+            let factors = Factors { a: a.as_tensor().clone(), b: b.as_tensor().clone(), scale: 1.5, dropout, key: 9 };
+            let adapted = Adapted { weight: weight.clone(), bias: Some(bias.clone()), factors, merged: None };
+            let layers = [
+                Linear::Adapted(Box::new(adapted)),
+                Linear::Frozen(weight.clone(), Some(bias.clone())),
+                Linear::Trainable(w.as_tensor().clone(), Some(c.as_tensor().clone())),
+                Linear::Biased(weight.clone(), c.as_tensor().clone()),
+            ];
+            let loss = || {
+                let all = [&layers[0], &layers[1], &layers[2], &layers[3]];
+                let outs = Linear::apply_each(all, x, Some(3)).expect("applied");
+                let gated = Linear::apply_gated(&layers[1], &layers[1], x, Activation::Relu, None).expect("applied");
+                let parts = outs.iter().chain([&gated]).enumerate().map(|(i, out)| {
+                    let g = matrix(&ramp(m * n, 0.1 + i as f32 * 0.03), m);
+                    (out * g).and_then(|y| y.sum_all()).expect("a loss")
+                });
+                parts.reduce(|a, b| (a + b).expect("a sum")).expect("parts")
+            };
+            let gradients = loss().backward().expect("gradients");
+            for (v, var) in variables.iter().enumerate() {
+                let found: Vec<f32> =
+                    gradients.get(var).expect("a gradient").flatten_all().and_then(|g| g.to_vec1()).expect("values");
+                let old = var.as_tensor().copy().expect("a copy");
+                let values: Vec<f32> = old.flatten_all().and_then(|x| x.to_vec1()).expect("values");
+                for (i, found) in found.iter().enumerate() {
+                    let at = |by: f32| {
+                        let mut values = values.clone();
+                        values[i] += by;
+                        var.set(&ops::tensor(values, var.shape()).expect("a tensor")).expect("set");
+                        f64::from(loss().to_scalar::<f32>().expect("a number"))
+                    };
+                    let h = 1e-2;
+                    let expected = (at(h) - at(-h)) / f64::from(2.0 * h);
+                    var.set(&old).expect("set");
+                    let difference = (f64::from(*found) - expected).abs();
+                    assert!(difference < 5e-3 * expected.abs().max(1.0), "variable {v}, value {i}: {found} {expected}");
+                }
+            }
+        }
+    }
+}

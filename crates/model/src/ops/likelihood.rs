@@ -118,8 +118,8 @@ impl CustomOp2 for HeadLikelihood {
         }
         let (x, head) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(head, lh)?, vocab_size, k));
         let mut logits = product(&[(x, head.transposed())]);
-        let rows = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets);
-        let nll: Vec<f32> = rows.map(|(row, target)| self.scaling.likelihood(row, *target as usize)).collect();
+        let pairs = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets);
+        let nll: Vec<f32> = pairs.map(|(row, target)| self.scaling.likelihood(row, *target as usize)).collect();
         _ = self.dlogits.set(logits);
         done(nll, rows)
     }

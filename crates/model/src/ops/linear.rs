@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, StorageRef, Tensor, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, StorageRef, Tensor, bail,
+};
 use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::matmul::{Factor, Left, Matrix, Start, Threads, Weight, product, products};
 
@@ -97,14 +99,17 @@ fn gradient_of_input(terms: &[Term], x: &Tensor) -> Result<Tensor> {
     for (term, held) in terms.iter().zip(&held) {
         let grad = held.grad.values()?;
         let grad = Matrix::new(grad, rows, grad.len() / rows.max(1));
-        products.push((grad, match (&term.weight, &held.weight) {
-            (Multiplied::Trained(weight), Some(held)) => {
-                let (n, k) = weight.dims2()?;
-                Factor::Matrix(Matrix::new(held.values()?, n, k))
-            }
-            (Multiplied::Frozen(weight), _) => Factor::Weight(weight),
-            (Multiplied::Trained(_), None) => bail!("a weight that is not held"),
-        }));
+        products.push((
+            grad,
+            match (&term.weight, &held.weight) {
+                (Multiplied::Trained(weight), Some(held)) => {
+                    let (n, k) = weight.dims2()?;
+                    Factor::Matrix(Matrix::new(held.values()?, n, k))
+                }
+                (Multiplied::Frozen(weight), _) => Factor::Weight(weight),
+                (Multiplied::Trained(_), None) => bail!("a weight that is not held"),
+            },
+        ));
         if let (Some((left, a)), Some(held)) = (&term.low_rank, &held.a) {
             let rank = a.dim(0)?;
             products.push((

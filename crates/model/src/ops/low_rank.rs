@@ -69,11 +69,7 @@ pub(crate) fn adapted(x: &Tensor, layer: &Adapted<'_>, (joint, index): (&Arc<Joi
         joint: joint.clone(),
         index,
     };
-    if x.track_op() || a.track_op() || b.track_op() {
-        x.apply_op3(&a, &b, op)
-    } else {
-        x.apply_op3_no_bwd(&a, &b, &op)
-    }
+    if x.track_op() || a.track_op() || b.track_op() { x.apply_op3(&a, &b, op) } else { x.apply_op3_no_bwd(&a, &b, &op) }
 }
 
 struct LowRank {
@@ -113,7 +109,12 @@ impl CustomOp3 for LowRank {
     ) -> Result<(CpuStorage, Shape)> {
         let ((rows, k), (rank, inputs), (n, of_b)) = (rows_of(lx)?, rows_of(la)?, rows_of(lb)?);
         if inputs != k || of_b != rank || n != self.weight.n() {
-            bail!("factors {:?} and {:?} beside a layer of {} outputs and rows of {k}", la.shape(), lb.shape(), self.weight.n());
+            bail!(
+                "factors {:?} and {:?} beside a layer of {} outputs and rows of {k}",
+                la.shape(),
+                lb.shape(),
+                self.weight.n()
+            );
         }
         let mut y = frozen_product(x, lx, &self.weight, self.bias.as_ref())?;
         let x = values(x, lx)?;

@@ -219,6 +219,9 @@ pub enum Error {
         /// Its class.
         found: String,
     },
+    /// An adapter cannot be added.
+    #[error(transparent)]
+    Change(Box<dyn std::error::Error + Send + Sync>),
     /// What is to be trained cannot be.
     #[error("{field}: {problem}")]
     Training {

@@ -38,7 +38,7 @@ pub use error::Error;
 pub use lathe_kernels::attention::Pattern;
 pub use layout::{Layout, Name};
 pub use open::{Opened, folder_of, open, open_checkpoint};
-pub use parameters::{CheckpointSource, ParameterSource, RandomSource};
+pub use parameters::{CheckpointSource, ParameterSource, RandomSource, TensorChange};
 pub use prefix::{Continuation, PrefixCache};
 pub use profile::{Phase, Profile};
 pub use score::TokenScore;

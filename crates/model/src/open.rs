@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
 use crate::gguf;
-use crate::parameters::{CheckpointSource, RandomSource};
+use crate::parameters::{CheckpointSource, RandomSource, TensorChange};
 use crate::sentence::{self, SentenceSpec};
 use crate::spec::DecoderSpec;
 use crate::target::{self, Target};
@@ -109,6 +109,16 @@ impl Opened {
     /// A tensor cannot be read.
     pub fn decoder(&self, weights: Weights) -> Result<Decoder, Error> {
         Decoder::load(self.spec.clone(), Arc::new(self.source.clone()), weights)
+    }
+
+    /// The same model with a change of its numbers, which every reader of [`parameters`](Self::parameters) and every decoder
+    /// sees. The checkpoint stays what it is.
+    ///
+    /// # Errors
+    /// The architecture has no names in a safetensors folder.
+    pub fn changed(self, change: Arc<dyn TensorChange>) -> Result<Self, Error> {
+        let tensors = self.target(Format::Safetensors)?.tensors;
+        Ok(Self { source: self.source.changed(change, tensors), ..self })
     }
 
     /// Loads the weights, some of them to be trained; the others are frozen.

@@ -44,7 +44,9 @@ fn adapted(base: &Path, spec: &LoraSpec) -> (Opened, Decoder) {
 
 fn within<T>(home: &Path, f: impl FnOnce(&Context<'_>) -> T) -> T {
     let home = Home::new(home.to_owned(), home.join("hub"));
-    f(&Context::silent(&home, &Silent))
+    let context =
+        Context { home: &home, progress: &Silent, seconds: &|| 0.0, peak_memory: &|| None, weights: Weights::Frozen };
+    f(&context)
 }
 
 /// An adapter's folder is its model: named, plain, transposed, fused in every way, and beside a GGUF file.

@@ -37,7 +37,7 @@ mod vocabulary;
 pub use adapter::{AdapterSummary, read_adapter, write_adapter};
 pub use bench::{
     BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Detail, MethodRow, Methods, ModelBench, PassProfile,
-    PhaseTime, Timing, bench,
+    PhaseTime, Timing, Training, bench,
 };
 pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};

@@ -86,6 +86,7 @@ impl Decoder {
     ) -> Result<Gradients, Error> {
         batch.check(self.spec.vocab_size, self.spec.context_length)?;
         self.check_cache(batch, None)?;
+        lathe_kernels::keep_freed_memory();
         let mut tap = NoTap;
         let mut pass = self.pass(batch, None, &mut tap, Some(how.draw));
         let embedded = self.embed(batch)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lathe_model::reference::Home;
-use lathe_model::{Batch, NoTap, Weights, open};
+use lathe_model::{Batch, NoTap, Recompute, TrainingPass, Weights, open};
 use serde_json::Value;
 
 use super::*;
@@ -142,4 +142,62 @@ fn adapters_without_a_base_are_refused() {
         let error = open_model(&ModelReference::Path(place.path().into()), context).map(drop).expect_err("refused");
         assert!(error.to_string().contains("q_proj"), "{error}");
     });
+}
+
+/// Adapters that PEFT wrote, and what it computed with them: `tests/data/peft/make_peft.py`.
+#[test]
+fn adapters_of_peft_mean_what_peft_computes() {
+    for name in ["llama", "qwen2", "phi3", "gpt2", "gpt_neox"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/peft").join(name);
+        let expected = lathe_formats::Checkpoint::open(folder.join("expected.safetensors")).expect("opened");
+        let floats = |tensor: &str| expected.tensor(tensor).expect(tensor).to_f32().expect("values");
+        let ids: Vec<u32> = {
+            let view = expected.tensor("ids").expect("ids");
+            view.bytes().as_chunks::<4>().0.iter().map(|id| u32::from_le_bytes(*id)).collect()
+        };
+        let logits = |decoder: &Decoder| {
+            let hidden = decoder.forward(&Batch::single(&ids), None, &mut NoTap).expect("states");
+            let logits = decoder.logits(&hidden).expect("logits");
+            logits.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("values")
+        };
+        let near = |found: &[f32], tensor: &str, tolerance: f32| {
+            let expected = floats(tensor);
+            let scale = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+            let worst = found.iter().zip(&expected).fold(0.0f32, |max, (a, b)| max.max((a - b).abs()));
+            assert_eq!(found.len(), expected.len(), "{name}: {tensor}");
+            assert!(worst <= tolerance * scale, "{name}: {tensor}: {worst} of {scale}");
+        };
+        let home = tempfile::tempdir().expect("a folder");
+        within(home.path(), |context| {
+            let (_, opened) = open_model(&ModelReference::Path(folder.clone()), context).expect("opened");
+            near(&logits(&opened.decoder(Weights::Frozen).expect("a decoder")), "logits", 2e-5);
+        });
+        let opened = open(&fixture(name)).expect("opened");
+        let (spec, factors) = read_adapter(&folder).expect("read");
+        let decoder = opened.decoder_with_adapter(Weights::Frozen, &spec).expect("a decoder");
+        decoder.set_factors(&factors).expect("set");
+        near(&logits(&decoder), "logits", 2e-5);
+        // The gradient of the mean likelihood; dropout is off, as it was there.
+        let spec = LoraSpec { dropout: 0.0, ..spec };
+        let decoder = opened.decoder_with_adapter(Weights::Frozen, &spec).expect("a decoder");
+        decoder.set_factors(&factors).expect("set");
+        let batch = Batch::single(&ids[..ids.len() - 1]);
+        let pass = TrainingPass { recompute: Recompute::Layers, draw: 0 };
+        let mut loss = 0.0;
+        let gradients = decoder.gradients(&batch, pass, &mut |hidden| {
+            let mean = decoder.negative_log_likelihood(hidden, ids[1..].to_vec())?.mean_all()?;
+            loss = mean.to_scalar::<f32>()?;
+            Ok(mean)
+        });
+        near(&[loss], "loss", 1e-5);
+        for (name, gradient) in gradients.expect("gradients").by_name {
+            decoder.trainable()[&name].set(&gradient).expect("set");
+        }
+        // As the factors of modules, of which some are several parameters.
+        for module in decoder.factors().expect("gradients") {
+            let stem = module.tensor.trim_end_matches(".weight");
+            near(&module.a, &format!("grad.base_model.model.{stem}.lora_A.weight"), 2e-4);
+            near(&module.b, &format!("grad.base_model.model.{stem}.lora_B.weight"), 2e-4);
+        }
+    }
 }

@@ -328,9 +328,22 @@ pub(crate) struct BenchArgs {
     /// Also time what the methods cost: scoring, spectrum and attention beside a forward pass, a training step
     #[arg(long)]
     pub(crate) methods: bool,
+    /// Time a training step (4 x 256 tokens, forward and back) and nothing else: the peak of memory is the step's
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with_all = ["methods", "profile", "compute"])]
+    pub(crate) training: Option<TrainingArg>,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TrainingArg {
+    /// Every parameter
+    Full,
+    /// Factors of rank 8 beside query and value projections
+    Lora,
+    /// Factors of rank 8 beside every linear layer
+    LoraAll,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

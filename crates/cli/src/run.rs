@@ -24,7 +24,7 @@ use lathe_lab::measure::{
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
     BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Part,
-    Rows, Texts, TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect, models,
+    Rows, Texts, TokenInput, TraceSite, TraceSpec, Training, VocabularySpec, bench, data_sets, export, inspect, models,
     models_page, trace, vocabulary,
 };
 use lathe_measure::run::Layers;
@@ -36,7 +36,7 @@ use serde::Serialize;
 
 use crate::args::{
     Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs, ReportArgs,
-    RunArgs, SamplesArgs, SpectrumArgs, Take, TokensArgs, TraceArgs,
+    RunArgs, SamplesArgs, SpectrumArgs, Take, TokensArgs, TraceArgs, TrainingArg,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, Wanted, fetch};
@@ -174,10 +174,16 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
-    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, json } = args;
+    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, training, json } = args;
     let compute = compute.into_iter().map(Compute::from).collect();
     let detail = if profile { Detail::Phases } else { Detail::Passes };
-    let methods = if methods { Methods::Time } else { Methods::Skip };
+    let methods = match training {
+        Some(TrainingArg::Full) => Methods::Training(Training::Full),
+        Some(TrainingArg::Lora) => Methods::Training(Training::Lora),
+        Some(TrainingArg::LoraAll) => Methods::Training(Training::LoraAll),
+        None if methods => Methods::Time,
+        None => Methods::Skip,
+    };
     let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute, detail, methods };
     let result = bench(&spec, context)?;
     if json { print_json(&result) } else { print(&show::bench(&result)) }

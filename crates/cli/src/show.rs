@@ -256,7 +256,9 @@ pub(crate) fn bench(result: &BenchResult) -> String {
             let [low, high] = row.range.map(number);
             vec![row.what.clone(), number(row.rate), format!("{low} to {high}"), percent(row.of_ceiling)]
         };
-        out += &lines(&columns, model.rows.iter().map(row).collect());
+        if !model.rows.is_empty() {
+            out += &lines(&columns, model.rows.iter().map(row).collect());
+        }
         model.profiles.iter().for_each(|pass| out += &profile(pass));
         out += &methods(&model.methods);
     }

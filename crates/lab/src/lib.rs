@@ -4,6 +4,7 @@
 //! from outside comes in a [`Context`]. The command line builds the spec from flags; an experiment file or another
 //! program can write the same spec as data.
 
+mod adapter;
 mod bench;
 mod chat;
 mod context;
@@ -33,9 +34,10 @@ mod tune;
 mod upcycle;
 mod vocabulary;
 
+pub use adapter::{AdapterSummary, read_adapter, write_adapter};
 pub use bench::{
     BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Detail, MethodRow, Methods, ModelBench, PassProfile,
-    PhaseTime, Timing, bench,
+    PhaseTime, Timing, Training, bench,
 };
 pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};

@@ -8,10 +8,8 @@ use lathe_model::family::FAMILIES;
 use lathe_model::{Batch, Draft, NoTap};
 
 fn draft(fixture: &str) -> Draft {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fixtures/parity")
-        .join(fixture)
-        .join("config.json");
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity").join(fixture).join("config.json");
     let fields = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     Draft::new(&file, fields).unwrap()
 }

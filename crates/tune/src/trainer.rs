@@ -63,7 +63,7 @@ pub enum TrainError {
         what: &'static str,
     },
     /// Parameters that should be trained get no gradient.
-    #[error("no gradient reaches {}", names(.names))]
+    #[error("no gradient reaches {}", listed(.names))]
     NoGradient {
         /// Their names.
         names: Vec<String>,
@@ -76,7 +76,7 @@ impl From<candle_core::Error> for TrainError {
     }
 }
 
-fn names(names: &[String]) -> String {
+fn listed(names: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
     let more = names.len().saturating_sub(SHOWN);

@@ -1,8 +1,8 @@
 //! Checkpoints: everything that the rest of a run follows from, in folders that appear whole.
 //!
-//! `checkpoints/step-N` is a model (or an adapter) that opens like any other, in f32, with `optimiser.safetensors`, the
-//! moments of AdamW by lathe's names of parameters, and `state.json`. It is written under another name, flushed to the
-//! disk, and renamed.
+//! `checkpoints/step-N` is a model (or an adapter) that opens like any other, in f32, with a folder `training`:
+//! `optimiser.safetensors`, the moments of AdamW by lathe's names of parameters, and `state.json`. It is written under
+//! another name, flushed to the disk, and renamed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,8 +21,9 @@ use super::start::Start;
 use crate::export::{TemporaryFolder, put};
 use crate::{Context, Error};
 
-const OPTIMISER: &str = "optimiser.safetensors";
-const STATE: &str = "state.json";
+const TRAINING: &str = "training";
+const OPTIMISER: &str = "training/optimiser.safetensors";
+const STATE: &str = "training/state.json";
 /// Prefixes of its tensors: first and second moments, and of an adapter its factors.
 const MEAN: &str = "mean/";
 const SQUARE: &str = "square/";
@@ -116,6 +117,7 @@ impl Checkpoints {
         // It is filled by a rename.
         fs::remove_dir(&folder.path).map_err(refused)?;
         start.write(&folder.path, ElementType::F32, decoder, &spec.method, context)?;
+        fs::create_dir(folder.path.join(TRAINING)).map_err(refused)?;
         let weights = match spec.method {
             Method::Lora(_) => Some(decoder.trainable()),
             Method::Full | Method::Only(_) => None,

@@ -9,6 +9,7 @@ mod eval_embed;
 mod explore;
 mod merge;
 mod texts;
+mod tune;
 mod upcycle;
 
 use std::io::{self, Write};
@@ -57,7 +58,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn run_on_pool(args: Args) -> Result<()> {
     let threads = rayon::current_num_threads() as u64;
     let home = Home::from_environment()?;
-    let progress = TerminalProgress::new(if args.quiet { Show::Never } else { Show::OnTerminal });
+    let show = if args.quiet { Show::Never } else { Show::OnTerminal };
+    let progress = TerminalProgress::new(show);
     let clock = machine::clock();
     let weights = if args.low_memory { Weights::Streamed } else { Weights::Frozen };
     let context =
@@ -76,6 +78,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Diff(args) => diff::run_diff(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Merge(args) => merge::run_merge(*args, &context),
+        Command::Tune(args) => tune::run_tune(args, show, &context),
         Command::Upcycle(args) => upcycle::run_upcycle(args, &context),
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),

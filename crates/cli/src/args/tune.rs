@@ -52,13 +52,13 @@ pub(crate) struct TuneFullArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TuneLoraArgs {
-    /// The model, also a quantised one; its weights stay as they are
+    /// The model, also a quantised one, whose weights stay as they are; or an adapter to train further
     #[arg(value_name = "MODEL", value_parser = model)]
     pub(crate) model: ModelReference,
-    /// Rank of the factors
-    #[arg(long, value_name = "R", default_value_t = 8)]
-    pub(crate) rank: usize,
-    /// What their product is multiplied by, over the rank [default: the rank]
+    /// Rank of the factors [default: 8, or the adapter's own]
+    #[arg(long, value_name = "R")]
+    pub(crate) rank: Option<usize>,
+    /// What their product is multiplied by, over the rank [default: the rank, or the adapter's own]
     #[arg(long, value_name = "X")]
     pub(crate) alpha: Option<f64>,
     /// Divide by the root of the rank instead (rsLoRA)
@@ -67,8 +67,8 @@ pub(crate) struct TuneLoraArgs {
     /// Share of each module's input that is dropped in training
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub(crate) dropout: f32,
-    /// Modules that get factors, by the last parts of their names: q_proj,k_proj; or all-linear
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "all-linear")]
+    /// Modules that get factors, by the last parts of their names, as q_proj,k_proj [default: all-linear, or the adapter's]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     pub(crate) targets: Vec<String>,
     /// Learning rate after the warm-up
     #[arg(long = "lr", value_name = "X", default_value_t = 2e-4)]

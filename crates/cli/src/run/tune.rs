@@ -4,8 +4,10 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use lathe_lab::{
-    BadRecords, Context, FromScratch, Method, Packing, Recomputed, Resume, TuneAudit, TuneSpec, tune, tune_audit,
+    BadRecords, Context, FromScratch, Method, Packing, Recomputed, Resume, TuneAudit, TuneSpec, read_adapter, tune,
+    tune_audit,
 };
+use lathe_model::reference::ModelReference;
 use lathe_model::{LoraScaling, LoraSpec};
 
 use super::{print, print_json};
@@ -25,13 +27,28 @@ pub(super) fn run_tune(args: TuneArgs, show: Show, context: &Context<'_>) -> Res
         }
         TuneCommand::Lora(args) => {
             let TuneLoraArgs { model, rank, alpha, rslora, dropout, targets, learning_rate, run } = *args;
-            let lora = LoraSpec {
+            // An adapter that is trained further keeps what it is.
+            let own = match &model {
+                ModelReference::Path(folder) if folder.join("adapter_config.json").is_file() => {
+                    Some(read_adapter(folder)?.0)
+                }
+                _ => None,
+            };
+            let rank = rank.or(own.as_ref().map(|own| own.rank)).unwrap_or(8);
+            let usual = LoraSpec {
                 rank,
-                alpha: alpha.unwrap_or(rank as f64),
-                scaling: if rslora { LoraScaling::RankStabilised } else { LoraScaling::Classic },
+                alpha: rank as f64,
+                scaling: LoraScaling::Classic,
                 dropout,
-                targets,
+                targets: vec!["all-linear".into()],
                 seed: run.seed,
+            };
+            let own = own.unwrap_or_else(|| usual.clone());
+            let lora = LoraSpec {
+                alpha: alpha.unwrap_or(own.alpha),
+                scaling: if rslora { LoraScaling::RankStabilised } else { own.scaling },
+                targets: if targets.is_empty() { own.targets } else { targets },
+                ..usual
             };
             let begin = TuneSpec { model: Some(model), method: Method::Lora(lora), ..TuneSpec::new(learning_rate) };
             run_with(begin, run, show, context)

@@ -149,6 +149,13 @@ fn an_adapter_is_trained_beside_frozen_weights_and_opens_with_them() {
     bench.json(&[&run("40", "halves")[..], &["--resume"]].concat());
     let factors = |out: &str| fs::read(bench.path(out).join("adapter_model.safetensors")).unwrap();
     assert!(factors("adapter") == factors("halves"));
+    // Trained further it stays the adapter that it was, of the same base.
+    let further = ["tune", "lora", "adapter", "--data", "chats.jsonl", "--steps", "10", "--lr", "0.01", "--json"];
+    let result = bench.json(&[&further[..], &["--out", "further"]].concat());
+    assert!(result["losses"][0].as_f64().unwrap() < 0.8 * losses[0], "{result}");
+    bench.succeed(&["generate", "further", "--prompt", "the sea", "--max-tokens", "5", "--quiet"]);
+    let said = bench.refuse(&[&further[..9], &["--rank", "8", "--out", "new"]].concat());
+    assert!(said.contains("error: --rank: the adapter has 4, not 8"), "{said}");
     // Beside a quantised base too.
     bench.succeed(&["export", "tiny", "--to", "gguf", "--dtype", "q8_0", "--out", "tiny.gguf", "--quiet"]);
     let of_gguf = bench.json(&[

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lathe_formats::{ElementType, Format};
 use lathe_model::reference::{ModelReference, Resolved};
 use lathe_model::spec::DecoderSpec;
-use lathe_model::{Decoder, Draft, LoraSpec, Opened, Trainable, Weights, open};
+use lathe_model::{Decoder, Draft, LoraSpec, ModuleFactors, Opened, Trainable, Weights, open};
 use lathe_tokenizer::{ChatTemplate, Tokenizer};
 use serde_json::{Map, Value};
 
@@ -15,12 +15,19 @@ use super::trained::Trained;
 use crate::export::files::{COPIED, NamedFile, pretty, set_dtype, tokenizer_files};
 use crate::export::{Numbers, write_folder, write_new_folder};
 use crate::load::{fingerprint, sha256_of_bytes};
-use crate::{Context, Error, WrittenFile, open_model, write_adapter};
+use crate::{Context, Error, WrittenFile, open_model, read_adapter, write_adapter};
 
 /// What a run begins with.
 pub(super) enum Start {
     /// A model.
-    Model { reference: ModelReference, resolved: Box<Resolved>, opened: Box<Opened> },
+    Model {
+        /// As it was named.
+        reference: ModelReference,
+        resolved: Box<Resolved>,
+        opened: Box<Opened>,
+        /// Of an adapter that is trained further: its base, which `opened` is then, and its factors.
+        adapter: Option<(ModelReference, Vec<ModuleFactors>)>,
+    },
     /// A configuration.
     Scratch { draft: Box<Draft>, file: PathBuf, fields: Map<String, Value>, tokenizer: Option<Box<TokenizerOf>> },
 }
@@ -38,8 +45,14 @@ impl Start {
         match (&spec.model, &spec.from_scratch) {
             (_, Some(scratch)) => Self::scratch(scratch, context),
             (Some(reference), None) => {
-                let (resolved, opened) = open_model(reference, context)?;
-                Ok(Self::Model { reference: reference.clone(), resolved: Box::new(resolved), opened: Box::new(opened) })
+                let (resolved, mut opened) = open_model(reference, context)?;
+                let mut adapter = None;
+                if let (Method::Lora(lora), Some(folder)) = (&spec.method, &resolved.adapter) {
+                    opened = open(&resolved.path)?;
+                    adapter = Some((base_of(folder, &resolved)?, factors(folder, lora)?));
+                }
+                let (resolved, opened) = (Box::new(resolved), Box::new(opened));
+                Ok(Self::Model { reference: reference.clone(), resolved, opened, adapter })
             }
             (None, None) => Err(refuse("MODEL", "nothing to train", Some("name a model, or --from-scratch"))),
         }
@@ -124,7 +137,13 @@ impl Start {
             Method::Full => Trainable::All,
             Method::Only(names) => Trainable::Matching(names.clone()),
             // Its factors are not in a checkpoint of a model.
-            Method::Lora(lora) => return Ok(self.opened()?.decoder_with_adapter(Weights::Frozen, lora)?),
+            Method::Lora(lora) => {
+                let decoder = self.opened()?.decoder_with_adapter(Weights::Frozen, lora)?;
+                if let Self::Model { adapter: Some((_, factors)), .. } = self {
+                    decoder.set_factors(factors)?;
+                }
+                return Ok(decoder);
+            }
         };
         match (loaded, self) {
             (Some(opened), _) => Ok(opened.decoder_training(&which)?),
@@ -173,13 +192,46 @@ impl Start {
     }
 
     fn write_adapter(&self, out: &Path, decoder: &Decoder, lora: &LoraSpec) -> Result<Vec<WrittenFile>, Error> {
-        let Self::Model { reference, opened, .. } = self else {
+        let Self::Model { reference, opened, adapter, .. } = self else {
             return Err(refuse("MODEL", "an adapter belongs to a model", None));
         };
         fs::create_dir(out).map_err(|source| Error::Write { file: out.into(), source })?;
-        write_adapter(out, decoder, lora, opened, reference)?;
+        let base = adapter.as_ref().map_or(reference, |(base, _)| base);
+        write_adapter(out, decoder, lora, opened, base)?;
         written(out)
     }
+}
+
+/// What an adapter calls its base; a path is the one that was found.
+fn base_of(folder: &Path, resolved: &Resolved) -> Result<ModelReference, Error> {
+    let file = folder.join("adapter_config.json");
+    let bytes = fs::read(&file).map_err(|source| Error::Read { file: file.clone(), source })?;
+    let fields: Value =
+        serde_json::from_slice(&bytes).map_err(|error| Error::BadJson { file, problem: error.to_string() })?;
+    let named = fields.get("base_model_name_or_path").and_then(Value::as_str).map(str::parse).transpose()?;
+    Ok(match named {
+        Some(ModelReference::Path(_)) | None => ModelReference::Path(resolved.path.clone()),
+        Some(other) => other,
+    })
+}
+
+/// Factors of an adapter that is trained further, which keeps its rank, scale and modules.
+fn factors(folder: &Path, lora: &LoraSpec) -> Result<Vec<ModuleFactors>, Error> {
+    let (own, factors) = read_adapter(folder)?;
+    let differs = |field: &'static str, own: String, asked: String| {
+        let problem = format!("the adapter has {own}, not {asked}");
+        Err(refuse(field, problem, Some("leave it out to train the adapter further, or merge it into its base first")))
+    };
+    if own.rank != lora.rank {
+        return differs("--rank", own.rank.to_string(), lora.rank.to_string());
+    }
+    if own.scale() != lora.scale() {
+        return differs("--alpha", own.alpha.to_string(), lora.alpha.to_string());
+    }
+    if own.targets != lora.targets {
+        return differs("--targets", own.targets.join(","), lora.targets.join(","));
+    }
+    Ok(factors)
 }
 
 /// The files of a folder, by name.

@@ -124,7 +124,7 @@ pub fn tune(spec: &TuneSpec, context: &Context<'_>, hear: &mut dyn FnMut(&TuneAu
     let subjects = subjects(spec, &reader)?;
     drop(reader);
     let steps = steps(spec, &data.order)?;
-    if let Some(step) = spec.save_at.iter().find(|step| **step == 0 || **step > steps) {
+    if let Some(step) = spec.save_at.iter().find(|step| **step > steps) {
         return Err(refuse("--save-at", format!("there is no step {step} of {steps}"), None));
     }
     let settings = settings(spec, steps, &start, &data, context)?;
@@ -362,6 +362,9 @@ impl<'a> Run<'a> {
         if self.resumed_at.is_none() && !self.subjects.is_empty() {
             let watched = self.look(0)?;
             self.metrics.append(StepLine { watched, ..StepLine::default() })?;
+        }
+        if self.resumed_at.is_none() && self.spec.save_at.contains(&0) {
+            self.save(0)?;
         }
         while self.trainer.steps() < self.steps {
             let step = self.trainer.steps() + 1;

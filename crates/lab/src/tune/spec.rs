@@ -118,7 +118,7 @@ pub struct TuneSpec {
     /// Checkpoints that are kept, the last ones, beside the best; with 0 none is made.
     #[serde(default)]
     pub keep: usize,
-    /// Steps after which the model is written, as the folder `step-N` of the result; 0 is what it begins with.
+    /// Steps after which the model is written, as the folder `step-N` of the result; 0 is what the run begins with.
     #[serde(default)]
     pub save_at: Vec<usize>,
     /// Whether an interrupted run goes on.

@@ -237,7 +237,7 @@ fn settings(
     context: &Context<'_>,
 ) -> Result<Map<String, Value>, Error> {
     /// What only says where and how often something is written, or is part of a hash.
-    const OTHERS: [&str; 17] = [
+    const OTHERS: [&str; 18] = [
         "model",
         "from_scratch",
         "package",
@@ -249,6 +249,7 @@ fn settings(
         "bad_records",
         "parse_markup",
         "epochs",
+        "recompute",
         "dtype",
         "eval",
         "eval_every",

@@ -25,5 +25,6 @@ mod shape;
 mod tensors;
 mod timing;
 mod trace;
+mod tune;
 mod upcycle;
 mod vocabulary;

@@ -9,6 +9,7 @@ mod likelihood;
 mod linear;
 mod low_rank;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
@@ -168,7 +169,8 @@ impl CustomOp2 for Norm {
                 })
             })
         })?;
-        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dw, self.width)?)))
+        let dw = if w.track_op() { Some(tensor(dw, self.width)?) } else { None };
+        Ok((Some(tensor(dx, x.shape())?), dw))
     }
 }
 
@@ -203,15 +205,17 @@ impl CustomOp1 for Rotate {
     }
 }
 
-/// Attention of packed sequences that start at position 0.
+/// Attention of packed sequences that start at position 0. With angles, queries and keys are rotated on the way: as one
+/// operation, the tape holds them once.
 pub(crate) fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     shape: attention::Shape,
     sequences: &Arc<Vec<Rows>>,
+    angles: Option<&Arc<Angles>>,
 ) -> Result<Tensor> {
-    let op = Attention { shape, sequences: sequences.clone() };
+    let op = Attention { shape, sequences: sequences.clone(), angles: angles.cloned() };
     if q.track_op() || k.track_op() || v.track_op() {
         q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
     } else {
@@ -222,6 +226,20 @@ pub(crate) fn attention(
 struct Attention {
     shape: attention::Shape,
     sequences: Arc<Vec<Rows>>,
+    angles: Option<Arc<Angles>>,
+}
+
+impl Attention {
+    /// Queries and keys as they are multiplied.
+    fn rotated<'a>(&self, q: &'a [f32], k: &'a [f32]) -> [Cow<'a, [f32]>; 2] {
+        let Some(angles) = &self.angles else { return [q.into(), k.into()] };
+        let rotated = |x: &[f32], heads| {
+            let mut x = x.to_vec();
+            angles.rotate(&mut x, heads, self.shape.head_dim, Direction::Forward);
+            Cow::Owned(x)
+        };
+        [rotated(q, self.shape.heads), rotated(k, self.shape.kv_heads)]
+    }
 }
 
 impl CustomOp3 for Attention {
@@ -238,9 +256,9 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         lv: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let q = values(q, lq)?;
+        let [q, k] = self.rotated(values(q, lq)?, values(k, lk)?);
         let mut out = vec![0.0; q.len()];
-        attention::forward_whole(&self.shape, &self.sequences, q, values(k, lk)?, values(v, lv)?, &mut out);
+        attention::forward_whole(&self.shape, &self.sequences, &q, &k, values(v, lv)?, &mut out);
         done(out, lq.shape().clone())
     }
 
@@ -259,12 +277,17 @@ impl CustomOp3 for Attention {
             with_values(k, |k| {
                 with_values(v, |v| {
                     with_values(&grad, |grad| {
-                        attention::backward(&self.shape, &self.sequences, q, k, v, grad, &mut dq, &mut dk, &mut dv);
+                        let [q, k] = self.rotated(q, k);
+                        attention::backward(&self.shape, &self.sequences, &q, &k, v, grad, &mut dq, &mut dk, &mut dv);
                         Ok(())
                     })
                 })
             })
         })?;
+        if let Some(angles) = &self.angles {
+            angles.rotate(&mut dq, self.shape.heads, self.shape.head_dim, Direction::Backward);
+            angles.rotate(&mut dk, self.shape.kv_heads, self.shape.head_dim, Direction::Backward);
+        }
         Ok((Some(tensor(dq, q.shape())?), Some(tensor(dk, k.shape())?), Some(tensor(dv, v.shape())?)))
     }
 }

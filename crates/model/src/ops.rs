@@ -8,6 +8,7 @@ mod gather;
 mod likelihood;
 mod linear;
 mod low_rank;
+mod tape;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) use linear::{
     products_each,
 };
 pub(crate) use low_rank::{Adapted, Dropout, adapted, mix};
+pub(crate) use tape::{Recorded, record, tracked};
 
 /// A tensor of `values` with shape `shape`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -84,10 +86,11 @@ pub(crate) fn add_rows(x: &Tensor, table: &Tensor, rows: &[u32]) -> Result<Tenso
 
 /// `x + y`.
 pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if x.track_op() || y.track_op() {
-        return x + y;
+    let plain = || with_values(x, |a| with_values(y, |b| tensor(vector::add(a, b), x.shape())));
+    if tracked(x) || tracked(y) {
+        return tape::note_sum(x, y, plain)?.map_or_else(|| x + y, Ok);
     }
-    with_values(x, |a| with_values(y, |b| tensor(vector::add(a, b), x.shape())))
+    plain()
 }
 
 /// Calls `f` with a contiguous matrix.
@@ -106,10 +109,10 @@ pub(crate) fn norm(
     width: usize,
 ) -> Result<Tensor> {
     let x = x.contiguous()?;
-    if ![Some(&x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op) {
+    if ![Some(&x), Some(weight), bias].into_iter().flatten().any(tracked) {
         return norm_frozen(&x, weight, bias, kind, eps, width);
     }
-    let y = x.apply_op2(weight, Norm { kind, eps, width })?;
+    let y = tape::apply2(&x, weight, Norm { kind, eps, width })?;
     let Some(bias) = bias else { return Ok(y) };
     y.reshape((y.elem_count() / width, width))?.broadcast_add(bias)?.reshape(y.shape())
 }
@@ -169,7 +172,7 @@ impl CustomOp2 for Norm {
                 })
             })
         })?;
-        let dw = if w.track_op() { Some(tensor(dw, self.width)?) } else { None };
+        let dw = if tracked(w) { Some(tensor(dw, self.width)?) } else { None };
         Ok((Some(tensor(dx, x.shape())?), dw))
     }
 }
@@ -177,7 +180,7 @@ impl CustomOp2 for Norm {
 /// Rotates the heads of `x`, `[tokens, heads · head_dim]`.
 pub(crate) fn rotate(x: &Tensor, angles: &Arc<Angles>, heads: usize, head_dim: usize) -> Result<Tensor> {
     let op = Rotate { angles: angles.clone(), heads, head_dim };
-    if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    tape::apply1(x, op)
 }
 
 struct Rotate {
@@ -216,11 +219,7 @@ pub(crate) fn attention(
     angles: Option<&Arc<Angles>>,
 ) -> Result<Tensor> {
     let op = Attention { shape, sequences: sequences.clone(), angles: angles.cloned() };
-    if q.track_op() || k.track_op() || v.track_op() {
-        q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
-    } else {
-        q.apply_op3_no_bwd(k, v, &op)
-    }
+    tape::apply3(q, k, v, op)
 }
 
 struct Attention {
@@ -295,8 +294,7 @@ impl CustomOp3 for Attention {
 /// `f(gate) · up`.
 pub(crate) fn gated(gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
     let op = Gated(f);
-    let tracked = gate.track_op() || up.track_op();
-    if tracked { gate.contiguous()?.apply_op2(&up.contiguous()?, op) } else { gate.apply_op2_no_bwd(up, &op) }
+    tape::apply2(gate, up, op)
 }
 
 struct Gated(Activation);
@@ -330,7 +328,7 @@ impl CustomOp2 for Gated {
 /// `f(x)`, value by value.
 pub(crate) fn activate(x: &Tensor, f: Activation) -> Result<Tensor> {
     let op = Activate(f);
-    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    tape::apply1(x, op)
 }
 
 struct Activate(Activation);
@@ -363,7 +361,7 @@ impl CustomOp1 for Activate {
 /// Softmax of every row.
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     let op = Softmax;
-    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    tape::apply1(x, op)
 }
 
 struct Softmax;

@@ -61,7 +61,7 @@ impl Pass<'_> {
                 ops::with_values(v, |v| Ok(attention::key_values(&shape, &self.sequences, k, v)))
             })?;
             let out = run(&kv.iter().collect::<Vec<_>>())?;
-            if !q.track_op() {
+            if !ops::tracked(q) {
                 return Ok(out);
             }
         }

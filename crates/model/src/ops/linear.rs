@@ -9,6 +9,7 @@ use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::matmul::{Factor, Left, Matrix, Start, Threads, Weight, product, products};
 
 use super::gather::hand_over;
+use super::tape::{apply1, apply2, apply3, tracked};
 use super::{done, rows_of, tensor, values, with_matrix, with_values};
 
 /// Several frozen layers of one `x`, without a tape: `[rows, out]` of each.
@@ -166,7 +167,7 @@ pub(crate) fn linear_frozen(
     (joint, index): (&Arc<Joint>, usize),
 ) -> Result<Tensor> {
     let op = LinearFrozen { weight: weight.clone(), bias: bias.cloned(), joint: joint.clone(), index };
-    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    apply1(x, op)
 }
 
 struct LinearFrozen {
@@ -217,7 +218,7 @@ pub(crate) fn linear(
     (joint, index): (&Arc<Joint>, usize),
 ) -> Result<Tensor> {
     let op = Linear { joint: joint.clone(), index };
-    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, op)?;
+    let y = apply2(x, weight, op)?;
     bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
 }
 
@@ -242,13 +243,13 @@ impl CustomOp2 for Linear {
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let dw = if w.track_op() {
+        let dw = if tracked(w) {
             let dw = with_matrix(x, |x| with_matrix(&grad, |grad| Ok(product(&[(grad.transposed(), x)]))))?;
             hand_over(w, dw)?
         } else {
             None
         };
-        if !x.track_op() {
+        if !tracked(x) {
             return Ok((None, dw));
         }
         let weight = Multiplied::Trained(w.clone());
@@ -258,7 +259,7 @@ impl CustomOp2 for Linear {
 
 /// `f(x Gᵀ) · (x Uᵀ)` of two frozen layers, on the tape: what is between them is not.
 pub(crate) fn gated_tracked(x: &Tensor, layers: [FrozenLayer; 2], f: Activation) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(GatedFrozen { f, layers, inner: OnceLock::new() })
+    apply1(x, GatedFrozen { f, layers, inner: OnceLock::new() })
 }
 
 /// Weights and bias.
@@ -316,7 +317,7 @@ impl CustomOp1 for GatedFrozen {
 /// are one sum, and nothing between them is on the tape.
 pub(crate) fn gated_linear(x: &Tensor, gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
     let op = GatedLinear { f, inner: OnceLock::new() };
-    x.contiguous()?.apply_op3(&gate.contiguous()?, &up.contiguous()?, op)
+    apply3(x, gate, up, op)
 }
 
 struct GatedLinear {
@@ -373,7 +374,7 @@ impl CustomOp3 for GatedLinear {
             hand_over(variable, with_matrix(x, |x| Ok(product(&[(d.transposed(), x)])))?)
         };
         let (of_gate, of_up) = (weights(gate, dgate)?, weights(up, dup)?);
-        if !x.track_op() {
+        if !tracked(x) {
             return Ok((None, of_gate, of_up));
         }
         let dx = with_matrix(gate, |gate| with_matrix(up, |up| Ok(product(&[(dgate, gate), (dup, up)]))))?;

@@ -26,8 +26,8 @@ use rayon::prelude::*;
 pub(crate) use gather::{Gathered, embed, gather, seeded};
 pub(crate) use likelihood::{LogitScaling, head_likelihood, head_likelihood_frozen, negative_log_likelihood};
 pub(crate) use linear::{
-    Joint, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear, linear_frozen, linear_frozen_each,
-    products_each,
+    FrozenParts, Joint, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear, linear_frozen,
+    linear_frozen_each, products_each,
 };
 pub(crate) use low_rank::{Adapted, Dropout, adapted, mix};
 pub(crate) use tape::{Recorded, record, tracked};

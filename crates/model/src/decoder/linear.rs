@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use lathe_kernels::activation::Activation;
 use lathe_kernels::matmul::{Left, Matrix, Packed, Start, Threads, Weight, matmul, product, reduce_rows};
 
-use crate::ops::{Dropout, Joint, mix};
+use crate::ops::{Dropout, FrozenParts, Joint, mix};
 use crate::parameters::ParameterSource;
 use crate::spec::Parameter;
 use crate::{Error, ops};
@@ -132,11 +132,9 @@ impl Linear {
         f: Activation,
         draw: Option<u64>,
     ) -> Result<Tensor, Error> {
-        if let (Some(gate), Some(up)) = (gate.packed(), up.packed()) {
-            let values = |(weight, bias): (&'_ Arc<Weight>, Option<&'_ Arc<Vec<f32>>>)| (weight.clone(), bias.cloned());
-            if ops::tracked(x) {
-                return Ok(ops::gated_tracked(x, [values(gate), values(up)], f)?);
-            }
+        if let (Some(gate), Some(up), true) = (gate.packed(), up.packed(), ops::tracked(x)) {
+            let own = |(weight, bias): FrozenParts<'_>| (weight.clone(), bias.cloned());
+            return Ok(ops::gated_tracked(x, [own(gate), own(up)], f)?);
         }
         if let (Some(gate), Some(up), false) = (gate.frozen(), up.frozen(), ops::tracked(x)) {
             return Ok(ops::gated_frozen(x, [gate, up], f)?);
@@ -157,7 +155,7 @@ impl Linear {
     }
 
     /// Weights and bias of a layer that is nothing else.
-    pub(crate) fn packed(&self) -> Option<(&Arc<Weight>, Option<&Arc<Vec<f32>>>)> {
+    pub(crate) fn packed(&self) -> Option<FrozenParts<'_>> {
         match self {
             Self::Frozen(weight, bias) => Some((weight, bias.as_ref())),
             Self::Adapted(layer) => layer.merged.as_ref().map(|merged| (merged, layer.bias.as_ref())),

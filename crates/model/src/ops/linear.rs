@@ -263,7 +263,10 @@ pub(crate) fn gated_tracked(x: &Tensor, layers: [FrozenLayer; 2], f: Activation)
 }
 
 /// Weights and bias.
-type FrozenLayer = (Arc<Weight>, Option<Arc<Vec<f32>>>);
+pub(crate) type FrozenLayer = (Arc<Weight>, Option<Arc<Vec<f32>>>);
+
+/// The same, lent.
+pub(crate) type FrozenParts<'a> = (&'a Arc<Weight>, Option<&'a Arc<Vec<f32>>>);
 
 struct GatedFrozen {
     f: Activation,

@@ -360,8 +360,11 @@ impl CustomOp1 for Activate {
 
 /// Softmax of every row.
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
-    let op = Softmax;
-    tape::apply1(x, op)
+    // It needs its result on the way back, which our own tape does not hold.
+    if tape::is_recording() && tracked(x) {
+        bail!("softmax is not recorded");
+    }
+    tape::apply1(x, Softmax)
 }
 
 struct Softmax;

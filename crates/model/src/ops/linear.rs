@@ -9,7 +9,7 @@ use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::matmul::{Factor, Left, Matrix, Start, Threads, Weight, product, products};
 
 use super::gather::hand_over;
-use super::tape::{apply1, apply2, apply3, tracked};
+use super::tape::{WayBack, apply_blind, apply2, apply3, tracked};
 use super::{done, rows_of, tensor, values, with_matrix, with_values};
 
 /// Several frozen layers of one `x`, without a tape: `[rows, out]` of each.
@@ -78,8 +78,8 @@ impl Joint {
         Arc::new(Self { terms: Mutex::new((0..layers).map(|_| None).collect()) })
     }
 
-    /// Takes the term of layer `index`; the gradient of `x` where it was the last one.
-    pub(super) fn put(&self, index: usize, term: Term, x: &Tensor) -> Result<Option<Tensor>> {
+    /// Takes the term of layer `index`; the gradient of the input, of that shape, where it was the last one.
+    pub(super) fn put(&self, index: usize, term: Term, shape: (usize, usize)) -> Result<Option<Tensor>> {
         let terms = {
             let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
             terms[index] = Some(term);
@@ -88,12 +88,11 @@ impl Joint {
             }
             terms.iter_mut().filter_map(Option::take).collect::<Vec<_>>()
         };
-        gradient_of_input(&terms, x).map(Some)
+        gradient_of_input(&terms, shape).map(Some)
     }
 }
 
-fn gradient_of_input(terms: &[Term], x: &Tensor) -> Result<Tensor> {
-    let (rows, width) = x.dims2()?;
+fn gradient_of_input(terms: &[Term], (rows, width): (usize, usize)) -> Result<Tensor> {
     // Values can be lent while their tensors are held open.
     let held: Vec<Held<'_>> = terms.iter().map(Held::of).collect();
     let mut products = Vec::with_capacity(terms.len());
@@ -166,8 +165,7 @@ pub(crate) fn linear_frozen(
     bias: Option<&Arc<Vec<f32>>>,
     (joint, index): (&Arc<Joint>, usize),
 ) -> Result<Tensor> {
-    let op = LinearFrozen { weight: weight.clone(), bias: bias.cloned(), joint: joint.clone(), index };
-    apply1(x, op)
+    apply_blind(x, LinearFrozen { weight: weight.clone(), bias: bias.cloned(), joint: joint.clone(), index })
 }
 
 struct LinearFrozen {
@@ -204,8 +202,14 @@ impl CustomOp1 for LinearFrozen {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.way_back(x.dims2()?, grad)
+    }
+}
+
+impl WayBack for LinearFrozen {
+    fn way_back(&self, shape: (usize, usize), grad: &Tensor) -> Result<Option<Tensor>> {
         let weight = Multiplied::Frozen(self.weight.clone());
-        self.joint.put(self.index, Term { grad: grad.contiguous()?, weight, low_rank: None, rest: None }, x)
+        self.joint.put(self.index, Term { grad: grad.contiguous()?, weight, low_rank: None, rest: None }, shape)
     }
 }
 
@@ -253,13 +257,13 @@ impl CustomOp2 for Linear {
             return Ok((None, dw));
         }
         let weight = Multiplied::Trained(w.clone());
-        Ok((self.joint.put(self.index, Term { grad, weight, low_rank: None, rest: None }, x)?, dw))
+        Ok((self.joint.put(self.index, Term { grad, weight, low_rank: None, rest: None }, x.dims2()?)?, dw))
     }
 }
 
 /// `f(x Gᵀ) · (x Uᵀ)` of two frozen layers, on the tape: what is between them is not.
 pub(crate) fn gated_tracked(x: &Tensor, layers: [FrozenLayer; 2], f: Activation) -> Result<Tensor> {
-    apply1(x, GatedFrozen { f, layers, inner: OnceLock::new() })
+    apply_blind(x, GatedFrozen { f, layers, inner: OnceLock::new() })
 }
 
 /// Weights and bias.
@@ -302,6 +306,12 @@ impl CustomOp1 for GatedFrozen {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.way_back(x.dims2()?, grad)
+    }
+}
+
+impl WayBack for GatedFrozen {
+    fn way_back(&self, shape: (usize, usize), grad: &Tensor) -> Result<Option<Tensor>> {
         let Some([gate_values, up_values]) = self.inner.get() else { bail!("gated-frozen was not applied") };
         let (rows, n) = grad.dims2()?;
         let grad = grad.contiguous()?;
@@ -312,7 +322,7 @@ impl CustomOp1 for GatedFrozen {
         })?;
         let [(gate, _), (up, _)] = &self.layers;
         let terms = [(Matrix::new(&dgate, rows, n), &**gate), (Matrix::new(&dup, rows, n), &**up)];
-        tensor(product(&terms), x.shape()).map(Some)
+        tensor(product(&terms), shape).map(Some)
     }
 }
 

@@ -172,6 +172,6 @@ impl CustomOp3 for LowRank {
             }
         }
         let weight = Multiplied::Frozen(self.weight.clone());
-        Ok((self.joint.put(self.index, Term { grad, weight, low_rank, rest }, x)?, da, db))
+        Ok((self.joint.put(self.index, Term { grad, weight, low_rank, rest }, (rows, k))?, da, db))
     }
 }

@@ -3,7 +3,8 @@
 //! candle adds every gradient to a tensor of zeros, in fresh memory: for activations as large as a training step's that is a
 //! few percent of its time. Inside of [`record`] the operations of this module's siblings note themselves here and leave
 //! candle's tape alone; [`Recorded::backward`] goes back through them and moves gradients instead of adding them to zeros.
-//! Only these operations are noted, so that a layer may be recorded only where it consists of nothing else.
+//! Only these operations are noted, so that a layer may be recorded only where it consists of nothing else. What an operation
+//! does not need on its way back is not held.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -17,18 +18,23 @@ type Op1 = Box<dyn CustomOp1 + Send + Sync>;
 type Op2 = Box<dyn CustomOp2 + Send + Sync>;
 type Op3 = Box<dyn CustomOp3 + Send + Sync>;
 
-/// An operation, what it was given and what it made.
+/// An operation, what it needs of what it was given, and what it made.
 struct Node {
     op: Op,
-    y: Tensor,
+    y: TensorId,
 }
 
 enum Op {
     One(Op1, Tensor),
     Two(Op2, [Tensor; 2]),
     Three(Op3, [Tensor; 3]),
-    Sum([Tensor; 2]),
+    /// The gradient of one argument, which is not looked at.
+    Blind(Blind, TensorId),
+    Sum([TensorId; 2]),
 }
+
+/// From the gradient of a result to that of an argument.
+type Blind = Box<dyn Fn(&Tensor) -> Result<Option<Tensor>>>;
 
 #[derive(Default)]
 struct Tape {
@@ -43,10 +49,10 @@ thread_local! {
 
 /// Whether `x` needs a gradient: it is on candle's tape, a variable, or on the one that is being recorded.
 pub(crate) fn tracked(x: &Tensor) -> bool {
-    x.track_op() || TAPE.with_borrow(|tape| tape.as_ref().is_some_and(|tape| tape.known.contains(&x.id())))
+    x.track_op() || is_known(x.id())
 }
 
-fn is_recording() -> bool {
+pub(super) fn is_recording() -> bool {
     TAPE.with_borrow(Option::is_some)
 }
 
@@ -54,7 +60,7 @@ fn note(op: Op, y: &Tensor) {
     TAPE.with_borrow_mut(|tape| {
         if let Some(tape) = tape {
             tape.known.insert(y.id());
-            tape.nodes.push(Node { op, y: y.clone() });
+            tape.nodes.push(Node { op, y: y.id() });
         }
     });
 }
@@ -71,6 +77,24 @@ pub(super) fn apply1(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> 
     let y = x.apply_op1_no_bwd(&op)?;
     note(Op::One(Box::new(op), x), &y);
     Ok(y)
+}
+
+/// The same where the way back needs nothing of the argument but its shape: it is not held.
+pub(super) fn apply_blind<T: CustomOp1 + WayBack + Send + Sync + 'static>(x: &Tensor, op: T) -> Result<Tensor> {
+    if !is_recording() || !tracked(x) {
+        return apply1(x, op);
+    }
+    let x = x.contiguous()?;
+    let y = x.apply_op1_no_bwd(&op)?;
+    let shape = x.dims2()?;
+    note(Op::Blind(Box::new(move |gradient| op.way_back(shape, gradient)), x.id()), &y);
+    Ok(y)
+}
+
+/// The gradient of an operation's argument from that of its result.
+pub(super) trait WayBack {
+    /// The argument has `rows` rows of `width` values.
+    fn way_back(&self, shape: (usize, usize), gradient: &Tensor) -> Result<Option<Tensor>>;
 }
 
 /// The same of two arguments.
@@ -107,7 +131,7 @@ pub(super) fn note_sum(x: &Tensor, y: &Tensor, make: impl FnOnce() -> Result<Ten
         return Ok(None);
     }
     let sum = make()?;
-    note(Op::Sum([x.clone(), y.clone()]), &sum);
+    note(Op::Sum([x.id(), y.id()]), &sum);
     Ok(Some(sum))
 }
 
@@ -152,24 +176,33 @@ impl Recorded {
         let _stop = Stop;
         let mut gradients = HashMap::from([(self.output, gradient)]);
         for Node { op, y } in nodes.into_iter().rev() {
-            let Some(gradient) = gradients.remove(&y.id()) else { continue };
-            let mut add = |x: &Tensor, gradient: Option<Tensor>| deliver(&mut gradients, x, gradient);
+            let Some(gradient) = gradients.remove(&y) else { continue };
+            let mut add = |x: &Tensor, gradient: Option<Tensor>| of_tensor(&mut gradients, x, gradient);
+            // None of the operations of a layer looks at its result again: the gradient stands in for it.
             match op {
-                Op::One(op, x) => add(&x, op.bwd(&x, &y, &gradient)?)?,
+                Op::One(op, x) => add(&x, op.bwd(&x, &gradient, &gradient)?)?,
                 Op::Two(op, [x, a]) => {
-                    let (dx, da) = op.bwd(&x, &a, &y, &gradient)?;
+                    let (dx, da) = op.bwd(&x, &a, &gradient, &gradient)?;
                     add(&x, dx)?;
                     add(&a, da)?;
                 }
                 Op::Three(op, [x, a, b]) => {
-                    let (dx, da, db) = op.bwd(&x, &a, &b, &y, &gradient)?;
+                    let (dx, da, db) = op.bwd(&x, &a, &b, &gradient, &gradient)?;
                     add(&x, dx)?;
                     add(&a, da)?;
                     add(&b, db)?;
                 }
+                Op::Blind(way_back, x) => {
+                    if let Some(gradient) = way_back(&gradient)? {
+                        deliver(&mut gradients, x, gradient)?;
+                    }
+                }
                 Op::Sum([a, b]) => {
-                    add(&a, Some(gradient.clone()))?;
-                    add(&b, Some(gradient))?;
+                    for x in [a, b] {
+                        if is_known(x) {
+                            deliver(&mut gradients, x, gradient.clone())?;
+                        }
+                    }
                 }
             }
         }
@@ -177,14 +210,23 @@ impl Recorded {
     }
 }
 
-/// Adds a gradient to what is known of a tensor's.
-fn deliver(gradients: &mut HashMap<TensorId, Tensor>, x: &Tensor, gradient: Option<Tensor>) -> Result<()> {
+fn is_known(x: TensorId) -> bool {
+    TAPE.with_borrow(|tape| tape.as_ref().is_some_and(|tape| tape.known.contains(&x)))
+}
+
+/// Adds a gradient to what is known of a tensor's; that of a variable is gathered.
+fn of_tensor(gradients: &mut HashMap<TensorId, Tensor>, x: &Tensor, gradient: Option<Tensor>) -> Result<()> {
     let Some(gradient) = gradient.filter(|_| tracked(x)) else { return Ok(()) };
     if x.is_variable() {
         let values = with_values(&gradient.contiguous()?, |values| Ok(values.to_vec()))?;
         return hand_over(x, values).map(drop);
     }
-    let sum = match gradients.remove(&x.id()) {
+    deliver(gradients, x.id(), gradient)
+}
+
+/// The same of a tensor that was noted.
+fn deliver(gradients: &mut HashMap<TensorId, Tensor>, x: TensorId, gradient: Tensor) -> Result<()> {
+    let sum = match gradients.remove(&x) {
         Some(sum) => {
             let (sum, gradient) = (sum.contiguous()?, gradient.contiguous()?);
             let values = with_values(&sum, |a| with_values(&gradient, |b| Ok(lathe_kernels::vector::add(a, b))))?;
@@ -192,6 +234,6 @@ fn deliver(gradients: &mut HashMap<TensorId, Tensor>, x: &Tensor, gradient: Opti
         }
         None => gradient,
     };
-    gradients.insert(x.id(), sum);
+    gradients.insert(x, sum);
     Ok(())
 }

@@ -294,12 +294,14 @@ impl Decoder {
         }
         let (mut q, mut k, v) = (clip(q)?, clip(k)?, clip(v)?);
         pass.tap.begins(Phase::Rotary);
-        if let Some(table) = spec.rotary {
-            q = ops::rotate(&q, &pass.angles[table], spec.heads, spec.head_dim)?;
-            k = ops::rotate(&k, &pass.angles[table], spec.kv_heads, spec.head_dim)?;
+        let mut angles = spec.rotary.map(|table| pass.angles[table].clone());
+        let is_one_operation = ops::tracked(&q) && pass.cache.is_none() && !pass.tap.wants(Site::Pattern(l));
+        if let Some(angles) = angles.take_if(|_| !is_one_operation) {
+            q = ops::rotate(&q, &angles, spec.heads, spec.head_dim)?;
+            k = ops::rotate(&k, &angles, spec.kv_heads, spec.head_dim)?;
         }
         pass.tap.begins(Phase::Attention);
-        let attended = pass.attend(l, spec, &q, &k, &v)?;
+        let attended = pass.attend(l, spec, &q, &k, &v, angles.as_ref())?;
         pass.tap.begins(Phase::Output);
         layer.output.apply(&attended, pass.draw)
     }
@@ -464,6 +466,17 @@ impl Mlp {
 }
 
 impl Norm {
+    /// Whether it is nothing but [`ops::norm`] of a factor that is there.
+    fn is_one_operation(&self) -> bool {
+        let is_there = match &self.factor {
+            Factor::Whole(factor) => factor.elem_count() == self.width,
+            Factor::Trained { parts, offset } => {
+                *offset == 0.0 && matches!(&parts[..], [only] if only.elem_count() == self.width)
+            }
+        };
+        is_there && self.bias.is_none()
+    }
+
     fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
         let factor = self.factor.now()?;
         if factor.elem_count() == self.width {

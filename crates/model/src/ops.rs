@@ -8,7 +8,9 @@ mod gather;
 mod likelihood;
 mod linear;
 mod low_rank;
+mod tape;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
@@ -24,10 +26,11 @@ use rayon::prelude::*;
 pub(crate) use gather::{Gathered, embed, gather, seeded};
 pub(crate) use likelihood::{LogitScaling, head_likelihood, head_likelihood_frozen, negative_log_likelihood};
 pub(crate) use linear::{
-    Joint, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear, linear_frozen, linear_frozen_each,
-    products_each,
+    FrozenParts, Joint, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear, linear_frozen,
+    linear_frozen_each, products_each,
 };
 pub(crate) use low_rank::{Adapted, Dropout, adapted, mix};
+pub(crate) use tape::{Recorded, record, tracked};
 
 /// A tensor of `values` with shape `shape`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -83,10 +86,11 @@ pub(crate) fn add_rows(x: &Tensor, table: &Tensor, rows: &[u32]) -> Result<Tenso
 
 /// `x + y`.
 pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if x.track_op() || y.track_op() {
-        return x + y;
+    let plain = || with_values(x, |a| with_values(y, |b| tensor(vector::add(a, b), x.shape())));
+    if tracked(x) || tracked(y) {
+        return tape::note_sum(x, y, plain)?.map_or_else(|| x + y, Ok);
     }
-    with_values(x, |a| with_values(y, |b| tensor(vector::add(a, b), x.shape())))
+    plain()
 }
 
 /// Calls `f` with a contiguous matrix.
@@ -105,10 +109,10 @@ pub(crate) fn norm(
     width: usize,
 ) -> Result<Tensor> {
     let x = x.contiguous()?;
-    if ![Some(&x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op) {
+    if ![Some(&x), Some(weight), bias].into_iter().flatten().any(tracked) {
         return norm_frozen(&x, weight, bias, kind, eps, width);
     }
-    let y = x.apply_op2(weight, Norm { kind, eps, width })?;
+    let y = tape::apply2(&x, weight, Norm { kind, eps, width })?;
     let Some(bias) = bias else { return Ok(y) };
     y.reshape((y.elem_count() / width, width))?.broadcast_add(bias)?.reshape(y.shape())
 }
@@ -168,14 +172,15 @@ impl CustomOp2 for Norm {
                 })
             })
         })?;
-        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dw, self.width)?)))
+        let dw = if tracked(w) { Some(tensor(dw, self.width)?) } else { None };
+        Ok((Some(tensor(dx, x.shape())?), dw))
     }
 }
 
 /// Rotates the heads of `x`, `[tokens, heads · head_dim]`.
 pub(crate) fn rotate(x: &Tensor, angles: &Arc<Angles>, heads: usize, head_dim: usize) -> Result<Tensor> {
     let op = Rotate { angles: angles.clone(), heads, head_dim };
-    if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    tape::apply1(x, op)
 }
 
 struct Rotate {
@@ -203,25 +208,37 @@ impl CustomOp1 for Rotate {
     }
 }
 
-/// Attention of packed sequences that start at position 0.
+/// Attention of packed sequences that start at position 0. With angles, queries and keys are rotated on the way: as one
+/// operation, the tape holds them once.
 pub(crate) fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     shape: attention::Shape,
     sequences: &Arc<Vec<Rows>>,
+    angles: Option<&Arc<Angles>>,
 ) -> Result<Tensor> {
-    let op = Attention { shape, sequences: sequences.clone() };
-    if q.track_op() || k.track_op() || v.track_op() {
-        q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
-    } else {
-        q.apply_op3_no_bwd(k, v, &op)
-    }
+    let op = Attention { shape, sequences: sequences.clone(), angles: angles.cloned() };
+    tape::apply3(q, k, v, op)
 }
 
 struct Attention {
     shape: attention::Shape,
     sequences: Arc<Vec<Rows>>,
+    angles: Option<Arc<Angles>>,
+}
+
+impl Attention {
+    /// Queries and keys as they are multiplied.
+    fn rotated<'a>(&self, q: &'a [f32], k: &'a [f32]) -> [Cow<'a, [f32]>; 2] {
+        let Some(angles) = &self.angles else { return [q.into(), k.into()] };
+        let rotated = |x: &[f32], heads| {
+            let mut x = x.to_vec();
+            angles.rotate(&mut x, heads, self.shape.head_dim, Direction::Forward);
+            Cow::Owned(x)
+        };
+        [rotated(q, self.shape.heads), rotated(k, self.shape.kv_heads)]
+    }
 }
 
 impl CustomOp3 for Attention {
@@ -238,9 +255,9 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         lv: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let q = values(q, lq)?;
+        let [q, k] = self.rotated(values(q, lq)?, values(k, lk)?);
         let mut out = vec![0.0; q.len()];
-        attention::forward_whole(&self.shape, &self.sequences, q, values(k, lk)?, values(v, lv)?, &mut out);
+        attention::forward_whole(&self.shape, &self.sequences, &q, &k, values(v, lv)?, &mut out);
         done(out, lq.shape().clone())
     }
 
@@ -259,12 +276,17 @@ impl CustomOp3 for Attention {
             with_values(k, |k| {
                 with_values(v, |v| {
                     with_values(&grad, |grad| {
-                        attention::backward(&self.shape, &self.sequences, q, k, v, grad, &mut dq, &mut dk, &mut dv);
+                        let [q, k] = self.rotated(q, k);
+                        attention::backward(&self.shape, &self.sequences, &q, &k, v, grad, &mut dq, &mut dk, &mut dv);
                         Ok(())
                     })
                 })
             })
         })?;
+        if let Some(angles) = &self.angles {
+            angles.rotate(&mut dq, self.shape.heads, self.shape.head_dim, Direction::Backward);
+            angles.rotate(&mut dk, self.shape.kv_heads, self.shape.head_dim, Direction::Backward);
+        }
         Ok((Some(tensor(dq, q.shape())?), Some(tensor(dk, k.shape())?), Some(tensor(dv, v.shape())?)))
     }
 }
@@ -272,8 +294,7 @@ impl CustomOp3 for Attention {
 /// `f(gate) · up`.
 pub(crate) fn gated(gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
     let op = Gated(f);
-    let tracked = gate.track_op() || up.track_op();
-    if tracked { gate.contiguous()?.apply_op2(&up.contiguous()?, op) } else { gate.apply_op2_no_bwd(up, &op) }
+    tape::apply2(gate, up, op)
 }
 
 struct Gated(Activation);
@@ -307,7 +328,7 @@ impl CustomOp2 for Gated {
 /// `f(x)`, value by value.
 pub(crate) fn activate(x: &Tensor, f: Activation) -> Result<Tensor> {
     let op = Activate(f);
-    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    tape::apply1(x, op)
 }
 
 struct Activate(Activation);
@@ -339,8 +360,11 @@ impl CustomOp1 for Activate {
 
 /// Softmax of every row.
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
-    let op = Softmax;
-    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    // It needs its result on the way back, which our own tape does not hold.
+    if tape::is_recording() && tracked(x) {
+        bail!("softmax is not recorded");
+    }
+    tape::apply1(x, Softmax)
 }
 
 struct Softmax;

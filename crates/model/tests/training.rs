@@ -228,6 +228,11 @@ fn merged_weights_say_the_same_and_go_away_without_a_trace() {
         decoder.unmerge().unwrap();
         assert_eq!(states(&decoder), before, "{name}");
         assert_eq!(decoder.factors().unwrap(), factors, "{name}");
+        // Frozen weights are what they were, also after gradients went through them.
+        gradients(&decoder, Recompute::Nothing, 0);
+        let silent = factors.into_iter().map(|module| ModuleFactors { b: vec![0.0; module.b.len()], ..module });
+        decoder.set_factors(&silent.collect::<Vec<_>>()).unwrap();
+        assert_eq!(states(&decoder), without, "{name}");
     }
 }
 

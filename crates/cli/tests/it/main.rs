@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod adapter;
 mod bench;
 mod diff;
 mod embed;

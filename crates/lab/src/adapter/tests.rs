@@ -135,7 +135,7 @@ fn adapters_without_a_base_are_refused() {
     };
     name(Value::Null);
     refused("names no base");
-    name(".".into());
+    name(place.path().display().to_string().into());
     refused("is an adapter too");
     name(fixture("gpt2").display().to_string().into());
     within(place.path(), |context| {

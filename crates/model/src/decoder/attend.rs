@@ -1,7 +1,10 @@
 //! Attention of a forward pass: over the batch's own keys, or through a cache; shown to taps block by block.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use lathe_kernels::attention::{self, KeyValues, Pattern, PatternSink};
+use lathe_kernels::rotary::Angles;
 
 use super::Pass;
 use crate::spec::AttentionSpec;
@@ -9,7 +12,7 @@ use crate::tap::Site;
 use crate::{Error, ops};
 
 impl Pass<'_> {
-    /// Attention of rotated queries and keys, `[tokens, heads · head_dim]`.
+    /// Attention of queries and keys, `[tokens, heads · head_dim]`. They have been rotated, or are on the way, by `angles`.
     pub(super) fn attend(
         &mut self,
         layer: usize,
@@ -17,6 +20,7 @@ impl Pass<'_> {
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
+        angles: Option<&Arc<Angles>>,
     ) -> Result<Tensor, Error> {
         let shape = attention::Shape {
             heads: spec.heads,
@@ -52,14 +56,15 @@ impl Pass<'_> {
             return Ok(run(&kv)?);
         }
         if wanted {
+            debug_assert!(angles.is_none(), "patterns are of rotated keys");
             let kv = ops::with_values(k, |k| {
                 ops::with_values(v, |v| Ok(attention::key_values(&shape, &self.sequences, k, v)))
             })?;
             let out = run(&kv.iter().collect::<Vec<_>>())?;
-            if !q.track_op() {
+            if !ops::tracked(q) {
                 return Ok(out);
             }
         }
-        Ok(ops::attention(q, k, v, shape, &self.sequences)?)
+        Ok(ops::attention(q, k, v, shape, &self.sequences, angles)?)
     }
 }

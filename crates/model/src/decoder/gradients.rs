@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use super::{Decoder, ops};
+use super::{Decoder, FeedForward, Linear, Norm, Pass, ops};
 use crate::batch::Batch;
 use crate::{Error, NoTap};
 
@@ -41,33 +41,19 @@ pub struct Gradients {
 /// A layer of a pass, to be gone back through.
 struct Cut {
     layer: usize,
-    input: Input,
-    /// Its result with its tape; none where it is computed again.
-    output: Option<Tensor>,
+    input: Tensor,
+    /// Whether something below is trained.
+    wanted: bool,
+    /// Its tape; none where it is computed again.
+    kept: Option<Kept>,
 }
 
-/// What a layer read.
-enum Input {
-    /// Its gradient is needed further down.
-    Variable(Var),
-    /// Nothing below is trained.
-    Fixed(Tensor),
-}
-
-impl Input {
-    fn tensor(&self) -> &Tensor {
-        match self {
-            Self::Variable(var) => var,
-            Self::Fixed(tensor) => tensor,
-        }
-    }
-
-    fn gradient(&self, store: &mut GradStore) -> Option<Tensor> {
-        match self {
-            Self::Variable(var) => store.remove(var),
-            Self::Fixed(_) => None,
-        }
-    }
+/// The tape of a layer.
+enum Kept {
+    /// Ours.
+    Own(ops::Recorded),
+    /// candle's: the input where its gradient is wanted, and the result.
+    Candle(Option<Var>, Tensor),
 }
 
 impl Decoder {
@@ -93,38 +79,39 @@ impl Decoder {
         let lowest = self.lowest_trained(&embedded);
         let mut cuts = Vec::new();
         let mut x = embedded.detach();
-        for (l, layer) in self.layers.iter().enumerate() {
+        for l in 0..self.layers.len() {
             if l < lowest {
-                x = self.layer(l, layer, &x, &mut pass)?.detach();
+                x = self.layer(l, &self.layers[l], &x, &mut pass)?.detach();
                 continue;
             }
-            let below = l > lowest || embedded.track_op();
-            let input = if below { Input::Variable(Var::from_tensor(&x)?) } else { Input::Fixed(x) };
-            let output = self.layer(l, layer, input.tensor(), &mut pass)?;
-            x = output.detach();
-            let output = (how.recompute == Recompute::Nothing).then_some(output);
-            cuts.push(Cut { layer: l, input, output });
+            let (input, wanted) = (x, l > lowest || embedded.track_op());
+            let (output, kept) = self.recorded(l, &input, wanted, &mut pass)?;
+            x = output;
+            let kept = (how.recompute == Recompute::Nothing).then_some(kept);
+            cuts.push(Cut { layer: l, input, wanted, kept });
         }
-        let top = if cuts.is_empty() && !embedded.track_op() {
-            Input::Fixed(x)
-        } else {
-            Input::Variable(Var::from_tensor(&x)?)
-        };
+        let top = (!cuts.is_empty() || embedded.track_op()).then(|| Var::from_tensor(&x)).transpose()?;
         let mut sums = Sums::default();
         let mut gradient = {
-            let hidden = self.after_layers(top.tensor(), &mut pass)?;
+            let hidden = self.after_layers(top.as_deref().unwrap_or(&x), &mut pass)?;
             let mut store = sums.backward(self, &loss(&hidden)?)?;
-            top.gradient(&mut store)
+            top.and_then(|top| store.remove(&top))
         };
-        while let Some(cut) = cuts.pop() {
+        drop(x);
+        while let Some(Cut { layer, input, wanted, kept }) = cuts.pop() {
             let Some(above) = gradient.take() else { break };
-            let output = match cut.output {
-                Some(output) => output,
-                None => self.layer(cut.layer, &self.layers[cut.layer], cut.input.tensor(), &mut pass)?,
+            let kept = match kept {
+                Some(kept) => kept,
+                None => self.recorded(layer, &input, wanted, &mut pass)?.1,
             };
-            let mut store = sums.backward(self, &ops::seeded(&output, above)?)?;
-            drop(output);
-            gradient = cut.input.gradient(&mut store);
+            drop(input);
+            gradient = match kept {
+                Kept::Own(recorded) => ops::gather(&mut sums.gathered, || recorded.backward(above))?,
+                Kept::Candle(input, output) => {
+                    let mut store = sums.backward(self, &ops::seeded(&output, above)?)?;
+                    input.and_then(|input| store.remove(&input))
+                }
+            };
         }
         if let Some(gradient) = gradient
             && embedded.track_op()
@@ -132,6 +119,40 @@ impl Decoder {
             sums.backward(self, &ops::seeded(&embedded, gradient)?)?;
         }
         sums.by_name(self)
+    }
+
+    /// The result of a layer, off every tape, and its tape.
+    fn recorded(&self, l: usize, x: &Tensor, wanted: bool, pass: &mut Pass<'_>) -> Result<(Tensor, Kept), Error> {
+        let layer = &self.layers[l];
+        if self.is_plain(l) {
+            let (output, recorded) = ops::record(x, wanted, || self.layer(l, layer, x, pass))?;
+            return Ok((output, Kept::Own(recorded)));
+        }
+        let input = wanted.then(|| Var::from_tensor(x)).transpose()?;
+        let output = self.layer(l, layer, input.as_deref().unwrap_or(x), pass)?;
+        Ok((output.detach(), Kept::Candle(input, output)))
+    }
+
+    /// Whether a layer consists of our own operations alone, so that it can be recorded on our own tape. What is left to
+    /// candle: sums with biases that are trained or follow a norm, factors that are made of variables, multipliers,
+    /// clamped values, experts.
+    fn is_plain(&self, l: usize) -> bool {
+        let (layer, spec) = (&self.layers[l], &self.spec.layers[l]);
+        let norms = [
+            &layer.before_attention,
+            &layer.query_norm,
+            &layer.key_norm,
+            &layer.after_attention,
+            &layer.before_feed_forward,
+            &layer.after_feed_forward,
+        ];
+        let linears = [&layer.query, &layer.key, &layer.value, &layer.output];
+        let FeedForward::Dense(mlp) = &layer.feed_forward else { return false };
+        let mut linears = linears.into_iter().chain(&mlp.gate).chain([&mlp.up, &mlp.down]);
+        spec.residual_scale == 1.0
+            && spec.attention.clip.is_none()
+            && norms.into_iter().flatten().all(Norm::is_one_operation)
+            && linears.all(Linear::is_one_operation)
     }
 
     /// The first layer through which gradients have to come: the number of layers where none has.

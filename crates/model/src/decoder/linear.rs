@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use lathe_kernels::activation::Activation;
 use lathe_kernels::matmul::{Left, Matrix, Packed, Start, Threads, Weight, matmul, product, reduce_rows};
 
-use crate::ops::{Dropout, Joint, mix};
+use crate::ops::{Dropout, FrozenParts, Joint, mix};
 use crate::parameters::ParameterSource;
 use crate::spec::Parameter;
 use crate::{Error, ops};
@@ -113,7 +113,7 @@ impl Linear {
         draw: Option<u64>,
     ) -> Result<[Tensor; N], Error> {
         let frozen: Option<Vec<_>> = layers.iter().map(|layer| layer.frozen()).collect();
-        let outputs = match frozen.filter(|_| !x.track_op()) {
+        let outputs = match frozen.filter(|_| !ops::tracked(x)) {
             Some(frozen) => ops::linear_frozen_each(x, &frozen)?,
             None => {
                 let joint = Joint::of(N);
@@ -132,13 +132,11 @@ impl Linear {
         f: Activation,
         draw: Option<u64>,
     ) -> Result<Tensor, Error> {
-        if let (Some(gate), Some(up)) = (gate.packed(), up.packed()) {
-            let values = |(weight, bias): (&'_ Arc<Weight>, Option<&'_ Arc<Vec<f32>>>)| (weight.clone(), bias.cloned());
-            if x.track_op() {
-                return Ok(ops::gated_tracked(x, [values(gate), values(up)], f)?);
-            }
+        if let (Some(gate), Some(up), true) = (gate.packed(), up.packed(), ops::tracked(x)) {
+            let own = |(weight, bias): FrozenParts<'_>| (weight.clone(), bias.cloned());
+            return Ok(ops::gated_tracked(x, [own(gate), own(up)], f)?);
         }
-        if let (Some(gate), Some(up), false) = (gate.frozen(), up.frozen(), x.track_op()) {
+        if let (Some(gate), Some(up), false) = (gate.frozen(), up.frozen(), ops::tracked(x)) {
             return Ok(ops::gated_frozen(x, [gate, up], f)?);
         }
         if let (Some(gate), Some(up)) = (gate.trained(), up.trained()) {
@@ -150,14 +148,14 @@ impl Linear {
 
     /// `f(x Wᵀ + b)`: the values between the projections of a plain feed-forward part.
     pub(crate) fn apply_activated(layer: &Self, x: &Tensor, f: Activation, draw: Option<u64>) -> Result<Tensor, Error> {
-        Ok(match layer.frozen().filter(|_| !x.track_op()) {
+        Ok(match layer.frozen().filter(|_| !ops::tracked(x)) {
             Some(frozen) => ops::activated_frozen(x, frozen, f)?,
             None => ops::activate(&layer.apply(x, draw)?, f)?,
         })
     }
 
     /// Weights and bias of a layer that is nothing else.
-    pub(crate) fn packed(&self) -> Option<(&Arc<Weight>, Option<&Arc<Vec<f32>>>)> {
+    pub(crate) fn packed(&self) -> Option<FrozenParts<'_>> {
         match self {
             Self::Frozen(weight, bias) => Some((weight, bias.as_ref())),
             Self::Adapted(layer) => layer.merged.as_ref().map(|merged| (merged, layer.bias.as_ref())),
@@ -167,6 +165,15 @@ impl Linear {
 
     fn frozen(&self) -> Option<(&Weight, Option<&[f32]>)> {
         self.packed().map(|(weight, bias)| (&**weight, bias.map(|bias| bias.as_slice())))
+    }
+
+    /// Whether its result comes out of one operation: a trained bias is a sum of its own, and streamed weights have no
+    /// gradients.
+    pub(super) fn is_one_operation(&self) -> bool {
+        match self {
+            Self::Frozen(..) | Self::Adapted(_) | Self::Trainable(_, None) => true,
+            Self::Biased(..) | Self::Streamed(_) | Self::Trainable(_, Some(_)) => false,
+        }
     }
 
     /// The variable of a trainable layer without a bias.

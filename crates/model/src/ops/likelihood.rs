@@ -8,6 +8,7 @@ use lathe_kernels::matmul::{Left, Matrix, Start, Threads, Weight, matmul, produc
 use rayon::prelude::*;
 
 use super::gather::hand_over;
+use super::linear::FrozenParts;
 use super::{done, rows_of, tensor, values, with_matrix, with_values};
 use crate::spec::HeadSpec;
 
@@ -153,7 +154,7 @@ impl CustomOp2 for HeadLikelihood {
 /// The same with a frozen head. Its logits are made, and turn into what they say of `x`, for some hundred rows at a time.
 pub(crate) fn head_likelihood_frozen(
     x: &Tensor,
-    head: (&Arc<Weight>, Option<&Arc<Vec<f32>>>),
+    head: FrozenParts<'_>,
     scaling: LogitScaling,
     targets: Vec<u32>,
 ) -> Result<Tensor> {

@@ -9,6 +9,7 @@ use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::matmul::{Factor, Left, Matrix, Start, Threads, Weight, product, products};
 
 use super::gather::hand_over;
+use super::tape::{WayBack, apply_blind, apply2, apply3, tracked};
 use super::{done, rows_of, tensor, values, with_matrix, with_values};
 
 /// Several frozen layers of one `x`, without a tape: `[rows, out]` of each.
@@ -77,8 +78,8 @@ impl Joint {
         Arc::new(Self { terms: Mutex::new((0..layers).map(|_| None).collect()) })
     }
 
-    /// Takes the term of layer `index`; the gradient of `x` where it was the last one.
-    pub(super) fn put(&self, index: usize, term: Term, x: &Tensor) -> Result<Option<Tensor>> {
+    /// Takes the term of layer `index`; the gradient of the input, of that shape, where it was the last one.
+    pub(super) fn put(&self, index: usize, term: Term, shape: (usize, usize)) -> Result<Option<Tensor>> {
         let terms = {
             let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
             terms[index] = Some(term);
@@ -87,12 +88,11 @@ impl Joint {
             }
             terms.iter_mut().filter_map(Option::take).collect::<Vec<_>>()
         };
-        gradient_of_input(&terms, x).map(Some)
+        gradient_of_input(&terms, shape).map(Some)
     }
 }
 
-fn gradient_of_input(terms: &[Term], x: &Tensor) -> Result<Tensor> {
-    let (rows, width) = x.dims2()?;
+fn gradient_of_input(terms: &[Term], (rows, width): (usize, usize)) -> Result<Tensor> {
     // Values can be lent while their tensors are held open.
     let held: Vec<Held<'_>> = terms.iter().map(Held::of).collect();
     let mut products = Vec::with_capacity(terms.len());
@@ -165,8 +165,7 @@ pub(crate) fn linear_frozen(
     bias: Option<&Arc<Vec<f32>>>,
     (joint, index): (&Arc<Joint>, usize),
 ) -> Result<Tensor> {
-    let op = LinearFrozen { weight: weight.clone(), bias: bias.cloned(), joint: joint.clone(), index };
-    if x.track_op() { x.contiguous()?.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    apply_blind(x, LinearFrozen { weight: weight.clone(), bias: bias.cloned(), joint: joint.clone(), index })
 }
 
 struct LinearFrozen {
@@ -203,8 +202,14 @@ impl CustomOp1 for LinearFrozen {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.way_back(x.dims2()?, grad)
+    }
+}
+
+impl WayBack for LinearFrozen {
+    fn way_back(&self, shape: (usize, usize), grad: &Tensor) -> Result<Option<Tensor>> {
         let weight = Multiplied::Frozen(self.weight.clone());
-        self.joint.put(self.index, Term { grad: grad.contiguous()?, weight, low_rank: None, rest: None }, x)
+        self.joint.put(self.index, Term { grad: grad.contiguous()?, weight, low_rank: None, rest: None }, shape)
     }
 }
 
@@ -217,7 +222,7 @@ pub(crate) fn linear(
     (joint, index): (&Arc<Joint>, usize),
 ) -> Result<Tensor> {
     let op = Linear { joint: joint.clone(), index };
-    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, op)?;
+    let y = apply2(x, weight, op)?;
     bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
 }
 
@@ -242,27 +247,30 @@ impl CustomOp2 for Linear {
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let dw = if w.track_op() {
+        let dw = if tracked(w) {
             let dw = with_matrix(x, |x| with_matrix(&grad, |grad| Ok(product(&[(grad.transposed(), x)]))))?;
             hand_over(w, dw)?
         } else {
             None
         };
-        if !x.track_op() {
+        if !tracked(x) {
             return Ok((None, dw));
         }
         let weight = Multiplied::Trained(w.clone());
-        Ok((self.joint.put(self.index, Term { grad, weight, low_rank: None, rest: None }, x)?, dw))
+        Ok((self.joint.put(self.index, Term { grad, weight, low_rank: None, rest: None }, x.dims2()?)?, dw))
     }
 }
 
 /// `f(x Gᵀ) · (x Uᵀ)` of two frozen layers, on the tape: what is between them is not.
 pub(crate) fn gated_tracked(x: &Tensor, layers: [FrozenLayer; 2], f: Activation) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(GatedFrozen { f, layers, inner: OnceLock::new() })
+    apply_blind(x, GatedFrozen { f, layers, inner: OnceLock::new() })
 }
 
 /// Weights and bias.
-type FrozenLayer = (Arc<Weight>, Option<Arc<Vec<f32>>>);
+pub(crate) type FrozenLayer = (Arc<Weight>, Option<Arc<Vec<f32>>>);
+
+/// The same, lent.
+pub(crate) type FrozenParts<'a> = (&'a Arc<Weight>, Option<&'a Arc<Vec<f32>>>);
 
 struct GatedFrozen {
     f: Activation,
@@ -298,6 +306,12 @@ impl CustomOp1 for GatedFrozen {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.way_back(x.dims2()?, grad)
+    }
+}
+
+impl WayBack for GatedFrozen {
+    fn way_back(&self, shape: (usize, usize), grad: &Tensor) -> Result<Option<Tensor>> {
         let Some([gate_values, up_values]) = self.inner.get() else { bail!("gated-frozen was not applied") };
         let (rows, n) = grad.dims2()?;
         let grad = grad.contiguous()?;
@@ -308,7 +322,7 @@ impl CustomOp1 for GatedFrozen {
         })?;
         let [(gate, _), (up, _)] = &self.layers;
         let terms = [(Matrix::new(&dgate, rows, n), &**gate), (Matrix::new(&dup, rows, n), &**up)];
-        tensor(product(&terms), x.shape()).map(Some)
+        tensor(product(&terms), shape).map(Some)
     }
 }
 
@@ -316,7 +330,7 @@ impl CustomOp1 for GatedFrozen {
 /// are one sum, and nothing between them is on the tape.
 pub(crate) fn gated_linear(x: &Tensor, gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
     let op = GatedLinear { f, inner: OnceLock::new() };
-    x.contiguous()?.apply_op3(&gate.contiguous()?, &up.contiguous()?, op)
+    apply3(x, gate, up, op)
 }
 
 struct GatedLinear {
@@ -373,7 +387,7 @@ impl CustomOp3 for GatedLinear {
             hand_over(variable, with_matrix(x, |x| Ok(product(&[(d.transposed(), x)])))?)
         };
         let (of_gate, of_up) = (weights(gate, dgate)?, weights(up, dup)?);
-        if !x.track_op() {
+        if !tracked(x) {
             return Ok((None, of_gate, of_up));
         }
         let dx = with_matrix(gate, |gate| with_matrix(up, |up| Ok(product(&[(dgate, gate), (dup, up)]))))?;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::gather::hand_over;
 use super::linear::{Joint, Multiplied, Term, frozen_product};
+use super::tape::{apply3, tracked};
 use super::{done, rows_of, values, with_matrix, with_values};
 
 /// Which values of a matrix are set to zero in one pass. Whether value `i` is follows from the key and `i` alone, so that a
@@ -59,7 +60,6 @@ pub(crate) struct Adapted<'a> {
 
 /// `x Wᵀ + b + s · D(x) Aᵀ Bᵀ`: layer `index` of `joint`.
 pub(crate) fn adapted(x: &Tensor, layer: &Adapted<'_>, (joint, index): (&Arc<Joint>, usize)) -> Result<Tensor> {
-    let (x, a, b) = (x.contiguous()?, layer.a.contiguous()?, layer.b.contiguous()?);
     let op = LowRank {
         weight: layer.weight.clone(),
         bias: layer.bias.cloned(),
@@ -69,7 +69,7 @@ pub(crate) fn adapted(x: &Tensor, layer: &Adapted<'_>, (joint, index): (&Arc<Joi
         joint: joint.clone(),
         index,
     };
-    if x.track_op() || a.track_op() || b.track_op() { x.apply_op3(&a, &b, op) } else { x.apply_op3_no_bwd(&a, &b, &op) }
+    apply3(x, layer.a, layer.b, op)
 }
 
 struct LowRank {
@@ -158,7 +158,7 @@ impl CustomOp3 for LowRank {
             Ok(product(&[(Matrix::new(&dinner, rank, rows), x)]))
         })?;
         let (da, db) = (hand_over(a, da)?, hand_over(b, db)?);
-        if !x.track_op() {
+        if !tracked(x) {
             return Ok((None, da, db));
         }
         let (mut low_rank, mut rest) = (None, None);
@@ -172,6 +172,6 @@ impl CustomOp3 for LowRank {
             }
         }
         let weight = Multiplied::Frozen(self.weight.clone());
-        Ok((self.joint.put(self.index, Term { grad, weight, low_rank, rest }, x)?, da, db))
+        Ok((self.joint.put(self.index, Term { grad, weight, low_rank, rest }, (rows, k))?, da, db))
     }
 }

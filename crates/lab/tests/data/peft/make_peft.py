@@ -46,7 +46,7 @@ for name, targets, settings in CASES:
     model.save_pretrained(folder)
     (folder / "README.md").unlink()
     file = folder / "adapter_config.json"
-    written = json.loads(file.read_text()) | {"base_model_name_or_path": f"{FIXTURES}/{name}"}
+    written = json.loads(file.read_text()) | {"base_model_name_or_path": f"../{FIXTURES}/{name}"}
     file.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
     save_file({key: value.contiguous() for key, value in expected.items()}, folder / "expected.safetensors")
     print(name, out.loss.item(), len(factors))

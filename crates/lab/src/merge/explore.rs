@@ -272,7 +272,7 @@ fn values(loaded: &Loaded, measures: &[Prepared], context: &Context<'_>) -> Resu
         Prepared::Text { documents, tokens } => {
             let documents = first_tokens(loaded, documents, *tokens)?;
             let window = WINDOW.min(loaded.decoder.spec().context_length);
-            let (report, _) = losses(loaded, &documents, window, 0, context)?;
+            let (report, _) = losses(loaded, &documents, window, Frequencies::Targets, 0, context)?;
             Ok(report.text.bits_per_byte.value.value().unwrap_or(f64::NAN))
         }
         Prepared::Task(spec) => {

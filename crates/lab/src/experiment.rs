@@ -24,9 +24,9 @@ use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
-use crate::measure::{SamplesSpec, TokensSpec, measure_samples, measure_tokens};
+use crate::measure::{FairnessSpec, SamplesSpec, TokensSpec, measure_fairness, measure_samples, measure_tokens};
 use crate::merge::{ExploreStep, explore};
-use crate::{Context, Error, TuneSpec, UpcycleSpec, tune, upcycle};
+use crate::{Context, Error, TuneSpec, TuneTokenizerSpec, UpcycleSpec, tune, tune_tokenizer, upcycle};
 use plan::{ExperimentFile, Step};
 
 /// What to run.
@@ -76,6 +76,8 @@ enum Work {
     Tune(Box<TuneSpec>),
     Upcycle(Box<UpcycleSpec>),
     MergeExplore(Box<ExploreStep>),
+    TuneTokenizer(Box<TuneTokenizerSpec>),
+    Fairness(Box<FairnessSpec>),
 }
 
 /// What is kept of a step.
@@ -170,7 +172,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, tune_tokenizer, fairness, with the fields of that task's spec".into()),
     })
 }
 
@@ -211,6 +213,11 @@ fn perform(
         Work::MeasureTokens(spec) => to_json(measure_tokens(&spec, context)?),
         Work::Tune(spec) => to_json(tune(&TuneSpec { out: output, ..*spec }, context)?),
         Work::Upcycle(spec) => to_json(upcycle(&UpcycleSpec { out: output, ..*spec }, context)?),
+        Work::TuneTokenizer(spec) => to_json(tune_tokenizer(&TuneTokenizerSpec { out: output, ..*spec }, context)?),
+        Work::Fairness(spec) => {
+            let page = Some(output.with_extension("html"));
+            to_json(measure_fairness(&FairnessSpec { out: Some(output), page, ..*spec }, context)?)
+        }
         Work::MergeExplore(step) => to_json(explore(&step.spec(output.with_extension("merges"))?, context)?),
         Work::Ensemble(spec) => {
             let spec = EnsembleWriteSpec { out: Some(output), page: None, ..*spec };
@@ -267,6 +274,11 @@ fn number_at(result: &Value, path: &str) -> Option<(f64, Option<[f64; 2]>)> {
     if let Some(number) = found.as_f64() {
         return Some((number, None));
     }
+    // A number over seeds: its mean, from the smallest to the largest.
+    if let Some(mean) = found.get("mean") {
+        let end = |key: &str| found.get(key)?.get("value")?.as_f64();
+        return Some((mean.get("value")?.as_f64()?, end("least").zip(end("most")).map(|(least, most)| [least, most])));
+    }
     let inner = found.get("value")?;
     let value = inner.as_f64().or_else(|| inner.get("value")?.as_f64())?;
     let interval = found
@@ -299,6 +311,7 @@ mod tests {
     fn numbers_are_found_by_path() {
         let result = serde_json::json!({
             "sets": [{"means": [{"name": "length", "value": {"value": 3.5}, "interval": {"value": {"low": 3, "high": 4}}}]}],
+            "spread": {"n": 2, "mean": {"value": 2.5}, "sd": {"value": 0.7}, "least": {"value": 2}, "most": {"value": 3}},
             "ln": {"value": null, "reason": "empty"}, "plain": 2,
             "runs": [{"name": "a piqa", "model": "a", "questions": 7}]
         });
@@ -306,6 +319,7 @@ mod tests {
         assert_eq!(number_at(&result, "runs/b/questions"), None);
         assert_eq!(number_at(&result, "sets/0/means/length"), Some((3.5, Some([3.0, 4.0]))));
         assert_eq!(number_at(&result, "plain"), Some((2.0, None)));
+        assert_eq!(number_at(&result, "spread"), Some((2.5, Some([2.0, 3.0]))));
         assert_eq!(number_at(&result, "ln"), None);
         assert_eq!(number_at(&result, "sets/1/means/length"), None);
     }

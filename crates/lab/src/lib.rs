@@ -30,6 +30,7 @@ pub mod sample;
 mod store;
 mod trace;
 mod tune;
+mod tune_tokenizer;
 mod upcycle;
 mod vocabulary;
 
@@ -52,6 +53,7 @@ pub use load::{Compute, Loaded, load, open_model};
 pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};
 pub use tune::{TuneResult, TuneSource, TuneSpec, tune};
+pub use tune_tokenizer::{TuneTokenizerResult, TuneTokenizerSpec, VocabularyStudy, tune_tokenizer};
 pub use upcycle::{Counts, ExpertLayout, LayerRouting, UpcycleResult, UpcycleSpec, upcycle};
 pub use vocabulary::{
     Boundaries, EndToken, SameBytes, VocabularyFacts, VocabularyPair, VocabularyResult, VocabularySpec, vocabulary,

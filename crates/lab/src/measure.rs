@@ -1,12 +1,18 @@
 //! `lathe measure`: one measurement of one model on given texts.
 
 mod attention;
+mod fairness;
 mod samples;
 mod spectrum;
 pub(crate) mod tokens;
 
 pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
+};
+pub(crate) use fairness::{Side, chart_of};
+pub use fairness::{
+    CurvePoint, DecayBin, DecayFairness, DecaySplit, FairnessPanel, FairnessResult, FairnessSpec, RunCheckpoint, RunFairness,
+    RunSplit, Scored, SpeedGap, fairness_page, measure_fairness,
 };
 pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};
 pub use spectrum::{DiffErankResult, LayerResult, SpectrumResult, SpectrumSpec, Untrained, measure_spectrum};

@@ -89,6 +89,22 @@ pub fn learn_byte_level_bpe<'a>(
 }
 
 impl LearntVocabulary {
+    /// The first `size` tokens, at least [`LEAST_VOCABULARY`]: what would have been learnt if no more had been asked for.
+    #[must_use]
+    pub fn truncated(mut self, size: usize) -> Self {
+        let size = size.max(LEAST_VOCABULARY);
+        if size >= self.tokens.len() {
+            return self;
+        }
+        let last = &self.tokens[size - 1];
+        let makes_it = |(left, right): &Pair| [&*self.tokens[*left as usize], &self.tokens[*right as usize]].concat() == *last;
+        let joins = if size == LEAST_VOCABULARY { 0 } else { self.merges.iter().take_while(|pair| !makes_it(pair)).count() + 1 };
+        self.merges.truncate(joins);
+        self.tokens.truncate(size);
+        self.counts.retain(|counts| counts.size <= size);
+        self
+    }
+
     /// As the keys of a GGUF file.
     pub fn gguf_vocabulary(&self) -> GgufVocabulary {
         const TEXT: i64 = 1;
@@ -372,6 +388,8 @@ mod tests {
             let small = learnt(TEXT, counts.size);
             assert_eq!(small.tokens, large.tokens[..counts.size]);
             assert_eq!(small.counts.last(), Some(counts));
+            let cut = large.clone().truncated(counts.size);
+            assert_eq!((cut.tokens, cut.merges), (small.tokens.clone(), small.merges.clone()));
             // What was counted is what the tokenizer reads.
             let mut read = vec![0; counts.size];
             for id in reader(&small).encode(TEXT, BosEos::Omit, Markup::Text).unwrap() {

@@ -82,9 +82,9 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Whether what it writes is a model.
+    /// Whether what it writes is a folder: a model, or a tokenizer.
     pub(super) fn makes_a_model(&self) -> bool {
-        const MAKERS: [&str; 2] = ["tune", "upcycle"];
+        const MAKERS: [&str; 3] = ["tune", "upcycle", "tune_tokenizer"];
         MAKERS.iter().any(|task| self.work.get(task).is_some())
     }
 

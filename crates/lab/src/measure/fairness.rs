@@ -25,7 +25,7 @@ use super::tokens::check_window;
 use crate::{Context, Error, Texts};
 pub use decays::{DecayBin, DecayFairness, DecaySplit, SpeedGap};
 pub use page::{FairnessPanel, fairness_page};
-pub(crate) use page::chart_of;
+pub(crate) use page::{Side, chart_of};
 
 /// Points of the theory's curves.
 const THEORY_POINTS: usize = 41;

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use lathe_formats::write::safetensors_in_memory;
 use lathe_formats::{Checkpoint, Format, NewFile};
 use lathe_measure::run::Document;
+use lathe_measure::tokens::Frequencies;
 use lathe_merge::config::MergeConfig;
 use lathe_model::reference::{CheckpointKind, ModelReference, Resolved};
 use lathe_model::{Opened, open_checkpoint};

@@ -7,6 +7,8 @@ mod ensemble;
 mod eval;
 mod eval_embed;
 mod merge;
+mod tokenizer;
+mod tokens;
 mod upcycle;
 
 use std::num::NonZeroUsize;
@@ -28,6 +30,8 @@ pub(crate) use merge::{
     ExploreArgs, ExtractArgs, LinearArgs, LoraArgs, MergeArgs, MergeCommand, MergeWriteArgs, ProtectArgs, ResidualArgs,
     SlerpArgs,
 };
+pub(crate) use tokenizer::TokenizerArgs;
+pub(crate) use tokens::TokensArgs;
 pub(crate) use upcycle::UpcycleArgs;
 
 /// A workbench for open-weight language models: open, measure, report.
@@ -134,6 +138,9 @@ pub(crate) enum Command {
                       states apart. With --noise 0 the result computes what the dense model computes."
     )]
     Upcycle(UpcycleArgs),
+    /// Learn a tokenizer
+    #[command(subcommand)]
+    Tune(Tune),
     /// Time loading, reading and writing, beside what the machine can do at most
     #[command(
         after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --compute f32,native\n  lathe bench smollm2 --runs 3 --profile\n  lathe bench smollm2 --runs 3 --methods\n  lathe bench smollm2 --threads 1 --json"
@@ -379,7 +386,10 @@ pub(crate) enum Measure {
     Spectrum(SpectrumArgs),
     /// NLL, perplexity, bits per byte, and loss by token frequency
     #[command(
-        after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body"
+        after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body\n  lathe measure tokens --runs runs.jsonl --training train.jsonl --held-out test.jsonl --page fairness.html\n  lathe measure tokens --checkpoint weight_decay=0,model=a --checkpoint weight_decay=1,model=b --training train.jsonl\n\n\
+                      A line of --runs is {\"model\": \"out/a\", \"weight_decay\": 0.1, \"seed\": 1, \"step\": 400, \"variant\": \"qwen2\"}; all\n\
+                      but model and weight_decay may be left out. Checkpoints of one run that begin with step 0 give its\n\
+                      learning speed."
     )]
     Tokens(TokensArgs),
     /// Share of attention on a span of text, per head and layer, with controls
@@ -392,6 +402,17 @@ pub(crate) enum Measure {
         after_help = "Examples:\n  lathe measure samples local.jsonl\n  lathe measure samples local.jsonl global.jsonl --model smollm2\n  lathe measure samples local.jsonl --reference web.jsonl --model gemma3-270m"
     )]
     Samples(SamplesArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tune {
+    /// Learn a byte-level BPE tokenizer from texts, or see what the size of a vocabulary does to rare types
+    #[command(
+        after_help = "Examples:\n  lathe tune tokenizer --data corpus.jsonl --vocab-size 4000 --out tokenizer\n  lathe tune tokenizer --data sample --vocab-size 2000 --study 500,1000,2000,4000 --out tokenizer\n\n\
+                      The texts alone decide the result: there is no random draw. The folder has tokenizer.json and\n\
+                      tokenizer_config.json; <|endoftext|> is token 0 and is added to no text by itself."
+    )]
+    Tokenizer(TokenizerArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -461,24 +482,6 @@ impl From<MetricArg> for Metric {
             MetricArg::Nuclear => Self::NuclearNorm,
         }
     }
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct TokensArgs {
-    /// The model
-    #[arg(value_name = "MODEL", value_parser = model)]
-    pub(crate) model: ModelReference,
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// Tokens of one forward pass; longer texts are cut
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    pub(crate) window: usize,
-    /// Seed of the bootstrap over documents
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Print everything as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,8 +5,10 @@ mod embed;
 mod ensemble;
 mod eval;
 mod eval_embed;
+mod fairness;
 mod merge;
 mod texts;
+mod tokenizer;
 mod upcycle;
 mod vocabulary;
 
@@ -28,8 +30,10 @@ pub(crate) use embed::{analysed, cut, embedded, found};
 pub(crate) use ensemble::{determined, together};
 pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use eval_embed::{embed_eval, embed_tasks};
+pub(crate) use fairness::fairness;
 pub(crate) use merge::{explored, extracted, merge_plan, merged, residual};
 pub(crate) use texts::{experiment, generate, samples};
+pub(crate) use tokenizer::tokenizer;
 pub(crate) use upcycle::upcycled;
 pub(crate) use vocabulary::vocabulary;
 

@@ -110,6 +110,7 @@ pub fn tune_tokenizer(spec: &TuneTokenizerSpec, context: &Context<'_>) -> Result
     let mut studied = spec.study.clone();
     studied.sort_unstable();
     studied.dedup();
+    let study = studied.into_iter().filter_map(at).collect();
     let vocabulary = learnt.truncated(spec.vocab_size);
     let files = vocabulary.folder_files()?.files;
     let folder = TemporaryFolder::beside(&spec.out)?;
@@ -126,7 +127,7 @@ pub fn tune_tokenizer(spec: &TuneTokenizerSpec, context: &Context<'_>) -> Result
         vocab_size: vocabulary.tokens.len(),
         merges: vocabulary.merges.len(),
         counts,
-        study: studied.into_iter().filter_map(at).collect(),
+        study,
     })
 }
 

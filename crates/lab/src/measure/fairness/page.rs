@@ -42,7 +42,7 @@ pub enum FairnessPanel {
 /// Which texts a figure is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Side {
+pub(crate) enum Side {
     /// Those that models were trained on.
     #[default]
     Training,

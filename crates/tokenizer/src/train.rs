@@ -318,6 +318,7 @@ mod tests {
     use crate::{BosEos, ControlTokens, Markup, Tokenizer};
 
     const TEXT: &str = "the hen and the ten men then went there; the men were in the tent, and the hen was with them\n\
+                        low lower lowest, new newer newest, wide wider widest: it's the hens' tent, isn't it?\n\
                         low lower lowest, new newer newest, wide wider widest: it's the hens' tent, isn't it?\n";
 
     fn learnt(text: &str, size: usize) -> LearntVocabulary {
@@ -403,7 +404,7 @@ mod tests {
     fn it_ends_where_nothing_occurs_twice() {
         let small = learnt("ab", 400);
         assert_eq!((small.tokens.len(), small.merges.len()), (LEAST_VOCABULARY, 0));
-        assert_eq!(learnt("abab abab", 400).tokens.last().map(String::as_str), Some("Ġabab"));
+        assert_eq!(learnt("abab abab", 400).tokens.last().map(String::as_str), Some("abab"));
         assert_eq!(learnt("", 400).counts[0].counts, [0; LEAST_VOCABULARY]);
         // Overlaps are joined from the left.
         assert_eq!(replaced(&[1, 1, 1], (1, 1), 9), [9, 1]);

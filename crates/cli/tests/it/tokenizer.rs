@@ -7,7 +7,7 @@ use crate::bench::{Bench, assert_same};
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.write("a.txt", "the hen and the ten men then went there; the men were in the tent, and the hen was with them\n");
-    bench.write("b.jsonl", "{\"text\": \"low lower lowest\"}\n{\"text\": \"new newer newest, wide wider widest\"}\n");
+    bench.write("b.jsonl", "{\"text\": \"low lower lowest\"}\n{\"text\": \"new newer newest, wide wider widest\"}\n{\"text\": \"low lower lowest new newer newest, wide wider widest\"}\n");
     bench
 }
 
@@ -17,7 +17,7 @@ const USUAL: [&str; 8] = ["tune", "tokenizer", "--data", "a.txt", "b.jsonl", "--
 fn a_folder_that_a_tokenizer_is_read_from() {
     let bench = bench();
     let result = bench.json(&[&USUAL[..], &["t", "--json"]].concat());
-    assert_eq!((result["vocab_size"].as_u64(), result["texts"].as_u64()), (Some(290), Some(3)));
+    assert_eq!((result["vocab_size"].as_u64(), result["texts"].as_u64()), (Some(290), Some(4)));
     let read = |file: &str| std::fs::read(bench.path(file)).unwrap();
     let json: Value = serde_json::from_slice(&read("t/tokenizer.json")).unwrap();
     assert_eq!(json["model"]["vocab"].as_object().unwrap().len(), 290);

@@ -9,11 +9,11 @@ pub(crate) mod tokens;
 pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
 };
-pub(crate) use fairness::{Side, chart_of};
 pub use fairness::{
-    CurvePoint, DecayBin, DecayFairness, DecaySplit, FairnessPanel, FairnessResult, FairnessSpec, RunCheckpoint, RunFairness,
-    RunSplit, Scored, SpeedGap, fairness_page, measure_fairness,
+    CurvePoint, DecayBin, DecayFairness, DecaySplit, FairnessPanel, FairnessResult, FairnessSpec, RunCheckpoint,
+    RunFairness, RunSplit, Scored, SpeedGap, fairness_page, measure_fairness,
 };
+pub(crate) use fairness::{Side, chart_of};
 pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};
 pub use spectrum::{DiffErankResult, LayerResult, SpectrumResult, SpectrumSpec, Untrained, measure_spectrum};
 pub use tokens::{TokensResult, TokensSpec, measure_tokens};

@@ -105,8 +105,9 @@ pub fn tune_tokenizer(spec: &TuneTokenizerSpec, context: &Context<'_>) -> Result
     }
     let bytes = learnt.bytes;
     let at = |size: usize| learnt.counts.iter().find(|counts| counts.size == size).map(|counts| study(counts, bytes));
-    let counts = at(spec.vocab_size)
-        .ok_or_else(|| refuse("--vocab-size", format!("{} tokens were not reached", spec.vocab_size), "ask for fewer"))?;
+    let counts = at(spec.vocab_size).ok_or_else(|| {
+        refuse("--vocab-size", format!("{} tokens were not reached", spec.vocab_size), "ask for fewer")
+    })?;
     let mut studied = spec.study.clone();
     studied.sort_unstable();
     studied.dedup();

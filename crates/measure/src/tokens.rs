@@ -31,9 +31,7 @@ pub use fairness::{
     speed_by_frequency, type_means,
 };
 pub use learning_speed::{LearningSpeed, learning_speed};
-pub use types::{
-    FrequencyBin, FrequencySplit, OutsideTable, SPLIT_PERCENTILE, TypeLoss, power_of_three, split_count,
-};
+pub use types::{FrequencyBin, FrequencySplit, OutsideTable, SPLIT_PERCENTILE, TypeLoss, power_of_three, split_count};
 pub use unconstrained_features::{
     ClassLoss, TheoryBin, TheoryPoint, theory_by_frequency, unconstrained_features_losses,
 };

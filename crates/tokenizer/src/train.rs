@@ -97,8 +97,13 @@ impl LearntVocabulary {
             return self;
         }
         let last = &self.tokens[size - 1];
-        let makes_it = |(left, right): &Pair| [&*self.tokens[*left as usize], &self.tokens[*right as usize]].concat() == *last;
-        let joins = if size == LEAST_VOCABULARY { 0 } else { self.merges.iter().take_while(|pair| !makes_it(pair)).count() + 1 };
+        let makes_it =
+            |(left, right): &Pair| [&*self.tokens[*left as usize], &self.tokens[*right as usize]].concat() == *last;
+        let joins = if size == LEAST_VOCABULARY {
+            0
+        } else {
+            self.merges.iter().take_while(|pair| !makes_it(pair)).count() + 1
+        };
         self.merges.truncate(joins);
         self.tokens.truncate(size);
         self.counts.retain(|counts| counts.size <= size);

@@ -52,13 +52,15 @@ pub(super) fn texts(names: Vec<String>, field: &str) -> Texts {
 }
 
 fn read_runs(file: &Path) -> Result<Vec<RunCheckpoint>> {
-    const EXPECTED: &str = "each line is one JSON object: {\"model\": \"out/a\", \"weight_decay\": 0.1, \"seed\": 1, \"step\": 400}";
+    const EXPECTED: &str =
+        "each line is one JSON object: {\"model\": \"out/a\", \"weight_decay\": 0.1, \"seed\": 1, \"step\": 400}";
     let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let read = |(index, line): (usize, &str)| {
         let bad = |problem: String| Error::Record { file: file.into(), line: index + 1, problem, expected: EXPECTED };
         // Positions in a line of one object say nothing that the message does not.
-        let said = |error: serde_json::Error| error.to_string().split(" at line ").next().unwrap_or_default().to_owned();
+        let said =
+            |error: serde_json::Error| error.to_string().split(" at line ").next().unwrap_or_default().to_owned();
         let run: RunCheckpoint = serde_json::from_str(line).map_err(|error| bad(said(error)))?;
         Ok(run)
     };

@@ -89,8 +89,12 @@ fn side<'a>(
         let rows = decays.iter().map(|(decay, split)| {
             let losses = [split.micro_nll, split.macro_nll, split.low_nll, split.high_nll, split.macro_over_micro];
             let speeds = [split.low_speed, split.high_speed];
-            [vec![decay_name(decay), count(decay.seeds.len() as u64)], losses.map(with_sd).to_vec(), speeds.map(with_sd).to_vec()]
-                .concat()
+            [
+                vec![decay_name(decay), count(decay.seeds.len() as u64)],
+                losses.map(with_sd).to_vec(),
+                speeds.map(with_sd).to_vec(),
+            ]
+            .concat()
         });
         let titles = [
             &[("over seeds, ± sd", Align::Left), ("seeds", Align::Right)],
@@ -101,7 +105,11 @@ fn side<'a>(
     }
     let Some((_, first)) = decays.first() else { return out };
     let titles = [
-        vec![("count".to_owned(), Align::Right), ("types".to_owned(), Align::Right), ("tokens".to_owned(), Align::Right)],
+        vec![
+            ("count".to_owned(), Align::Right),
+            ("types".to_owned(), Align::Right),
+            ("tokens".to_owned(), Align::Right),
+        ],
         decays.iter().map(|(decay, _)| (decay_name(decay), Align::Right)).collect(),
     ];
     let titles = titles.concat();
@@ -117,10 +125,15 @@ fn side<'a>(
         });
         lines(&titles, rows.collect())
     };
-    let _ = writeln!(out, "Mean over types of the loss, by how often a type is a training target\n\n{}", table(|bin| bin.nll));
+    let _ = writeln!(
+        out,
+        "Mean over types of the loss, by how often a type is a training target\n\n{}",
+        table(|bin| bin.nll)
+    );
     if decays.iter().any(|(_, split)| split.speed.n > 0) {
         let speeds = table(|bin| bin.speed);
-        let _ = writeln!(out, "Learning speed, 1 − area under (L − min L) / (max L − min L); higher is sooner\n\n{speeds}");
+        let _ =
+            writeln!(out, "Learning speed, 1 − area under (L − min L) / (max L − min L); higher is sooner\n\n{speeds}");
     }
     out
 }

@@ -25,7 +25,8 @@ fn bench() -> Bench {
             let factor = 0.2 + place as f64 * (0.4 - 0.15 * weight_decay) + 0.02 * seed as f64;
             edit_tensors(&bench, &name, |stored| {
                 let scaled = |(name, stored): (String, tensors::Stored)| {
-                    let values: Vec<f32> = stored.values().iter().map(|value| (f64::from(*value) * factor) as f32).collect();
+                    let values: Vec<f32> =
+                        stored.values().iter().map(|value| (f64::from(*value) * factor) as f32).collect();
                     (name, tensors::Stored::f32(&stored.shape, &values))
                 };
                 *stored = std::mem::take(stored).into_iter().map(scaled).collect();
@@ -35,14 +36,16 @@ fn bench() -> Bench {
         }
     }
     bench.write("runs.jsonl", lines);
-    bench.write("train.jsonl", format!("{{\"text\": \"{TEXT}\"}}\n{{\"text\": \"the tide and the wind are in the land\"}}\n"));
+    bench.write(
+        "train.jsonl",
+        format!("{{\"text\": \"{TEXT}\"}}\n{{\"text\": \"the tide and the wind are in the land\"}}\n"),
+    );
     bench.write("test.jsonl", "{\"text\": \"a heron in the wind\"}\n{\"text\": \"one old land, and a sea\"}\n");
     bench
 }
 
-const USUAL: [&str; 9] = [
-    "measure", "tokens", "--runs", "runs.jsonl", "--training", "train.jsonl", "--held-out", "test.jsonl", "--json",
-];
+const USUAL: [&str; 9] =
+    ["measure", "tokens", "--runs", "runs.jsonl", "--training", "train.jsonl", "--held-out", "test.jsonl", "--json"];
 
 fn number(value: &Value) -> f64 {
     value["value"].as_f64().unwrap_or_else(|| panic!("{value} is no number"))
@@ -93,8 +96,17 @@ fn learning_speed_is_that_of_the_formula() {
     let labels = |step: u64| format!("weight_decay=0,seed=1,step={step},model=m0-1-{step}");
     let labels = STEPS.map(labels);
     let result = bench.json(&[
-        "measure", "tokens", "--checkpoint", &labels[2], "--checkpoint", &labels[0], "--checkpoint", &labels[1],
-        "--training", "one.txt", "--json",
+        "measure",
+        "tokens",
+        "--checkpoint",
+        &labels[2],
+        "--checkpoint",
+        &labels[0],
+        "--checkpoint",
+        &labels[1],
+        "--training",
+        "one.txt",
+        "--json",
     ]);
     let mut curves = BTreeMap::<i64, Vec<f64>>::new();
     for step in STEPS {
@@ -111,7 +123,8 @@ fn learning_speed_is_that_of_the_formula() {
         }
     }
     let speed = |curve: &Vec<f64>| {
-        let (low, high) = (curve.iter().copied().fold(f64::MAX, f64::min), curve.iter().copied().fold(f64::MIN, f64::max));
+        let (low, high) =
+            (curve.iter().copied().fold(f64::MAX, f64::min), curve.iter().copied().fold(f64::MIN, f64::max));
         let q: Vec<f64> = curve.iter().map(|loss| (loss - low) / (high - low)).collect();
         1.0 - (0.25 * (q[0] + q[1]) / 2.0 + 0.75 * (q[1] + q[2]) / 2.0)
     };
@@ -123,7 +136,15 @@ fn learning_speed_is_that_of_the_formula() {
     assert_close(number(&all["final_nll"]), last, 1e-6);
     // No step 0, no speed, and it says so.
     let late = bench.json(&[
-        "measure", "tokens", "--checkpoint", &labels[1], "--checkpoint", &labels[2], "--training", "one.txt", "--json",
+        "measure",
+        "tokens",
+        "--checkpoint",
+        &labels[1],
+        "--checkpoint",
+        &labels[2],
+        "--training",
+        "one.txt",
+        "--json",
     ]);
     assert_eq!(late["runs"][0]["training"]["speed"], Value::Null);
     assert!(late["notes"][0].as_str().unwrap().contains("step 0"), "{late}");
@@ -181,7 +202,10 @@ fn part_of_the_texts() {
 fn what_cannot_be_compared_is_refused() {
     let bench = bench();
     reading_less(&bench, "other", 64, 20);
-    bench.write("bad.jsonl", "{\"model\": \"m0-1-0\", \"weight_decay\": 0.1}\n{\"model\": \"m0-1-0\", \"decay\": 0.1}\n");
+    bench.write(
+        "bad.jsonl",
+        "{\"model\": \"m0-1-0\", \"weight_decay\": 0.1}\n{\"model\": \"m0-1-0\", \"decay\": 0.1}\n",
+    );
     bench.write("none.jsonl", "\n");
     let all: Vec<Vec<&str>> = [
         &["weight_decay=0,model=m0-1-0", "weight_decay=0,seed=2,model=other"][..],
@@ -217,8 +241,15 @@ fn what_cannot_be_compared_is_refused() {
 fn held_out_texts_that_are_training_texts_are_said_so() {
     let bench = bench();
     let result = bench.json(&[
-        "measure", "tokens", "--checkpoint", "weight_decay=0,model=m0-1-400", "--training", "train.jsonl", "--held-out",
-        "train.jsonl", "--json",
+        "measure",
+        "tokens",
+        "--checkpoint",
+        "weight_decay=0,model=m0-1-400",
+        "--training",
+        "train.jsonl",
+        "--held-out",
+        "train.jsonl",
+        "--json",
     ]);
     assert!(result["notes"][0].as_str().unwrap().starts_with("2 of the held-out texts"), "{result}");
 }
@@ -304,7 +335,8 @@ fn steps_of_an_experiment() {
     let again = bench.json(&["run", "e/small.toml", "--json"]);
     assert!(again["steps"].as_array().unwrap().iter().all(|step| step["cached"] == true), "{again}");
     // A tokenizer that was removed is learnt again.
-    let folders = bench.files().into_iter().filter(|path| path.ends_with("tokenizer.json") && path.starts_with("e/out"));
+    let folders =
+        bench.files().into_iter().filter(|path| path.ends_with("tokenizer.json") && path.starts_with("e/out"));
     let folder = folders.last().unwrap();
     std::fs::remove_dir_all(bench.path(folder.parent().unwrap().to_str().unwrap())).unwrap();
     let again = bench.json(&["run", "e/small.toml", "--json"]);

@@ -6,7 +6,10 @@ use crate::bench::{Bench, assert_same};
 
 fn bench() -> Bench {
     let bench = Bench::new();
-    bench.write("a.txt", "the hen and the ten men then went there; the men were in the tent, and the hen was with them\n");
+    bench.write(
+        "a.txt",
+        "the hen and the ten men then went there; the men were in the tent, and the hen was with them\n",
+    );
     bench.write("b.jsonl", "{\"text\": \"low lower lowest\"}\n{\"text\": \"new newer newest, wide wider widest\"}\n{\"text\": \"low lower lowest new newer newest, wide wider widest\"}\n");
     bench
 }

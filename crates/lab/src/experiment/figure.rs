@@ -170,9 +170,7 @@ fn fairness(of: &FigureSpec, name: &str, results: &BTreeMap<String, Kept>) -> Re
     };
     let result = step(of, name, results)?.result.clone();
     let result = result.map(serde_json::from_value::<FairnessResult>).transpose()?;
-    Ok(result.map_or(String::new(), |result| {
-        alone(&line_chart(&chart_of(&result, panel, &of.variant, of.side), WIDE))
-    }))
+    Ok(result.map_or(String::new(), |result| alone(&line_chart(&chart_of(&result, panel, &of.variant, of.side), WIDE))))
 }
 
 /// A row for each path, a mark for each step.

@@ -242,10 +242,14 @@ fn runs(spec: &FairnessSpec) -> Result<Vec<Run>, Error> {
         if run.iter().any(|(other, _)| other == step) {
             let at = step.map_or("no step".into(), |step| format!("step {step}"));
             let problem = format!("{model}: a second checkpoint of weight decay {weight_decay}, seed {seed}, {at}");
-            return Err(refuse(problem, "checkpoints of one run differ in `step`, runs in `variant`, `weight_decay` or `seed`"));
+            return Err(refuse(
+                problem,
+                "checkpoints of one run differ in `step`, runs in `variant`, `weight_decay` or `seed`",
+            ));
         }
         if run.iter().any(|(other, _)| other.is_none() || step.is_none()) {
-            let problem = format!("{model}: not all checkpoints of weight decay {weight_decay}, seed {seed} have a step");
+            let problem =
+                format!("{model}: not all checkpoints of weight decay {weight_decay}, seed {seed} have a step");
             return Err(refuse(problem, "say `step` of each"));
         }
         run.push((*step, index));

@@ -106,12 +106,13 @@ pub fn theory_by_frequency(counts: &[u64], points: usize) -> Vec<TheoryPoint> {
         let weight_decay = first * (last / first).powf(index as f64 / (points - 1) as f64);
         let losses: Vec<(u64, usize, f64)> = sizes
             .iter()
-            .filter_map(|(&size, &many)| Some((size, many, class_loss(size, classes, total, weight_decay).nll.value()?)))
+            .filter_map(|(&size, &many)| {
+                Some((size, many, class_loss(size, classes, total, weight_decay).nll.value()?))
+            })
             .collect();
         let mean = |wanted: &dyn Fn(u64) -> bool| {
             let those = losses.iter().filter(|(size, ..)| wanted(*size));
-            let (sum, many) =
-                those.fold((0.0, 0), |(sum, all), (_, many, nll)| (sum + nll * *many as f64, all + many));
+            let (sum, many) = those.fold((0.0, 0), |(sum, all), (_, many, nll)| (sum + nll * *many as f64, all + many));
             (many, Number::ratio(sum, many as f64, Reason::Empty))
         };
         let in_samples: f64 = losses.iter().map(|(size, many, nll)| nll * *many as f64 * *size as f64).sum();

@@ -184,7 +184,9 @@ fn point(x: f64, spread: Spread, name: &str) -> LinePoint {
     let y = spread.mean.value();
     let ends = spread.least.value().zip(spread.most.value()).filter(|_| spread.n > 1);
     let tip = y.map_or(String::new(), |y| match ends {
-        Some((least, most)) => format!("{name}: {}, {} to {} over {} seeds", number(y), number(least), number(most), spread.n),
+        Some((least, most)) => {
+            format!("{name}: {}, {} to {} over {} seeds", number(y), number(least), number(most), spread.n)
+        }
         None => format!("{name}: {}", number(y)),
     });
     LinePoint { x, y, interval: ends.map(|(least, most)| [least, most]), tip }
@@ -299,7 +301,8 @@ fn by_decay_panel(result: &FairnessResult) -> String {
         .chain([FairnessPanel::Ratio])
         .map(|of| (of.title().to_owned(), line_chart(&chart_of(result, of, "", Side::Training), NARROW)))
         .collect();
-    let caption = format!("{BANDS} The axes differ: compare shapes, and (d) over (a) for the damage that the average hides.");
+    let caption =
+        format!("{BANDS} The axes differ: compare shapes, and (d) over (a) for the damage that the average hides.");
     let how = "Losses of the last checkpoints. The average is ruled by frequent types; the balanced loss counts every type \
                once. Low and high frequency are the two sides of the 95th percentile of the training counts.";
     let body = [framed(&multiples(&drawn), &caption), decay_table(result).html()].concat();
@@ -308,8 +311,18 @@ fn by_decay_panel(result: &FairnessResult) -> String {
 
 fn decay_table(result: &FairnessResult) -> Table {
     let titles = [
-        "variant and λ", "texts", "seeds", "average", "low", "high", "balanced", "balanced / average", "perplexity",
-        "balanced perplexity", "accuracy", "accuracy over types",
+        "variant and λ",
+        "texts",
+        "seeds",
+        "average",
+        "low",
+        "high",
+        "balanced",
+        "balanced / average",
+        "perplexity",
+        "balanced perplexity",
+        "accuracy",
+        "accuracy over types",
     ];
     let mut table = Table::new(&titles);
     for decay in &result.decays {
@@ -332,15 +345,26 @@ fn by_bin_panel(result: &FairnessResult, variants: &[&str]) -> String {
             drawn.push((format!("{} {name}", of.title()), line_chart(&chart_of(result, of, variant, side), NARROW)));
         }
     }
-    let caption = format!("{BANDS} A value stands at the geometric middle of its bin; a bin without types is left out.");
+    let caption =
+        format!("{BANDS} A value stands at the geometric middle of its bin; a bin without types is left out.");
     let how = "Bins of powers of 3 of a type’s occurrences in training, the same for all runs and both sets of texts. Means \
                over types.";
     let mut table = Table::new(&[
-        "occurrences", "variant and λ", "texts", "types", "tokens", "over types", "over tokens", "accuracy", "speed",
+        "occurrences",
+        "variant and λ",
+        "texts",
+        "types",
+        "tokens",
+        "over types",
+        "over tokens",
+        "accuracy",
+        "speed",
     ]);
     for decay in &result.decays {
         let sides = [("training", Some(&decay.training)), ("held-out", decay.held_out.as_ref())];
-        for (name, bin) in sides.into_iter().flat_map(|(name, split)| split.into_iter().flat_map(move |split| split.bins.iter().map(move |bin| (name, bin)))) {
+        for (name, bin) in sides.into_iter().flat_map(|(name, split)| {
+            split.into_iter().flat_map(move |split| split.bins.iter().map(move |bin| (name, bin)))
+        }) {
             table.rows.push(vec![
                 range(bin),
                 text(&decay.name),
@@ -443,7 +467,8 @@ fn counts_panel(counts: &Concentration, result: &FairnessResult) -> String {
         (title.to_owned(), line_chart(&chart, NARROW))
     };
     let mass = counts.mass_of_top.iter().map(|point| (point.share_of_types, Some(point.mass))).collect();
-    let under = counts.types_under.iter().map(|point| (point.relative_frequency, point.share_of_types.value())).collect();
+    let under =
+        counts.types_under.iter().map(|point| (point.relative_frequency, point.share_of_types.value())).collect();
     let drawn = [
         chart("Mass of the most frequent types", "share of types (log scale)", "share of tokens", mass),
         chart("Types below a frequency", "relative frequency (log scale)", "share of types", under),
@@ -458,7 +483,16 @@ fn counts_panel(counts: &Concentration, result: &FairnessResult) -> String {
 
 fn runs_panel(result: &FairnessResult) -> String {
     let mut table = Table::new(&[
-        "run", "texts", "step", "average", "95 % interval", "balanced", "95 % interval", "low", "high", "accuracy",
+        "run",
+        "texts",
+        "step",
+        "average",
+        "95 % interval",
+        "balanced",
+        "95 % interval",
+        "low",
+        "high",
+        "accuracy",
         "accuracy over types",
     ]);
     for (run, name, split) in splits(result) {

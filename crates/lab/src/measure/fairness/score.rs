@@ -109,8 +109,9 @@ pub(super) fn score(spec: &FairnessSpec, runs: &[Run], context: &Context<'_>) ->
     let training = read(&spec.training)?;
     let held_out = spec.held_out.as_ref().map(read).transpose()?;
     let counted = spec.counts.as_ref().map(read).transpose()?;
-    let mut store: Store<Checkpoint> =
-        Store::open(spec.out.as_deref(), || head(spec, [Some(&training), held_out.as_ref(), counted.as_ref()], context))?;
+    let mut store: Store<Checkpoint> = Store::open(spec.out.as_deref(), || {
+        head(spec, [Some(&training), held_out.as_ref(), counted.as_ref()], context)
+    })?;
 
     // The first model's tokenizer is everyone's: whether it is, is found out with each model.
     let first = &spec.checkpoints[0].model;
@@ -141,7 +142,8 @@ pub(super) fn score(spec: &FairnessSpec, runs: &[Run], context: &Context<'_>) ->
             let Predicted { tokens, bytes, seconds: ran } = predicted(&loaded, &reading.documents, window, context)?;
             seconds += ran;
             let types = type_means(&tokens)?;
-            let report = last.contains(&index).then(|| token_losses(&tokens, &bytes, Frequencies::Table(&table), spec.seed));
+            let report =
+                last.contains(&index).then(|| token_losses(&tokens, &bytes, Frequencies::Table(&table), spec.seed));
             let types = types.into_iter().map(|(id, mean)| (id, mean.tokens, mean.nll, mean.accuracy)).collect();
             Ok::<_, Error>(Split { types, report: report.transpose()? })
         };
@@ -156,7 +158,8 @@ pub(super) fn score(spec: &FairnessSpec, runs: &[Run], context: &Context<'_>) ->
             hint: None,
         })
     };
-    let seconds = (0..spec.checkpoints.len()).map(|index| Ok(checkpoint(index)?.seconds)).sum::<Result<f64, Error>>()?;
+    let seconds =
+        (0..spec.checkpoints.len()).map(|index| Ok(checkpoint(index)?.seconds)).sum::<Result<f64, Error>>()?;
     let mut measured = Vec::with_capacity(runs.len());
     for run in runs {
         let found = run.checkpoints.iter().map(|index| checkpoint(*index)).collect::<Result<Vec<_>, _>>()?;
@@ -181,9 +184,7 @@ pub(super) fn score(spec: &FairnessSpec, runs: &[Run], context: &Context<'_>) ->
     }
     notes.extend(uneven(&measured));
     if spec.out.is_some() {
-        store.finish_by(|target| {
-            crate::store::write_lines(target, &lines(spec, runs, &measured))
-        })?;
+        store.finish_by(|target| crate::store::write_lines(target, &lines(spec, runs, &measured)))?;
     }
     Ok(ScoredRuns {
         table,
@@ -294,7 +295,10 @@ fn uneven(runs: &[RunFairness]) -> Vec<String> {
     lasts.sort_unstable();
     lasts.dedup();
     if lasts.len() > 1 {
-        notes.push("The last checkpoints of the runs are of different steps: their losses are not those of equal training.".into());
+        notes.push(
+            "The last checkpoints of the runs are of different steps: their losses are not those of equal training."
+                .into(),
+        );
     }
     let without = runs.iter().filter(|run| run.training.speed.is_none()).count();
     if without > 0 && lasts.iter().any(Option::is_some) {

@@ -277,6 +277,7 @@ checkpoints = [
   { model = "m0-2-400", variant = "tiny", weight_decay = 0, seed = 2, step = 400 },
   { model = "m1-1-0", variant = "tiny", weight_decay = 1, seed = 1, step = 0 },
   { model = "m1-1-400", variant = "tiny", weight_decay = 1, seed = 1, step = 400 },
+  { for = { step = [0, 400] }, each = { model = "m1-2-{step}", variant = "tiny", weight_decay = 1, seed = 2, step = "{step}" } },
 ]
 
 [[step]]

@@ -14,22 +14,22 @@ fn bench() -> Bench {
     bench
 }
 
-const USUAL: [&str; 8] = ["tune", "tokenizer", "--data", "a.txt", "b.jsonl", "--vocab-size", "290", "--out"];
+const USUAL: [&str; 8] = ["tune", "tokenizer", "--data", "a.txt", "b.jsonl", "--vocab-size", "280", "--out"];
 
 #[test]
 fn a_folder_that_a_tokenizer_is_read_from() {
     let bench = bench();
     let result = bench.json(&[&USUAL[..], &["t", "--json"]].concat());
-    assert_eq!((result["vocab_size"].as_u64(), result["texts"].as_u64()), (Some(290), Some(4)));
+    assert_eq!((result["vocab_size"].as_u64(), result["texts"].as_u64()), (Some(280), Some(4)));
     let read = |file: &str| std::fs::read(bench.path(file)).unwrap();
     let json: Value = serde_json::from_slice(&read("t/tokenizer.json")).unwrap();
-    assert_eq!(json["model"]["vocab"].as_object().unwrap().len(), 290);
+    assert_eq!(json["model"]["vocab"].as_object().unwrap().len(), 280);
     assert_eq!(json["model"]["vocab"]["<|endoftext|>"], 0);
     assert_eq!(json["added_tokens"].as_array().unwrap().len(), 1);
     let config: Value = serde_json::from_slice(&read("t/tokenizer_config.json")).unwrap();
     assert_eq!((&config["eos_token"], &config["add_bos_token"]), (&"<|endoftext|>".into(), &false.into()));
     // The texts alone decide: other order, other threads, other sizes beside it.
-    let order = ["tune", "tokenizer", "--data", "b.jsonl", "a.txt", "--vocab-size", "290", "--study", "295,257"];
+    let order = ["tune", "tokenizer", "--data", "b.jsonl", "a.txt", "--vocab-size", "280", "--study", "285,257"];
     bench.succeed(&[&order[..], &["--threads", "1", "--out", "again"]].concat());
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         assert_eq!(read(&format!("t/{file}")), read(&format!("again/{file}")), "{file}");
@@ -39,13 +39,13 @@ fn a_folder_that_a_tokenizer_is_read_from() {
 #[test]
 fn a_study_of_sizes() {
     let bench = bench();
-    let arguments = [&USUAL[..], &["t", "--study", "290,257,270"]].concat();
+    let arguments = [&USUAL[..], &["t", "--study", "280,257,270"]].concat();
     assert_same("tokenizer_study", &bench.succeed(&arguments));
     std::fs::remove_dir_all(bench.path("t")).unwrap();
     let result = bench.json(&[&arguments[..], &["--json"]].concat());
     let study = result["study"].as_array().unwrap();
     let all = |field: &str| study.iter().map(|row| row[field].as_u64().unwrap()).collect::<Vec<_>>();
-    assert_eq!(all("vocab_size"), [257, 270, 290]);
+    assert_eq!(all("vocab_size"), [257, 270, 280]);
     assert_eq!(all("tokens")[0], result["bytes"].as_u64().unwrap(), "bytes alone");
     assert!(all("tokens").is_sorted_by(|a, b| a > b), "{study:?}");
     assert_eq!(study[2], result["counts"]);

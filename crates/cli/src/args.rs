@@ -386,10 +386,10 @@ pub(crate) enum Measure {
     Spectrum(SpectrumArgs),
     /// NLL, perplexity, bits per byte, and loss by token frequency
     #[command(
-        after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body\n  lathe measure tokens --runs runs.jsonl --training train.jsonl --held-out test.jsonl --page fairness.html\n  lathe measure tokens --checkpoint weight_decay=0,model=a --checkpoint weight_decay=1,model=b --training train.jsonl\n\n\
-                      A line of --runs is {\"model\": \"out/a\", \"weight_decay\": 0.1, \"seed\": 1, \"step\": 400, \"variant\": \"qwen2\"}; all\n\
-                      but model and weight_decay may be left out. Checkpoints of one run that begin with step 0 give its\n\
-                      learning speed."
+        after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body\n  lathe measure tokens --runs runs.jsonl --training a.jsonl --held-out b.jsonl --page fair.html\n  lathe measure tokens --checkpoint weight_decay=1,model=out/a --training a.jsonl\n\n\
+                      A line of --runs: {\"model\": \"out/a\", \"weight_decay\": 0.1, \"seed\": 1, \"step\": 400, \"variant\": \"x\"}.\n\
+                      All but model and weight_decay may be left out. Checkpoints of one run that begin with step 0\n\
+                      give its learning speed."
     )]
     Tokens(TokensArgs),
     /// Share of attention on a span of text, per head and layer, with controls

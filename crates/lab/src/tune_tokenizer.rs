@@ -100,7 +100,7 @@ pub fn tune_tokenizer(spec: &TuneTokenizerSpec, context: &Context<'_>) -> Result
     let found = learnt.tokens.len();
     if let Some(short) = sizes.iter().copied().filter(|size| *size > found).min() {
         let field = if short == spec.vocab_size { "--vocab-size" } else { "--study" };
-        let problem = format!("{short} tokens cannot be learnt: {} texts have pairs for {found}", texts.len());
+        let problem = format!("{short} tokens cannot be learnt: these texts have pairs for {found}");
         return Err(refuse(field, problem, "give more texts, or ask for fewer tokens"));
     }
     let bytes = learnt.bytes;

@@ -29,7 +29,7 @@ pub(crate) struct TokensArgs {
     #[arg(long, value_name = "FILE", requires = "training")]
     pub(crate) runs: Option<PathBuf>,
     /// With checkpoints: texts that they were trained on
-    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    #[arg(long, value_name = "TEXT", num_args = 1.., conflicts_with = "model")]
     pub(crate) training: Vec<String>,
     /// With checkpoints: texts that they were not trained on
     #[arg(long, value_name = "TEXT", num_args = 1.., requires = "training")]

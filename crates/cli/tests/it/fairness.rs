@@ -232,6 +232,8 @@ fn what_cannot_be_compared_is_refused() {
         &["measure", "tokens", "--runs", "runs.jsonl", "--training", "train.jsonl", "--window", "1"],
         &["measure", "tokens", "--runs", "runs.jsonl"],
         &["measure", "tokens", "m0-1-0", "train.jsonl", "--held-out", "test.jsonl"],
+        &["measure", "tokens", "m0-1-0", "test.jsonl", "--training", "train.jsonl"],
+        &["measure", "tokens", "m0-1-0", "test.jsonl", "--runs", "runs.jsonl", "--training", "train.jsonl"],
     ];
     let commands: Vec<&[&str]> = all.iter().map(Vec::as_slice).chain(files).collect();
     assert_same("fairness_refused", &bench.refuse_all(&commands));

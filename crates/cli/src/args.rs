@@ -9,6 +9,7 @@ mod eval_embed;
 mod merge;
 mod tokenizer;
 mod tokens;
+mod tune;
 mod upcycle;
 
 use std::num::NonZeroUsize;
@@ -30,8 +31,8 @@ pub(crate) use merge::{
     ExploreArgs, ExtractArgs, LinearArgs, LoraArgs, MergeArgs, MergeCommand, MergeWriteArgs, ProtectArgs, ResidualArgs,
     SlerpArgs,
 };
-pub(crate) use tokenizer::TokenizerArgs;
 pub(crate) use tokens::TokensArgs;
+pub(crate) use tune::{TokenizerArgs, TuneArgs, TuneCommand, TuneFullArgs, TuneLoraArgs, TuneRunArgs};
 pub(crate) use upcycle::UpcycleArgs;
 
 /// A workbench for open-weight language models: open, measure, report.
@@ -131,6 +132,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe merge merge.yaml --out merged\n  lathe merge merge.yaml --dry-run\n  lathe merge linear ./one ./two --weights 0.7,0.3 --out blend\n  lathe merge residual --base ./base --instruct ./instruct --updated ./continued --out restored\n  lathe merge explore ties.yaml --vary density=0.2,0.5,1 --text code=code.txt --text prose=prose.txt --out tried"
     )]
     Merge(Box<MergeArgs>),
+    /// Train a model on records or texts, whole or by an adapter, with an audit of labels and exact resume; learn a tokenizer
+    #[command(
+        after_help = "Examples:\n  lathe tune full smollm2 --data chats.jsonl --epochs 2 --out tuned\n  lathe tune lora smollm2 --data chats.jsonl --steps 100 --out adapter"
+    )]
+    Tune(TuneArgs),
     /// Make a mixture of experts out of a dense model: copies of its feed-forward parts behind routers from clusters
     #[command(
         after_help = "Examples:\n  lathe upcycle smollm2 --experts 8 --top-k 2 --out smollm2-8x\n  lathe upcycle smollm2 --experts 4 --top-k 1 --noise 0 --layout mixtral --dtype f32 --out same\n\n\
@@ -138,9 +144,6 @@ pub(crate) enum Command {
                       states apart. With --noise 0 the result computes what the dense model computes."
     )]
     Upcycle(UpcycleArgs),
-    /// Learn a tokenizer
-    #[command(subcommand)]
-    Tune(Tune),
     /// Time loading, reading and writing, beside what the machine can do at most
     #[command(
         after_help = "Examples:\n  lathe bench smollm2\n  lathe bench smollm2 gemma3-270m --prompt 1024 --batch 1,4,16\n  lathe bench smollm2 --compute f32,native\n  lathe bench smollm2 --runs 3 --profile\n  lathe bench smollm2 --runs 3 --methods\n  lathe bench smollm2 --threads 1 --json"
@@ -335,9 +338,22 @@ pub(crate) struct BenchArgs {
     /// Also time what the methods cost: scoring, spectrum and attention beside a forward pass, a training step
     #[arg(long)]
     pub(crate) methods: bool,
+    /// Time a training step (4 x 256 tokens, forward and back) and nothing else: the peak of memory is the step's
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with_all = ["methods", "profile", "compute"])]
+    pub(crate) training: Option<TrainingArg>,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TrainingArg {
+    /// Every parameter
+    Full,
+    /// Factors of rank 8 beside query and value projections
+    Lora,
+    /// Factors of rank 8 beside every linear layer
+    LoraAll,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -402,17 +418,6 @@ pub(crate) enum Measure {
         after_help = "Examples:\n  lathe measure samples local.jsonl\n  lathe measure samples local.jsonl global.jsonl --model smollm2\n  lathe measure samples local.jsonl --reference web.jsonl --model gemma3-270m"
     )]
     Samples(SamplesArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Tune {
-    /// Learn a byte-level BPE tokenizer from texts, or see what the size of a vocabulary does to rare types
-    #[command(
-        after_help = "Examples:\n  lathe tune tokenizer --data corpus.jsonl --vocab-size 4000 --out tokenizer\n  lathe tune tokenizer --data sample --vocab-size 2000 --study 500,1000,2000,4000 --out tokenizer\n\n\
-                      The texts alone decide the result: there is no random draw. The folder has tokenizer.json and\n\
-                      tokenizer_config.json; <|endoftext|> is token 0 and is added to no text by itself."
-    )]
-    Tokenizer(TokenizerArgs),
 }
 
 #[derive(Debug, ClapArgs)]

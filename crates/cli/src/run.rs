@@ -11,6 +11,7 @@ mod merge;
 mod texts;
 mod tokenizer;
 mod tokens;
+mod tune;
 mod upcycle;
 
 use std::io::{self, Write};
@@ -25,9 +26,8 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Rows,
-    TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect, models, models_page, trace,
-    vocabulary,
+    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Rows, TokenInput, TraceSite, TraceSpec, Training, VocabularySpec, bench, data_sets, export, inspect, models,
+    models_page, trace, vocabulary,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -38,7 +38,7 @@ use serde::Serialize;
 
 use crate::args::{
     Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs, ReportArgs,
-    RunArgs, SamplesArgs, SpectrumArgs, Take, TraceArgs, Tune,
+    RunArgs, SamplesArgs, SpectrumArgs, Take, TraceArgs, TrainingArg,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, Wanted, fetch};
@@ -59,7 +59,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn run_on_pool(args: Args) -> Result<()> {
     let threads = rayon::current_num_threads() as u64;
     let home = Home::from_environment()?;
-    let progress = TerminalProgress::new(if args.quiet { Show::Never } else { Show::OnTerminal });
+    let show = if args.quiet { Show::Never } else { Show::OnTerminal };
+    let progress = TerminalProgress::new(show);
     let clock = machine::clock();
     let weights = if args.low_memory { Weights::Streamed } else { Weights::Frozen };
     let context =
@@ -78,8 +79,8 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Diff(args) => diff::run_diff(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Merge(args) => merge::run_merge(*args, &context),
+        Command::Tune(args) => tune::run_tune(args, show, &context),
         Command::Upcycle(args) => upcycle::run_upcycle(args, &context),
-        Command::Tune(Tune::Tokenizer(args)) => tokenizer::run_tokenizer(args, &context),
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),
         Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),
@@ -177,10 +178,16 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
-    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, json } = args;
+    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, training, json } = args;
     let compute = compute.into_iter().map(Compute::from).collect();
     let detail = if profile { Detail::Phases } else { Detail::Passes };
-    let methods = if methods { Methods::Time } else { Methods::Skip };
+    let methods = match training {
+        Some(TrainingArg::Full) => Methods::Training(Training::Full),
+        Some(TrainingArg::Lora) => Methods::Training(Training::Lora),
+        Some(TrainingArg::LoraAll) => Methods::Training(Training::LoraAll),
+        None if methods => Methods::Time,
+        None => Methods::Skip,
+    };
     let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute, detail, methods };
     let result = bench(&spec, context)?;
     if json { print_json(&result) } else { print(&show::bench(&result)) }

@@ -9,6 +9,7 @@ mod fairness;
 mod merge;
 mod texts;
 mod tokenizer;
+mod tune;
 mod upcycle;
 mod vocabulary;
 
@@ -34,6 +35,7 @@ pub(crate) use fairness::fairness;
 pub(crate) use merge::{explored, extracted, merge_plan, merged, residual};
 pub(crate) use texts::{experiment, generate, samples};
 pub(crate) use tokenizer::tokenizer;
+pub(crate) use tune::{audit, tuned};
 pub(crate) use upcycle::upcycled;
 pub(crate) use vocabulary::vocabulary;
 
@@ -260,7 +262,9 @@ pub(crate) fn bench(result: &BenchResult) -> String {
             let [low, high] = row.range.map(number);
             vec![row.what.clone(), number(row.rate), format!("{low} to {high}"), percent(row.of_ceiling)]
         };
-        out += &lines(&columns, model.rows.iter().map(row).collect());
+        if !model.rows.is_empty() {
+            out += &lines(&columns, model.rows.iter().map(row).collect());
+        }
         model.profiles.iter().for_each(|pass| out += &profile(pass));
         out += &methods(&model.methods);
     }

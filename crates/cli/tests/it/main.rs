@@ -27,5 +27,6 @@ mod tensors;
 mod timing;
 mod tokenizer;
 mod trace;
+mod tune;
 mod upcycle;
 mod vocabulary;

@@ -327,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_inside_of_a_model_s_can_be_meant() {
+        let text = TWO.replace("generate = { model", "tune = { seed = 1, model").replace("@local {model} k5", "@local {model} k5/step-20");
+        let (steps, others) = (planned(&text).unwrap(), planned(&text.replace("step-20", "step-30")).unwrap());
+        assert_eq!(steps[5].work["measure_samples"]["sets"][0], format!("a/out/{}/step-20", steps[2].hash));
+        assert_eq!(steps[5].needs, ["local n k5"]);
+        assert!(steps[5].hash != others[5].hash && steps[2].hash == others[2].hash);
+        assert!(planned(&TWO.replace("@local {model} k5", "@local {model} k5/step-20")).is_err());
+    }
+
+    #[test]
     fn a_change_reaches_what_refers_to_it_and_nothing_else() {
         let (before, after) = (planned(TWO).unwrap(), planned(&TWO.replace("top_k = 5", "top_k = 6")).unwrap());
         let changed: Vec<bool> = before.iter().zip(&after).map(|(a, b)| a.hash != b.hash).collect();

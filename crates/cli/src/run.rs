@@ -26,8 +26,9 @@ use lathe_lab::measure::{
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Rows, TokenInput, TraceSite, TraceSpec, Training, VocabularySpec, bench, data_sets, export, inspect, models,
-    models_page, trace, vocabulary,
+    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Rows,
+    TokenInput, TraceSite, TraceSpec, Training, VocabularySpec, bench, data_sets, export, inspect, models, models_page,
+    trace, vocabulary,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;

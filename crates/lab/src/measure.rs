@@ -11,7 +11,7 @@ pub use attention::{
 };
 pub use fairness::{
     CurvePoint, DecayBin, DecayFairness, DecaySplit, FairnessPanel, FairnessResult, FairnessSpec, RunCheckpoint,
-    RunFairness, RunSplit, Scored, SpeedGap, fairness_page, measure_fairness,
+    RunFairness, RunSplit, Scored, SpeedGap, fairness_page, measure_fairness, tuned_checkpoints,
 };
 pub(crate) use fairness::{Side, chart_of};
 pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};

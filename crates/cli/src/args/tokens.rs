@@ -11,10 +11,10 @@ use super::model;
 #[derive(Debug, Args)]
 pub(crate) struct TokensArgs {
     /// The model
-    #[arg(value_name = "MODEL", value_parser = model, required_unless_present_any = ["checkpoint", "runs"], conflicts_with_all = ["checkpoint", "runs"])]
+    #[arg(value_name = "MODEL", value_parser = model, required_unless_present_any = ["checkpoint", "runs", "tuned"], conflicts_with_all = ["checkpoint", "runs", "tuned"])]
     pub(crate) model: Option<ModelReference>,
     /// Texts: plain files, JSON lines (.jsonl), `sample` or `sample:NAME` for the built-in ones
-    #[arg(value_name = "DATA", required_unless_present_any = ["checkpoint", "runs"])]
+    #[arg(value_name = "DATA", required_unless_present_any = ["checkpoint", "runs", "tuned"])]
     pub(crate) data: Vec<String>,
     /// Field of JSON records that holds the text
     #[arg(long, value_name = "NAME", default_value = "text")]
@@ -28,6 +28,9 @@ pub(crate) struct TokensArgs {
     /// The same from a file of JSON lines
     #[arg(long, value_name = "FILE", requires = "training")]
     pub(crate) runs: Option<PathBuf>,
+    /// The same from the folder of a `lathe tune`: every `step-N` in it, and the model that it ended with
+    #[arg(long, value_name = "DIR", requires = "training")]
+    pub(crate) tuned: Vec<PathBuf>,
     /// With checkpoints: texts that they were trained on
     #[arg(long, value_name = "TEXT", num_args = 1.., conflicts_with = "model")]
     pub(crate) training: Vec<String>,

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use lathe_lab::measure::{FairnessSpec, RunCheckpoint, TokensSpec, measure_fairness, measure_tokens};
+use lathe_lab::measure::{
+    FairnessSpec, RunCheckpoint, TokensSpec, measure_fairness, measure_tokens, tuned_checkpoints,
+};
 use lathe_lab::{Context, DataReference, Error, Part, Texts};
 
 use super::{print, print_json};
@@ -20,6 +22,9 @@ pub(super) fn run_tokens(args: TokensArgs, context: &Context<'_>) -> Result<()> 
         return if args.json { print_json(&result) } else { print(&show::tokens(&result)) };
     }
     let mut checkpoints = args.checkpoint;
+    for folder in &args.tuned {
+        checkpoints.extend(tuned_checkpoints(folder)?);
+    }
     if let Some(file) = &args.runs {
         checkpoints.extend(read_runs(file)?);
     }

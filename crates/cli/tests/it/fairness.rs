@@ -345,3 +345,81 @@ fn steps_of_an_experiment() {
     let again = bench.json(&["run", "e/small.toml", "--json"]);
     assert_eq!(again["steps"][0]["cached"], false, "{again}");
 }
+
+/// A vocabulary, models from random weights, and what weight decay does to them: the whole way.
+#[test]
+fn from_texts_to_a_comparison() {
+    let bench = Bench::new();
+    let texts: String = (0..40)
+        .map(|index| {
+            let noun = ["hen", "tent", "river", "stone", "heron", "boat"][index % 6];
+            format!("{{\"text\": \"the {noun} was in the sand, and the {noun} was old; number {index}\"}}\n")
+        })
+        .collect();
+    bench.write("train.jsonl", texts);
+    bench.write("test.jsonl", "{\"text\": \"the boat was in the river\"}\n{\"text\": \"and the hen was old\"}\n");
+    bench.succeed(&["tune", "tokenizer", "--data", "train.jsonl", "--vocab-size", "280", "--out", "bpe"]);
+    let config = json!({
+        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 280, "hidden_size": 16,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32,
+        "hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 64, "tie_word_embeddings": true,
+    });
+    bench.write("qwen2.json", config.to_string());
+    let tune = |decay: &'static str, out: &'static str| {
+        [
+            "tune",
+            "full",
+            "--from-scratch",
+            "qwen2.json",
+            "--tokenizer",
+            "bpe",
+            "--data",
+            "train.jsonl",
+            "--steps",
+            "6",
+            "--lr",
+            "1e-2",
+            "--weight-decay",
+            decay,
+            "--save-at",
+            "0,3",
+            "--seed",
+            "4",
+            "--quiet",
+            "--json",
+            "--out",
+            out,
+        ]
+    };
+    for (decay, out) in [("0", "none"), ("2", "much")] {
+        assert_eq!(bench.run(&tune(decay, out)).code, 0);
+    }
+    let arguments = [
+        "measure",
+        "tokens",
+        "--tuned",
+        "none",
+        "--tuned",
+        "much",
+        "--training",
+        "train.jsonl",
+        "--held-out",
+        "test.jsonl",
+    ];
+    let result = bench.json(&[&arguments[..], &["--json"]].concat());
+    let runs = result["runs"].as_array().unwrap();
+    let named: Vec<&str> = runs.iter().map(|run| run["name"].as_str().unwrap()).collect();
+    assert_eq!(named, ["qwen2, weight decay 0, seed 4", "qwen2, weight decay 2, seed 4"]);
+    for run in runs {
+        let curve = run["training"]["curve"].as_array().unwrap();
+        let steps: Vec<u64> = curve.iter().map(|point| point["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [0, 3, 6]);
+        assert!(number(&curve[2]["micro_nll"]) < number(&curve[0]["micro_nll"]), "it learns");
+        assert!(run["training"]["speed"]["all"]["speed"]["value"].as_f64().is_some());
+    }
+    // The same random weights, so the same first checkpoint.
+    assert_eq!(runs[0]["training"]["curve"][0], runs[1]["training"]["curve"][0]);
+    assert_ne!(runs[0]["training"]["curve"][2], runs[1]["training"]["curve"][2]);
+    let refused = bench.refuse(&["measure", "tokens", "--tuned", "bpe", "--training", "train.jsonl"]);
+    assert!(refused.contains("bpe is no folder of a training run"), "{refused}");
+}

@@ -9,6 +9,7 @@
 mod decays;
 mod page;
 mod score;
+mod tuned;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::{Context, Error, Texts};
 pub use decays::{DecayBin, DecayFairness, DecaySplit, SpeedGap};
 pub use page::{FairnessPanel, fairness_page};
 pub(crate) use page::{Side, chart_of};
+pub use tuned::tuned_checkpoints;
 
 /// Points of the theory's curves.
 const THEORY_POINTS: usize = 41;

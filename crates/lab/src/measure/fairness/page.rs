@@ -296,16 +296,24 @@ fn theory(points: &[TheoryPoint]) -> LineChart {
 }
 
 fn by_decay_panel(result: &FairnessResult) -> String {
-    let drawn: Vec<(String, String)> = FOUR
-        .into_iter()
-        .chain([FairnessPanel::Ratio])
-        .map(|of| (of.title().to_owned(), line_chart(&chart_of(result, of, "", Side::Training), NARROW)))
-        .collect();
+    let panels = FOUR.into_iter().chain([FairnessPanel::Ratio]);
+    let charts: Vec<LineChart> = panels.map(|of| chart_of(result, of, "", Side::Training)).collect();
+    let drawn = if variants(result).len() == 1 {
+        let small = charts.iter().map(|chart| (chart.title.clone(), line_chart(chart, NARROW)));
+        multiples(&small.collect::<Vec<_>>())
+    } else {
+        // The names of many lines need room.
+        let large = charts.iter().map(|chart| {
+            let drawn = full_width(|width| line_chart(chart, width));
+            format!("<p class=\"fig-title\">{}</p>{drawn}", text(&chart.title))
+        });
+        large.collect()
+    };
     let caption =
         format!("{BANDS} The axes differ: compare shapes, and (d) over (a) for the damage that the average hides.");
     let how = "Losses of the last checkpoints. The average is ruled by frequent types; the balanced loss counts every type \
                once. Low and high frequency are the two sides of the 95th percentile of the training counts.";
-    let body = [framed(&multiples(&drawn), &caption), decay_table(result).html()].concat();
+    let body = [framed(&drawn, &caption), decay_table(result).html()].concat();
     panel("decay", "Loss by weight decay", how, &body)
 }
 

@@ -109,7 +109,7 @@ pub(crate) fn losses(
     seed: u64,
     context: &Context<'_>,
 ) -> Result<(TokenReport, f64), Error> {
-    let Predicted { tokens, bytes, seconds } = predicted(loaded, documents, window, context)?;
+    let Predicted { tokens, bytes, seconds } = predicted("scoring", loaded, documents, window, context)?;
     Ok((token_losses(&tokens, &bytes, frequencies, seed)?, seconds))
 }
 
@@ -122,11 +122,12 @@ pub(super) struct Predicted {
     pub(super) seconds: f64,
 }
 
-/// Runs a loaded model over documents.
+/// Runs a loaded model over documents, as a stage of that name.
 ///
 /// # Errors
 /// The model fails; no document has a token to predict.
 pub(super) fn predicted(
+    what: &str,
     loaded: &Loaded,
     documents: &[Document],
     window: usize,
@@ -134,7 +135,7 @@ pub(super) fn predicted(
 ) -> Result<Predicted, Error> {
     let all: usize = documents.iter().map(|document| document.ids.len()).sum();
     let watch = Watch { seconds: context.seconds, advance: &|by| context.progress.advance(by) };
-    let (scored, seconds) = context.stage("scoring", all as u64, "tokens", || {
+    let (scored, seconds) = context.stage(what, all as u64, "tokens", || {
         context.timed(|| score_documents(&loaded.decoder, documents, window, watch))
     });
     let tokens: Vec<PredictedToken> = scored?.iter().map(|token| token.predicted(documents)).collect();

@@ -136,10 +136,9 @@ pub(super) fn score(spec: &FairnessSpec, runs: &[Run], context: &Context<'_>) ->
         let mut seconds = 0.0;
         let mut split = |reading: &Reading, set: &str| {
             same_tokens(&tokenizer, own, reading, [&first.to_string(), &reference.to_string()])?;
-            let named = Context { ..*context };
-            named.progress.start(&format!("checkpoint {} of {}, {set}", done + 1, missing.len()), 0, "");
-            named.progress.finish();
-            let Predicted { tokens, bytes, seconds: ran } = predicted(&loaded, &reading.documents, window, context)?;
+            let what = format!("scoring checkpoint {} of {}, {set}", done + 1, missing.len());
+            let Predicted { tokens, bytes, seconds: ran } =
+                predicted(&what, &loaded, &reading.documents, window, context)?;
             seconds += ran;
             let types = type_means(&tokens)?;
             let report =

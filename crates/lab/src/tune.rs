@@ -141,11 +141,12 @@ pub fn tune(spec: &TuneSpec, context: &Context<'_>, hear: &mut dyn FnMut(&TuneAu
     }
     let what = format!("loading {}", spec.model_name());
     let folder = last.as_ref().map(|(folder, _)| folder.as_path());
+    let done = last.as_ref().map(|(_, state)| state.step);
     let decoder = context.stage(&what, 0, "", || start.decoder(spec, folder))?;
     hear(&data.audit);
     begin(spec, &settings, &data.audit)?;
     checkpoints.tidy(&spec.out);
-    let mut run = Run::new(spec, steps, settings, &decoder, (&start, &subjects), data, checkpoints, context)?;
+    let mut run = Run::new(spec, (steps, done), settings, &decoder, (&start, &subjects), data, checkpoints, context)?;
     if let Some((folder, state)) = last {
         run.go_on(&folder, state)?;
     }
@@ -291,7 +292,7 @@ impl<'a> Run<'a> {
     #[expect(clippy::too_many_arguments, reason = "the parts of a run, each made before it")]
     fn new(
         spec: &'a TuneSpec,
-        steps: usize,
+        (steps, done): (usize, Option<usize>),
         settings: Map<String, Value>,
         decoder: &'a Decoder,
         (start, subjects): (&'a Start, &'a [Subject]),
@@ -303,7 +304,7 @@ impl<'a> Run<'a> {
         let of_trainer =
             TrainerSettings { adamw: spec.adamw(), rate, clip: spec.clip.limit(), recompute: spec.recompute.into() };
         let trainer = Trainer::new(decoder.trainable(), NextToken, of_trainer);
-        let metrics = Metrics::open(&spec.out.join(METRICS), None)?;
+        let metrics = Metrics::open(&spec.out.join(METRICS), done)?;
         Ok(Self {
             spec,
             steps,
@@ -335,7 +336,6 @@ impl<'a> Run<'a> {
         if self.order.cursor() != state.cursor {
             return Err(refuse("--resume", "the data are read in another order than before", None));
         }
-        self.metrics = Metrics::open(&self.spec.out.join(METRICS), Some(state.step))?;
         self.last_checkpoint = Some(folder.to_owned());
         self.best = state.best;
         self.resumed_at = Some(state.step);
@@ -395,6 +395,8 @@ impl<'a> Run<'a> {
 
     /// Looks, keeps the line, and writes what is due.
     fn after_step(&mut self, step: usize, mut line: StepLine) -> Result<(), Error> {
+        /// Seconds between two versions of the page.
+        const PAGE_EVERY: f64 = 3.0;
         let is_last = step == self.steps;
         let is_due = |every: Option<usize>| is_last || every.is_some_and(|every| step.is_multiple_of(every));
         let mut is_best = false;
@@ -409,8 +411,6 @@ impl<'a> Run<'a> {
         if self.spec.save_at.contains(&step) {
             self.save(step)?;
         }
-        /// Seconds between two versions of the page.
-        const PAGE_EVERY: f64 = 3.0;
         if (self.context.seconds)() - self.shown > PAGE_EVERY {
             self.show(Stage::Running);
         }

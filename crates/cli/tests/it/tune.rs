@@ -9,8 +9,8 @@ use crate::models::{Start, copy, reading};
 use crate::tensors;
 
 /// Turns with names of roles as words, and the end token.
-const TEMPLATE: &str = "{% for m in messages %}{{ m.role + ' ' + m.content + eos_token }}{% endfor %}\
-                        {% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}";
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role + '\\n' + m.content + eos_token }}{% endfor %}\
+                        {% if add_generation_prompt %}{{ 'assistant\\n' }}{% endif %}";
 
 /// A model that reads text and talks.
 fn talking(bench: &Bench, to: &str) {
@@ -171,7 +171,7 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     bench.succeed(&again);
     assert!(weights(&bench, "whole") == weights(&bench, "killed"));
     let losses = |out: &str| metrics(&bench, out).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
-    assert_eq!(losses("whole"), losses("killed"));
+    assert!(losses("whole") == losses("killed"));
     let kept: Vec<_> = fs::read_dir(bench.path("killed/checkpoints")).unwrap().collect();
     assert_eq!(kept.len(), 2);
     // A checkpoint opens like any other model.
@@ -429,7 +429,8 @@ fn runs_that_make_no_sense() {
         data("chats.jsonl", &["--max-length", "65"]),
         data("chats.jsonl", &["--max-length", "1"]),
         data("chats.jsonl", &["--lr", "0"]),
-        data("chats.jsonl", &["--clip", "-1"]),
+        data("chats.jsonl", &["--clip", "0"]),
+        data("chats.jsonl", &["--clip", "much"]),
         data("chats.jsonl", &["--betas", "0.9"]),
         data("chats.jsonl", &["--betas", "0.9,1"]),
         data("chats.jsonl", &["--steps", "0"]),

@@ -64,9 +64,7 @@ pub(super) fn read(files: &[PathBuf], encoder: &Encoder<'_>, bad_records: BadRec
     for file in files {
         let records = read_file(file)?;
         let is_rows = is_of(file, &["parquet"]);
-        let encode = |(line, record): (usize, Result<Map<String, Value>, String>)| {
-            (line, record.and_then(|record| encoder.encode(&record)))
-        };
+        let encode = |(line, record): Line| (line, record.and_then(|record| encoder.encode(&record)));
         let encoded: Vec<_> = records.into_par_iter().map(encode).collect();
         for (line, encoded) in encoded {
             all.count += 1;
@@ -94,9 +92,11 @@ fn is_of(file: &Path, extensions: &[&str]) -> bool {
     extensions.contains(&extension.as_str())
 }
 
-/// Records with their line or row; a line that is no record says why.
-#[expect(clippy::type_complexity, reason = "line, and a record or what is wrong with it")]
-fn read_file(file: &Path) -> Result<Vec<(usize, Result<Map<String, Value>, String>)>, Error> {
+/// A record with its line or row, or what is wrong with that line.
+type Line = (usize, Result<Map<String, Value>, String>);
+
+/// The records of a file; of one without records, its text.
+fn read_file(file: &Path) -> Result<Vec<Line>, Error> {
     if is_of(file, &["jsonl", "ndjson"]) {
         let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
         let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().enumerate();

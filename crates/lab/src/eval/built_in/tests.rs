@@ -48,7 +48,9 @@ fn every_file_is_a_task_of_its_name() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tasks");
     let files: BTreeSet<String> = std::fs::read_dir(folder)
         .unwrap()
-        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     let names: BTreeSet<String> = TASKS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, names);

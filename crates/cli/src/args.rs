@@ -7,6 +7,8 @@ mod ensemble;
 mod eval;
 mod eval_embed;
 mod merge;
+mod tokenizer;
+mod tokens;
 mod tune;
 mod upcycle;
 
@@ -29,7 +31,8 @@ pub(crate) use merge::{
     ExploreArgs, ExtractArgs, LinearArgs, LoraArgs, MergeArgs, MergeCommand, MergeWriteArgs, ProtectArgs, ResidualArgs,
     SlerpArgs,
 };
-pub(crate) use tune::{TuneArgs, TuneCommand, TuneFullArgs, TuneLoraArgs, TuneRunArgs};
+pub(crate) use tokens::TokensArgs;
+pub(crate) use tune::{TokenizerArgs, TuneArgs, TuneCommand, TuneFullArgs, TuneLoraArgs, TuneRunArgs};
 pub(crate) use upcycle::UpcycleArgs;
 
 /// A workbench for open-weight language models: open, measure, report.
@@ -129,7 +132,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe merge merge.yaml --out merged\n  lathe merge merge.yaml --dry-run\n  lathe merge linear ./one ./two --weights 0.7,0.3 --out blend\n  lathe merge residual --base ./base --instruct ./instruct --updated ./continued --out restored\n  lathe merge explore ties.yaml --vary density=0.2,0.5,1 --text code=code.txt --text prose=prose.txt --out tried"
     )]
     Merge(Box<MergeArgs>),
-    /// Train a model further on records or texts, whole or by an adapter, with an audit of labels and exact resume
+    /// Train a model on records or texts, whole or by an adapter, with an audit of labels and exact resume; learn a tokenizer
     #[command(
         after_help = "Examples:\n  lathe tune full smollm2 --data chats.jsonl --epochs 2 --out tuned\n  lathe tune lora smollm2 --data chats.jsonl --steps 100 --out adapter"
     )]
@@ -399,7 +402,10 @@ pub(crate) enum Measure {
     Spectrum(SpectrumArgs),
     /// NLL, perplexity, bits per byte, and loss by token frequency
     #[command(
-        after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body"
+        after_help = "Examples:\n  lathe measure tokens smollm2 sample\n  lathe measure tokens smollm2 a.txt b.txt --json\n  lathe measure tokens smollm2 corpus.jsonl --field body\n  lathe measure tokens --runs runs.jsonl --training a.jsonl --held-out b.jsonl --page fair.html\n  lathe measure tokens --checkpoint weight_decay=1,model=out/a --training a.jsonl\n\n\
+                      A line of --runs: {\"model\": \"out/a\", \"weight_decay\": 0.1, \"seed\": 1, \"step\": 400, \"variant\": \"x\"}.\n\
+                      All but model and weight_decay may be left out. Checkpoints of one run that begin with step 0\n\
+                      give its learning speed."
     )]
     Tokens(TokensArgs),
     /// Share of attention on a span of text, per head and layer, with controls
@@ -481,24 +487,6 @@ impl From<MetricArg> for Metric {
             MetricArg::Nuclear => Self::NuclearNorm,
         }
     }
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct TokensArgs {
-    /// The model
-    #[arg(value_name = "MODEL", value_parser = model)]
-    pub(crate) model: ModelReference,
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-    /// Tokens of one forward pass; longer texts are cut
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    pub(crate) window: usize,
-    /// Seed of the bootstrap over documents
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Print everything as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

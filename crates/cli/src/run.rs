@@ -9,6 +9,8 @@ mod eval_embed;
 mod explore;
 mod merge;
 mod texts;
+mod tokenizer;
+mod tokens;
 mod tune;
 mod upcycle;
 
@@ -19,14 +21,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use clap::CommandFactory;
 use lathe_lab::measure::{
-    AttentionSpec, SamplesSpec, SpanSource, SpectrumSpec, TokensSpec, Untrained, measure_attention, measure_samples,
-    measure_spectrum, measure_tokens,
+    AttentionSpec, SamplesSpec, SpanSource, SpectrumSpec, Untrained, measure_attention, measure_samples,
+    measure_spectrum,
 };
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
-    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Part,
-    Rows, Texts, TokenInput, TraceSite, TraceSpec, Training, VocabularySpec, bench, data_sets, export, inspect, models,
-    models_page, trace, vocabulary,
+    BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Rows,
+    TokenInput, TraceSite, TraceSpec, Training, VocabularySpec, bench, data_sets, export, inspect, models, models_page,
+    trace, vocabulary,
 };
 use lathe_measure::run::Layers;
 use lathe_measure::spectrum::KeptColumns;
@@ -37,7 +39,7 @@ use serde::Serialize;
 
 use crate::args::{
     Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs, ReportArgs,
-    RunArgs, SamplesArgs, SpectrumArgs, Take, TokensArgs, TraceArgs, TrainingArg,
+    RunArgs, SamplesArgs, SpectrumArgs, Take, TraceArgs, TrainingArg,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, Wanted, fetch};
@@ -83,7 +85,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),
         Command::Measure(Measure::Spectrum(args)) => run_spectrum(args, &context),
-        Command::Measure(Measure::Tokens(args)) => run_tokens(args, &context),
+        Command::Measure(Measure::Tokens(args)) => tokens::run_tokens(args, &context),
         Command::Measure(Measure::Attention(args)) => run_attention(args, &context),
         Command::Measure(Measure::Samples(args)) => run_samples(args, &context),
         Command::Report(args) => run_report(args, threads, &context),
@@ -225,14 +227,6 @@ fn run_spectrum(args: SpectrumArgs, context: &Context<'_>) -> Result<()> {
     };
     let result = measure_spectrum(&spec, context)?;
     if args.json { print_json(&result) } else { print(&show::spectrum(&result)) }
-}
-
-fn run_tokens(args: TokensArgs, context: &Context<'_>) -> Result<()> {
-    let data = args.data.references();
-    let texts = Texts { package: None, data, field: args.data.field, part: Part::All, at_most: None };
-    let spec = TokensSpec { texts, model: args.model, window: args.window, seed: args.seed };
-    let result = measure_tokens(&spec, context)?;
-    if args.json { print_json(&result) } else { print(&show::tokens(&result)) }
 }
 
 fn run_attention(args: AttentionArgs, context: &Context<'_>) -> Result<()> {

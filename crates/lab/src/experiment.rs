@@ -25,10 +25,10 @@ use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
-use crate::measure::{SamplesSpec, TokensSpec, measure_samples, measure_tokens};
+use crate::measure::{FairnessSpec, SamplesSpec, TokensSpec, measure_fairness, measure_samples, measure_tokens};
 use crate::merge::{ExploreStep, explore};
 use crate::tune::{self, Resume, TuneSpec};
-use crate::{Context, Error, UpcycleSpec, upcycle};
+use crate::{Context, Error, TuneTokenizerSpec, UpcycleSpec, tune_tokenizer, upcycle};
 pub(crate) use on_model::on_model;
 use plan::{ExperimentFile, Step};
 
@@ -79,6 +79,8 @@ enum Work {
     Tune(Box<TuneSpec>),
     Upcycle(Box<UpcycleSpec>),
     MergeExplore(Box<ExploreStep>),
+    TuneTokenizer(Box<TuneTokenizerSpec>),
+    Fairness(Box<FairnessSpec>),
 }
 
 /// What is kept of a step.
@@ -175,7 +177,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, tune_tokenizer, fairness, with the fields of that task's spec".into()),
     })
 }
 
@@ -238,6 +240,11 @@ fn done(work: Work, output: &Path, folder: &Path, context: &Context<'_>) -> Resu
             to_json(tune::tune(&TuneSpec { out: output, resume, ..*spec }, context, &mut |_| {})?)
         }
         Work::Upcycle(spec) => to_json(upcycle(&UpcycleSpec { out: output, ..*spec }, context)?),
+        Work::TuneTokenizer(spec) => to_json(tune_tokenizer(&TuneTokenizerSpec { out: output, ..*spec }, context)?),
+        Work::Fairness(spec) => {
+            let page = Some(output.with_extension("html"));
+            to_json(measure_fairness(&FairnessSpec { out: Some(output), page, ..*spec }, context)?)
+        }
         Work::MergeExplore(step) => to_json(explore(&step.spec(output.with_extension("merges"))?, context)?),
         Work::Ensemble(spec) => {
             let spec = EnsembleWriteSpec { out: Some(output), page: None, ..*spec };
@@ -287,6 +294,11 @@ pub(crate) fn number_at(result: &Value, path: &str) -> Option<(f64, Option<[f64;
     if let Some(number) = found.as_f64() {
         return Some((number, None));
     }
+    // A number over seeds: its mean, from the smallest to the largest.
+    if let Some(mean) = found.get("mean") {
+        let end = |key: &str| found.get(key)?.get("value")?.as_f64();
+        return Some((mean.get("value")?.as_f64()?, end("least").zip(end("most")).map(|(least, most)| [least, most])));
+    }
     let inner = found.get("value")?;
     let value = inner.as_f64().or_else(|| inner.get("value")?.as_f64())?;
     let interval = found
@@ -319,6 +331,7 @@ mod tests {
     fn numbers_are_found_by_path() {
         let result = serde_json::json!({
             "sets": [{"means": [{"name": "length", "value": {"value": 3.5}, "interval": {"value": {"low": 3, "high": 4}}}]}],
+            "spread": {"n": 2, "mean": {"value": 2.5}, "sd": {"value": 0.7}, "least": {"value": 2}, "most": {"value": 3}},
             "ln": {"value": null, "reason": "empty"}, "plain": 2,
             "runs": [{"name": "a piqa", "model": "a", "questions": 7}]
         });
@@ -326,6 +339,7 @@ mod tests {
         assert_eq!(number_at(&result, "runs/b/questions"), None);
         assert_eq!(number_at(&result, "sets/0/means/length"), Some((3.5, Some([3.0, 4.0]))));
         assert_eq!(number_at(&result, "plain"), Some((2.0, None)));
+        assert_eq!(number_at(&result, "spread"), Some((2.5, Some([2.0, 3.0]))));
         assert_eq!(number_at(&result, "ln"), None);
         assert_eq!(number_at(&result, "sets/1/means/length"), None);
     }

@@ -31,6 +31,7 @@ pub mod sample;
 mod store;
 mod trace;
 mod tune;
+mod tune_tokenizer;
 mod upcycle;
 mod vocabulary;
 
@@ -57,6 +58,7 @@ pub use tune::{
     BadRecord, BadRecords, Best, Clip, FromScratch, Look, LossOn, Method, Packing, Recomputed, Resume, StepLine,
     TuneAudit, TuneResult, TuneSource, TuneSpec, Watched, audit_rows, tune, tune_audit,
 };
+pub use tune_tokenizer::{TuneTokenizerResult, TuneTokenizerSpec, VocabularyStudy, tune_tokenizer};
 pub use upcycle::{Counts, ExpertLayout, LayerRouting, UpcycleResult, UpcycleSpec, upcycle};
 pub use vocabulary::{
     Boundaries, EndToken, SameBytes, VocabularyFacts, VocabularyPair, VocabularyResult, VocabularySpec, vocabulary,

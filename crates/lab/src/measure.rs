@@ -1,6 +1,7 @@
 //! `lathe measure`: one measurement of one model on given texts.
 
 mod attention;
+mod fairness;
 mod samples;
 mod spectrum;
 pub(crate) mod tokens;
@@ -8,6 +9,11 @@ pub(crate) mod tokens;
 pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
 };
+pub use fairness::{
+    CurvePoint, DecayBin, DecayFairness, DecaySplit, FairnessPanel, FairnessResult, FairnessSpec, RunCheckpoint,
+    RunFairness, RunSplit, Scored, SpeedGap, fairness_page, measure_fairness, tuned_checkpoints,
+};
+pub(crate) use fairness::{Side, chart_of};
 pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};
 pub use spectrum::{DiffErankResult, LayerResult, SpectrumResult, SpectrumSpec, Untrained, measure_spectrum};
 pub use tokens::{TokensResult, TokensSpec, measure_tokens};

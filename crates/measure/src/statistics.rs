@@ -4,6 +4,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::measured::{Estimate, Interval, Measured, Number, Reason};
 
@@ -116,6 +117,35 @@ pub fn standard_deviation(values: &[f64]) -> Number {
         let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
         (squares / (values.len() - 1) as f64).sqrt()
     })
+}
+
+/// How far a number lies apart in runs that differ in their seed only.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Runs in which it has a value.
+    pub n: usize,
+    /// Their mean.
+    pub mean: Number,
+    /// Their sample standard deviation (n − 1); undefined with fewer than two.
+    pub sd: Number,
+    /// The smallest.
+    pub least: Number,
+    /// The largest.
+    pub most: Number,
+}
+
+impl Spread {
+    /// Of the values that are defined.
+    pub fn of(values: &[Number]) -> Self {
+        let known: Vec<f64> = values.iter().filter_map(|number| number.value()).collect();
+        let reason = values.iter().find_map(Measured::reason).unwrap_or(Reason::Empty);
+        let end = |pick: fn(f64, f64) -> f64| {
+            known.iter().copied().reduce(pick).map_or(Number::Undefined(reason), Number::Value)
+        };
+        let mean = if known.is_empty() { Number::Undefined(reason) } else { mean(&known) };
+        let sd = if known.is_empty() { mean } else { standard_deviation(&known) };
+        Self { n: known.len(), mean, sd, least: end(f64::min), most: end(f64::max) }
+    }
 }
 
 /// Skewness g1 = m3 / m2^1.5 with population moments; undefined when all values are equal.
@@ -248,6 +278,22 @@ mod tests {
         let interval = of.interval.value().unwrap();
         assert_eq!((of.value, interval.low, interval.high), (Number::Value(1.0), 1.0, 1.0));
         assert_eq!(by_halves(3, 3, per_unit)[0].interval, Measured::Undefined(Reason::OneUnit));
+    }
+
+    #[test]
+    fn spread_of_seeds() {
+        let values = [1.0, 2.0, 4.0].map(Number::from);
+        let spread = Spread::of(&values);
+        assert_eq!((spread.n, spread.least, spread.most), (3, Number::Value(1.0), Number::Value(4.0)));
+        assert!(close(spread.mean, 7.0 / 3.0) && close(spread.sd, 1.527525));
+        // What has no value takes no part.
+        let with_gap = Spread::of(&[values.as_slice(), &[Number::Undefined(Reason::Constant)]].concat());
+        assert_eq!(with_gap, spread);
+        let one = Spread::of(&values[..1]);
+        assert_eq!((one.mean, one.sd), (Number::Value(1.0), Number::Undefined(Reason::OneUnit)));
+        let none = Spread::of(&[Number::Undefined(Reason::Constant)]);
+        assert_eq!((none.n, none.mean, none.least), (0, Number::Undefined(Reason::Constant), none.most));
+        assert_eq!(Spread::of(&[]).mean, Number::Undefined(Reason::Empty));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! comparable.
 
 mod concentration;
+mod fairness;
 mod learning_speed;
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,15 @@ use crate::measured::{Estimate, Number, Reason};
 use crate::statistics::bootstrap;
 
 pub use concentration::{Concentration, MassOfTop, TypesForMass, TypesUnder, concentration};
+pub use fairness::{
+    BinLevel, BinSpeed, FrequencyLevels, GroupLevel, GroupSpeed, SpeedByFrequency, TypeMean, frequency_levels,
+    speed_by_frequency, type_means,
+};
 pub use learning_speed::{LearningSpeed, learning_speed};
-pub use types::{FrequencyBin, FrequencySplit, OutsideTable, SPLIT_PERCENTILE, TypeLoss, power_of_three};
-pub use unconstrained_features::{ClassLoss, unconstrained_features_losses};
+pub use types::{FrequencyBin, FrequencySplit, OutsideTable, SPLIT_PERCENTILE, TypeLoss, power_of_three, split_count};
+pub use unconstrained_features::{
+    ClassLoss, TheoryBin, TheoryPoint, theory_by_frequency, unconstrained_features_losses,
+};
 
 /// Losses this far below 0 are rounding of a log-softmax; further below is a wrong sign.
 const NEGATIVE_ROUNDING: f64 = -1e-3;

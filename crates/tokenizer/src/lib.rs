@@ -23,6 +23,7 @@ mod python_json;
 mod sentencepiece;
 mod stream;
 mod tokenizer;
+mod train;
 mod vocabulary;
 
 pub use byte_vocabulary::{ByteVocabulary, PROBE, encode_continuation, splits_before};
@@ -32,4 +33,5 @@ pub use gguf::GgufVocabulary;
 pub use moment::Moment;
 pub use stream::StreamDecoder;
 pub use tokenizer::{BosEos, ControlTokens, Markup, SpecialTokens, Token, Tokenizer, TokenizerKind};
+pub use train::{END_OF_TEXT, LEAST_VOCABULARY, LearntVocabulary, SizeCounts, learn_byte_level_bpe};
 pub use vocabulary::TokenBytes;

@@ -113,7 +113,8 @@ pub(crate) fn parsed(bytes: &[u8]) -> Result<tokenizers::Tokenizer, tokenizers::
     Ok(tokenizer)
 }
 
-fn split_steps(patterns: &[&str]) -> Result<Sequence, String> {
+/// The cuts of a pre-tokeniser, and bytes written as characters.
+pub(crate) fn split_steps(patterns: &[&str]) -> Result<Sequence, String> {
     let mut steps = Vec::with_capacity(patterns.len() + 1);
     for &pattern in patterns {
         let split = Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Isolated, false);

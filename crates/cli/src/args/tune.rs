@@ -8,6 +8,7 @@ use lathe_model::reference::ModelReference;
 use lathe_tune::{Overlong, Reading, Schedule};
 
 use super::model;
+pub(crate) use super::tokenizer::TokenizerArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
@@ -27,6 +28,13 @@ pub(crate) enum TuneCommand {
         after_help = "Examples:\n  lathe tune lora smollm2 --data chats.jsonl --steps 100 --out adapter\n  lathe tune lora smollm2 --data chats.jsonl --targets q_proj,k_proj --rank 16 --eval held-out.jsonl --eval-every 20 --out adapter\n  lathe generate ./adapter --prompt \"The sea\""
     )]
     Lora(Box<TuneLoraArgs>),
+    /// Learn a byte-level BPE tokenizer from texts, or see what the size of a vocabulary does to rare types
+    #[command(
+        after_help = "Examples:\n  lathe tune tokenizer --data corpus.jsonl --vocab-size 4000 --out tokenizer\n  lathe tune tokenizer --data sample --vocab-size 2000 --study 500,1000,2000,4000 --out tokenizer\n\n\
+                      The texts alone decide the result: there is no random draw. The folder has tokenizer.json and\n\
+                      tokenizer_config.json; <|endoftext|> is token 0 and is added to no text by itself."
+    )]
+    Tokenizer(TokenizerArgs),
 }
 
 #[derive(Debug, Args)]

@@ -53,6 +53,7 @@ pub(super) fn run_tune(args: TuneArgs, show: Show, context: &Context<'_>) -> Res
             let begin = TuneSpec { model: Some(model), method: Method::Lora(lora), ..TuneSpec::new(learning_rate) };
             run_with(begin, run, show, context)
         }
+        TuneCommand::Tokenizer(args) => super::tokenizer::run_tokenizer(args, context),
     }
 }
 

@@ -33,6 +33,7 @@ const COMMANDS: &[&[&str]] = &[
     &["tune"],
     &["tune", "full"],
     &["tune", "lora"],
+    &["tune", "tokenizer"],
     &["upcycle"],
     &["bench"],
     &["measure"],

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use lathe_measure::Number;
+use lathe_measure::statistics::Spread;
 use serde::Deserialize;
 
 use super::{Kept, number_at};
@@ -11,6 +13,7 @@ use crate::figure::{
     Axis, AxisScale, Draw, LineChart, LinePoint, Row, RowChart, RowMark, RowSeries, RowStyle, STYLE, Series,
     SeriesStyle, Ticks, WIDE, line_chart, number, row_chart,
 };
+use crate::measure::{FairnessPanel, FairnessResult, Side, chart_of};
 use crate::merge::{ExploreResult, pair_chart};
 
 /// A figure.
@@ -24,6 +27,18 @@ pub(super) struct FigureSpec {
     /// An exploration of merges: what the figure shows then are its first two measures, and nothing below is needed.
     #[serde(default)]
     explored: Option<String>,
+    /// A `fairness` step: what the figure shows then is `panel` of its page, and nothing below is needed.
+    #[serde(default)]
+    fairness: Option<String>,
+    /// A figure of the page of a `fairness` step.
+    #[serde(default)]
+    panel: Option<FairnessPanel>,
+    /// The variant that the panel is about, where it shows one.
+    #[serde(default)]
+    variant: String,
+    /// The texts that the panel is about, where it shows one set.
+    #[serde(default)]
+    side: Side,
     /// Horizontal axis.
     #[serde(default)]
     x: String,
@@ -40,9 +55,24 @@ pub(super) struct FigureSpec {
     /// step and has no path, and there is nothing else.
     #[serde(default)]
     rows: Vec<(String, String)>,
+    /// Labels that stand for `{seed}` in the names of steps and in paths: a value is the mean over them then, with a band from
+    /// the smallest to the largest.
+    #[serde(default)]
+    seeds: Vec<String>,
+    /// Markers with intervals, or lines with bands.
+    #[serde(default)]
+    draw: Drawn,
     /// What is drawn.
     #[serde(default)]
     series: Vec<SeriesSpec>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Drawn {
+    #[default]
+    Points,
+    Lines,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -57,9 +87,9 @@ enum XScale {
 #[serde(deny_unknown_fields)]
 struct SeriesSpec {
     name: String,
-    /// Name of the steps, with `{point}`.
+    /// Name of the steps, with `{point}`, and with `{seed}` where there are seeds.
     step: String,
-    /// Where the number is in their results.
+    /// Where the number is in their results; both names may stand here too.
     #[serde(default)]
     path: String,
 }
@@ -69,15 +99,21 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
     if let Some(name) = &of.explored {
         return explored(of, name, results);
     }
+    if let Some(name) = &of.fairness {
+        return fairness(of, name, results);
+    }
     if !of.rows.is_empty() {
         return in_rows(of, results);
     }
+    let draw = match of.draw {
+        Drawn::Points => Draw::Points,
+        Drawn::Lines => Draw::Line,
+    };
     let mut series = Vec::new();
     for (index, spec) in of.series.iter().enumerate() {
         let mut points = Vec::new();
         for (label, x) in &of.points {
-            let kept = step(of, &spec.step.replace("{point}", label), results)?;
-            let found = kept.result.as_ref().and_then(|result| number_at(result, &spec.path));
+            let found = value_at(of, spec, label, results)?;
             points.push(LinePoint {
                 x: *x,
                 y: found.map(|(value, _)| value),
@@ -86,7 +122,7 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
             });
         }
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
-        series.push(Series { name: spec.name.clone(), style: SeriesStyle::Model(index), draw: Draw::Points, points });
+        series.push(Series { name: spec.name.clone(), style: SeriesStyle::Model(index), draw, points });
     }
     let scale = match of.scale {
         XScale::Linear => AxisScale::Linear,
@@ -102,6 +138,39 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
         y_extent: None,
     };
     Ok(alone(&line_chart(&chart, WIDE)))
+}
+
+/// The value of a point with the ends of its interval or band.
+fn value_at(
+    of: &FigureSpec,
+    spec: &SeriesSpec,
+    label: &str,
+    results: &BTreeMap<String, Kept>,
+) -> Result<Option<(f64, Option<[f64; 2]>)>, Error> {
+    let at = |seed: &str| {
+        let filled = |text: &str| text.replace("{point}", label).replace("{seed}", seed);
+        let kept = step(of, &filled(&spec.step), results)?;
+        Ok::<_, Error>(kept.result.as_ref().and_then(|result| number_at(result, &filled(&spec.path))))
+    };
+    if of.seeds.is_empty() {
+        return at("{seed}");
+    }
+    let found = of.seeds.iter().map(|seed| at(seed)).collect::<Result<Vec<_>, _>>()?;
+    let values: Vec<Number> = found.into_iter().flatten().map(|(value, _)| Number::from(value)).collect();
+    let Spread { mean, least, most, .. } = Spread::of(&values);
+    Ok(mean.value().map(|mean| (mean, least.value().zip(most.value()).map(|(least, most)| [least, most]))))
+}
+
+/// A panel of a comparison of runs.
+fn fairness(of: &FigureSpec, name: &str, results: &BTreeMap<String, Kept>) -> Result<String, Error> {
+    let Some(panel) = of.panel else {
+        let problem = format!("`{}`: `panel` is missing", of.name);
+        let hint = "average, low, high, balanced, ratio, bins, accuracy, speed or theory".into();
+        return Err(Error::Spec { field: "figure", problem, hint: Some(hint) });
+    };
+    let result = step(of, name, results)?.result.clone();
+    let result = result.map(serde_json::from_value::<FairnessResult>).transpose()?;
+    Ok(result.map_or(String::new(), |result| alone(&line_chart(&chart_of(&result, panel, &of.variant, of.side), WIDE))))
 }
 
 /// A row for each path, a mark for each step.

@@ -82,9 +82,9 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Whether what it writes is a model.
+    /// Whether what it writes is a folder: a model, or a tokenizer.
     pub(super) fn makes_a_model(&self) -> bool {
-        const MAKERS: [&str; 2] = ["tune", "upcycle"];
+        const MAKERS: [&str; 3] = ["tune", "upcycle", "tune_tokenizer"];
         MAKERS.iter().any(|task| self.work.get(task).is_some())
     }
 
@@ -126,16 +126,19 @@ pub(super) fn steps(file: &ExperimentFile, path: &Path, contents: &mut Contents<
             let mut hashed = work.clone();
             let mut needs = Vec::new();
             resolve(&mut work, &mut |wanted| {
-                let (step, rest) = referred(&steps, wanted)?;
-                needs.push(step.name.clone());
+                let (step, path) = referred(&steps, wanted)?;
+                if !needs.contains(&step.name) {
+                    needs.push(step.name.clone());
+                }
                 let output = step.output(&folder.join("out"));
-                let output = if rest.is_empty() { output } else { output.join(rest) };
+                let output = if path.is_empty() { output } else { output.join(path) };
                 Some(output.to_string_lossy().into_owned())
             })
             .map_err(|wanted| bad(format!("no step before it is called `{wanted}`")))?;
             resolve(&mut hashed, &mut |wanted| {
-                let (step, rest) = referred(&steps, wanted)?;
-                Some(if rest.is_empty() { format!("@{}", step.hash) } else { format!("@{}/{rest}", step.hash) })
+                let (step, path) = referred(&steps, wanted)?;
+                let separator = if path.is_empty() { "" } else { "/" };
+                Some(format!("@{}{separator}{path}", step.hash))
             })
             .map_err(|wanted| bad(format!("no step before it is called `{wanted}`")))?;
             let mut named = BTreeMap::new();
@@ -146,16 +149,6 @@ pub(super) fn steps(file: &ExperimentFile, path: &Path, contents: &mut Contents<
         }
     }
     Ok(steps)
-}
-
-/// The step of a reference, by its name; what follows a `/` after that is inside of the folder that it writes.
-fn referred<'a>(steps: &'a [Step], wanted: &'a str) -> Option<(&'a Step, &'a str)> {
-    let named = |name: &str| steps.iter().find(|step| step.name == name);
-    if let Some(step) = named(wanted) {
-        return Some((step, ""));
-    }
-    let (name, rest) = wanted.rsplit_once('/')?;
-    named(name).filter(|step| step.makes_a_model()).map(|step| (step, rest))
 }
 
 /// Label and value of every name.
@@ -203,10 +196,29 @@ fn fill(value: &Value, values: &Values) -> Value {
                 None => Value::String(fill_text(text, values)),
             }
         }
-        Value::Array(list) => list.iter().map(|value| fill(value, values)).collect(),
+        Value::Array(list) => list.iter().flat_map(|value| items(fill(value, values))).collect(),
         Value::Object(table) => table.iter().map(|(key, value)| (key.clone(), fill(value, values))).collect(),
         other => other.clone(),
     }
+}
+
+/// An entry of a list; many where it is `{ for = …, each = … }`: what `each` says, for every combination of values.
+fn items(entry: Value) -> Vec<Value> {
+    let repeated = entry.as_object().filter(|table| table.len() == 2);
+    let repeated = repeated.and_then(|table| Some((table.get("for")?.as_object()?, table.get("each")?)));
+    match repeated {
+        Some((of, each)) => combinations(of).iter().map(|values| fill(each, values)).collect(),
+        None => vec![entry],
+    }
+}
+
+/// The step of that name, or that whose folder holds what is named: `name of a step/path`.
+fn referred<'a, 'b>(steps: &'a [Step], wanted: &'b str) -> Option<(&'a Step, &'b str)> {
+    if let Some(step) = steps.iter().find(|step| step.name == wanted) {
+        return Some((step, ""));
+    }
+    let inside = |step: &'a Step| Some((step, wanted.strip_prefix(&step.name)?.strip_prefix('/')?));
+    steps.iter().filter(|step| step.makes_a_model()).filter_map(inside).min_by_key(|(_, path)| path.len())
 }
 
 /// Replaces every string that begins with `@`.
@@ -283,6 +295,35 @@ mod tests {
         let (steps, others) = (planned(&text).unwrap(), planned(&text.replace("seed = 1", "seed = 2")).unwrap());
         assert_eq!(steps[5].work["measure_samples"]["sets"][0], format!("a/out/{}", steps[2].hash));
         assert!(steps.iter().zip(&others).all(|(step, other)| step.hash != other.hash));
+    }
+
+    #[test]
+    fn entries_of_lists_are_repeated_and_name_what_lies_in_a_folder() {
+        let text = r#"
+            title = "t"
+            about = "a"
+            [[step]]
+            name = "run {decay}"
+            for = { decay = [0, 0.1] }
+            tune = { model = "m", weight_decay = "{decay}" }
+            [[step]]
+            name = "seen {set}"
+            for = { set = ["a"] }
+            [step.fairness]
+            training = "{set}"
+            checkpoints = [
+              { model = "m" },
+              { for = { decay = [0, 0.1], step = [0, 40] }, each = { model = "@run {decay}/checkpoints/{step}", step = "{step}" } },
+            ]
+        "#;
+        let steps = planned(text).unwrap();
+        let checkpoints = steps[2].work["fairness"]["checkpoints"].as_array().unwrap();
+        assert_eq!(checkpoints.len(), 5);
+        assert_eq!(checkpoints[0]["model"], "m");
+        assert_eq!(checkpoints[4]["step"], 40);
+        assert_eq!(checkpoints[4]["model"], format!("a/out/{}/checkpoints/40", steps[1].hash));
+        assert_eq!(steps[2].needs, ["run 0", "run 0.1"]);
+        assert!(planned(&text.replace("@run {decay}/", "@run {decay} 2/")).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `lathe measure tokens`: loss per token, byte and token type.
 
+use std::collections::BTreeMap;
+
 use lathe_measure::run::{Document, Watch, score_documents};
 use lathe_measure::tokens::{Frequencies, PredictedToken, TargetKind, TokenReport, token_losses};
 use lathe_model::reference::ModelReference;
@@ -17,6 +19,9 @@ pub struct TokensSpec {
     pub model: ModelReference,
     /// The texts.
     pub texts: Texts,
+    /// Texts whose targets sort types by frequency, the training texts for example; none for the texts that are scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Texts>,
     /// Tokens of one forward pass, at most the model's context; longer documents are cut.
     pub window: usize,
     /// Seed of the bootstrap.
@@ -46,18 +51,19 @@ pub struct TokensResult {
 /// The model or a text cannot be read; no text has a token to predict.
 pub fn measure_tokens(spec: &TokensSpec, context: &Context<'_>) -> Result<TokensResult, Error> {
     let texts = read_texts(&spec.texts, context)?;
-    if spec.window < 2 {
-        return Err(Error::Spec {
-            field: "--window",
-            problem: format!("{} tokens leave nothing to predict", spec.window),
-            hint: Some("at least 2; more than the model's context means its context".into()),
-        });
-    }
+    let counted = spec.counts.as_ref().map(|counts| read_texts(counts, context)).transpose()?;
+    check_window(spec.window)?;
     let loaded = load(&spec.model, context)?;
     let window = spec.window.min(loaded.decoder.spec().context_length);
     let tokenizer = loaded.tokenizer()?;
     let documents = texts.iter().map(|text| tokenise(tokenizer, &text.text)).collect::<Result<Vec<_>, _>>()?;
-    let (report, forward_seconds) = losses(&loaded, &documents, window, spec.seed, context)?;
+    let table = counted.map(|texts| {
+        let documents = texts.iter().map(|text| tokenise(tokenizer, &text.text)).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, Error>(target_counts(&documents))
+    });
+    let table = table.transpose()?;
+    let frequencies = table.as_ref().map_or(Frequencies::Targets, Frequencies::Table);
+    let (report, forward_seconds) = losses(&loaded, &documents, window, frequencies, spec.seed, context)?;
     Ok(TokensResult {
         model: spec.model.to_string(),
         window,
@@ -68,6 +74,29 @@ pub fn measure_tokens(spec: &TokensSpec, context: &Context<'_>) -> Result<Tokens
     })
 }
 
+pub(super) fn check_window(window: usize) -> Result<(), Error> {
+    if window >= 2 {
+        return Ok(());
+    }
+    Err(Error::Spec {
+        field: "--window",
+        problem: format!("{window} tokens leave nothing to predict"),
+        hint: Some("at least 2; more than the model's context means its context".into()),
+    })
+}
+
+/// How often each ordinary type is a target: n_v of the documents.
+pub(super) fn target_counts(documents: &[Document]) -> BTreeMap<u32, u64> {
+    let mut counts = BTreeMap::new();
+    for document in documents {
+        let targets = document.ids.iter().zip(&document.kinds).skip(document.added.max(1));
+        for (id, _) in targets.filter(|(_, kind)| **kind == TargetKind::Ordinary) {
+            *counts.entry(*id).or_default() += 1;
+        }
+    }
+    counts
+}
+
 /// Losses of a loaded model on documents, and the seconds that it ran.
 ///
 /// # Errors
@@ -76,16 +105,41 @@ pub(crate) fn losses(
     loaded: &Loaded,
     documents: &[Document],
     window: usize,
+    frequencies: Frequencies<'_>,
     seed: u64,
     context: &Context<'_>,
 ) -> Result<(TokenReport, f64), Error> {
-    let tokens: usize = documents.iter().map(|document| document.ids.len()).sum();
+    let Predicted { tokens, bytes, seconds } = predicted("scoring", loaded, documents, window, context)?;
+    Ok((token_losses(&tokens, &bytes, frequencies, seed)?, seconds))
+}
+
+/// What a model says of every token of documents.
+pub(super) struct Predicted {
+    pub(super) tokens: Vec<PredictedToken>,
+    /// Bytes of text that the targets of each document stand for.
+    pub(super) bytes: Vec<u64>,
+    /// Seconds that the model ran.
+    pub(super) seconds: f64,
+}
+
+/// Runs a loaded model over documents, as a stage of that name.
+///
+/// # Errors
+/// The model fails; no document has a token to predict.
+pub(super) fn predicted(
+    what: &str,
+    loaded: &Loaded,
+    documents: &[Document],
+    window: usize,
+    context: &Context<'_>,
+) -> Result<Predicted, Error> {
+    let all: usize = documents.iter().map(|document| document.ids.len()).sum();
     let watch = Watch { seconds: context.seconds, advance: &|by| context.progress.advance(by) };
-    let (scored, forward_seconds) = context.stage("scoring", tokens as u64, "tokens", || {
+    let (scored, seconds) = context.stage(what, all as u64, "tokens", || {
         context.timed(|| score_documents(&loaded.decoder, documents, window, watch))
     });
-    let predicted: Vec<PredictedToken> = scored?.iter().map(|token| token.predicted(documents)).collect();
-    if predicted.is_empty() {
+    let tokens: Vec<PredictedToken> = scored?.iter().map(|token| token.predicted(documents)).collect();
+    if tokens.is_empty() {
         return Err(Error::Spec {
             field: "DATA",
             problem: "no token to predict: every text has fewer than two tokens".into(),
@@ -98,6 +152,5 @@ pub(crate) fn losses(
         let text = document.kinds.iter().zip(&document.bytes).skip(document.added.max(1));
         *bytes = text.filter(|(kind, _)| **kind != TargetKind::Special).map(|(_, bytes)| bytes).sum();
     }
-    let report = token_losses(&predicted, &bytes, Frequencies::Targets, seed)?;
-    Ok((report, forward_seconds))
+    Ok(Predicted { tokens, bytes, seconds })
 }

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use lathe_formats::write::safetensors_in_memory;
 use lathe_formats::{Checkpoint, Format, NewFile};
 use lathe_measure::run::Document;
+use lathe_measure::tokens::Frequencies;
 use lathe_merge::config::MergeConfig;
 use lathe_model::reference::{CheckpointKind, ModelReference, Resolved};
 use lathe_model::{Opened, open_checkpoint};
@@ -272,7 +273,7 @@ fn values(loaded: &Loaded, measures: &[Prepared], context: &Context<'_>) -> Resu
         Prepared::Text { documents, tokens } => {
             let documents = first_tokens(loaded, documents, *tokens)?;
             let window = WINDOW.min(loaded.decoder.spec().context_length);
-            let (report, _) = losses(loaded, &documents, window, 0, context)?;
+            let (report, _) = losses(loaded, &documents, window, Frequencies::Targets, 0, context)?;
             Ok(report.text.bits_per_byte.value.value().unwrap_or(f64::NAN))
         }
         Prepared::Task(spec) => {

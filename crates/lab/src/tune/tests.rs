@@ -83,8 +83,13 @@ impl Workplace {
 
     /// Mean loss of the whole text in nats.
     fn measured(&self, model: &str) -> f64 {
-        let spec =
-            crate::measure::TokensSpec { model: self.reference(model), texts: self.texts(), window: 16, seed: 0 };
+        let spec = crate::measure::TokensSpec {
+            model: self.reference(model),
+            texts: self.texts(),
+            counts: None,
+            window: 16,
+            seed: 0,
+        };
         let result = self.within(|context| crate::measure::measure_tokens(&spec, context)).expect("losses");
         result.report.text.nll.value.value().expect("a number")
     }

@@ -306,3 +306,164 @@ proptest! {
         prop_assert!(near(backward.types.macro_nll.value, forward.types.macro_nll.value.value().unwrap()));
     }
 }
+
+/// measure.md 2.8 A by the functions of a run, with a table of training counts.
+#[test]
+fn levels_of_worked_example_a() {
+    let mut tokens = example_a();
+    for token in &mut tokens {
+        token.hit = Some(token.target == A || token.nll == 0.5);
+    }
+    tokens.push(of_kind(TargetKind::Special, token(0, 1, 7.0)));
+    let means = type_means(&tokens).unwrap();
+    assert_eq!(means.keys().copied().collect::<Vec<_>>(), [A, B, C], "a special token is no type");
+    assert_eq!(means[&A].tokens, 6);
+    let counts = BTreeMap::from([(A, 6), (B, 3), (C, 1)]);
+    let levels = frequency_levels(&means, &counts);
+    assert_eq!((levels.tokens, levels.types), (10, 3));
+    assert_printed(levels.micro_nll, 0.57);
+    assert_printed(levels.macro_nll, 1.25);
+    assert_printed(levels.micro_accuracy, 0.7);
+    assert_printed(levels.macro_accuracy, (1.0 + 1.0 / 3.0) / 3.0);
+    // The 95th percentile of 1, 3, 6 is 6.
+    assert_eq!((levels.low.types, levels.low.tokens, levels.high.types), (2, 4, 1));
+    assert_printed(levels.low.nll, 1.8);
+    assert_printed(levels.high.nll, 0.15);
+    let bins: Vec<(u32, usize)> = levels.bins.iter().map(|bin| (bin.power, bin.level.types)).collect();
+    assert_eq!(bins, [(0, 1), (1, 2)]);
+    assert_printed(levels.bins[1].level.nll, 0.375);
+    // The same from the averages with intervals.
+    let report = token_losses(&tokens, &[20, 10], Frequencies::Table(&counts), 3).unwrap();
+    assert_eq!(report.types.split.low_nll.value, levels.low.nll);
+    assert_eq!((report.types.split.low_tokens, report.types.split.high_tokens), (4, 6));
+    assert_printed(report.types.split.low_accuracy.value, 1.0 / 6.0);
+    assert_printed(report.types.split.high_accuracy.value, 1.0);
+}
+
+#[test]
+fn types_that_the_table_lacks_are_in_no_group() {
+    let means = type_means(&example_a()).unwrap();
+    let levels = frequency_levels(&means, &BTreeMap::from([(A, 243), (99, 1)]));
+    assert_printed(levels.macro_nll, 1.25);
+    assert_eq!((levels.low.types, levels.high.types, levels.bins.len()), (0, 1, 1));
+    assert_eq!(levels.bins[0].power, 5);
+    assert_eq!(levels.low.nll, Number::Undefined(Reason::NoTokens));
+    assert_eq!(levels.micro_accuracy, Number::Undefined(Reason::NotGiven));
+    let none = frequency_levels(&BTreeMap::new(), &BTreeMap::new());
+    assert_eq!((none.micro_nll, none.bins.len()), (Number::Undefined(Reason::NoTokens), 0));
+}
+
+/// measure.md 2.8 C: two types with the curves of the page.
+#[test]
+fn speeds_of_worked_example_c() {
+    let steps = [0, 100, 200, 400];
+    let (fast, slow) = ([10.0, 4.0, 2.0, 1.0], [10.0, 8.0, 5.0, 1.0]);
+    let mean = |nll: f64| TypeMean { tokens: 1, nll, accuracy: None };
+    let checkpoints: Vec<BTreeMap<u32, TypeMean>> =
+        (0..4).map(|i| BTreeMap::from([(A, mean(fast[i])), (B, mean(slow[i])), (C, mean(2.0))])).collect();
+    let table = BTreeMap::from([(A, 9), (B, 1), (C, 2)]);
+    let speeds = speed_by_frequency(&steps, &checkpoints, &table).unwrap();
+    assert_eq!((speeds.all.types, speeds.all.constant), (3, 1));
+    assert_printed(speeds.all.speed, (0.75 + 0.513889) / 2.0);
+    assert_printed(speeds.all.final_nll, 4.0 / 3.0);
+    assert_eq!(speeds.bins.iter().map(|bin| bin.power).collect::<Vec<_>>(), [0, 2]);
+    assert_printed(speeds.bins[0].speed.speed, 0.513889);
+    assert_printed(speeds.bins[1].speed.speed, 0.75);
+    assert_printed(speeds.high.speed, 0.75);
+    assert_printed(speeds.low.speed, 0.513889);
+    // A group whose types are all constant has no speed, but a level.
+    let only: Vec<BTreeMap<u32, TypeMean>> = (0..4).map(|_| BTreeMap::from([(C, mean(2.0))])).collect();
+    let speeds = speed_by_frequency(&steps, &only, &table).unwrap();
+    assert_eq!(speeds.all.speed, Number::Undefined(Reason::Constant));
+    assert_printed(speeds.all.final_nll, 2.0);
+    // Other types at one checkpoint.
+    let mut other = checkpoints.clone();
+    other[2].remove(&A);
+    assert!(matches!(
+        speed_by_frequency(&steps, &other, &table),
+        Err(MeasureError::Checkpoint { index: 2, problem }) if problem.contains("other tokens")
+    ));
+    assert!(speed_by_frequency(&steps[1..], &checkpoints[1..], &table).is_err());
+    assert!(speed_by_frequency(&[], &[], &table).is_err());
+}
+
+/// measure.md 2.8 D: the averages over the classes of the page, and what the curves do.
+#[test]
+fn theory_of_a_table() {
+    let points = theory_by_frequency(&[3, 6, 0, 1], 41);
+    assert_eq!(points.len(), 41);
+    for point in &points {
+        let losses = unconstrained_features_losses(&[6, 3, 1], point.weight_decay).unwrap();
+        let [six, three, one] = [0, 1, 2].map(|index| losses[index].nll.value().unwrap());
+        assert_printed(point.macro_nll, (six + three + one) / 3.0);
+        assert_printed(point.micro_nll, (6.0 * six + 3.0 * three + one) / 10.0);
+        assert_printed(point.high_nll, six);
+        assert_printed(point.low_nll, (three + one) / 2.0);
+        assert_eq!(point.bins.iter().map(|bin| (bin.power, bin.types)).collect::<Vec<_>>(), [(0, 1), (1, 2)]);
+        assert_printed(point.bins[0].nll, one);
+    }
+    let rises = |pair: &[TheoryPoint]| pair[0].low_nll.value() <= pair[1].low_nll.value();
+    assert!(points.windows(2).all(rises));
+    let last = points.last().unwrap();
+    for collapsed in [last.micro_nll, last.macro_nll, last.low_nll, last.high_nll] {
+        assert_printed(collapsed, 3f64.ln());
+    }
+    assert!(points[0].low_nll.value().unwrap() < 0.01);
+    assert!(theory_by_frequency(&[5], 9).is_empty() && theory_by_frequency(&[], 9).is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn groups_add_up_to_all_types(
+        drawn in prop::collection::vec((0u32..12, 0.0f64..8.0), 1..60),
+        counts in prop::collection::btree_map(0u32..12, 0u64..400, 0..12),
+    ) {
+        let tokens: Vec<_> = drawn.iter().map(|&(target, nll)| token(0, target, nll)).collect();
+        let means = type_means(&tokens).unwrap();
+        let levels = frequency_levels(&means, &counts);
+        let known = means.keys().filter(|id| counts.get(id).is_some_and(|&count| count > 0)).count();
+        prop_assert_eq!(levels.low.types + levels.high.types, known);
+        prop_assert_eq!(levels.bins.iter().map(|bin| bin.level.types).sum::<usize>(), known);
+        let sum: f64 = levels.bins.iter().map(|bin| bin.level.nll.value().unwrap() * bin.level.types as f64).sum();
+        let sides = [levels.low, levels.high].map(|side| side.nll.value().unwrap_or(0.0) * side.types as f64);
+        prop_assert!((sum - sides[0] - sides[1]).abs() < 1e-9);
+        let report = token_losses(&tokens, &[9], Frequencies::Table(&counts), 0).unwrap();
+        let near = |a: Number, b: Number| a.value().zip(b.value()).is_none_or(|(a, b)| (a - b).abs() < 1e-9);
+        prop_assert!(near(report.types.micro_nll.value, levels.micro_nll));
+        prop_assert!(near(report.types.macro_nll.value, levels.macro_nll));
+        prop_assert!(near(report.types.split.low_nll.value, levels.low.nll));
+        prop_assert_eq!(report.types.split.high_types, levels.high.types);
+    }
+
+    /// measure.md 2.3: a higher decay raises every loss, and that of the rarer class more.
+    #[test]
+    fn decay_costs_rare_classes_more(
+        rare in 1u64..50, more in 1u64..500, share in 0.001f64..0.4, step in 1.01f64..1.2,
+    ) {
+        let sizes = [rare, rare + more, 40];
+        let total: u64 = sizes.iter().sum();
+        // The rarest class collapses where its share is 1.
+        let weight_decay = share * (2.0 / 3.0 * *sizes.iter().min().unwrap() as f64).sqrt() / total as f64;
+        let at = |weight_decay: f64| unconstrained_features_losses(&sizes, weight_decay).unwrap();
+        let (before, after) = (at(weight_decay), at(weight_decay * step));
+        let rise = |class: usize| after[class].nll.value().unwrap() - before[class].nll.value().unwrap();
+        prop_assert!(rise(0) > 0.0 && rise(1) > 0.0);
+        prop_assert!(rise(0) > rise(1), "{} {}", rise(0), rise(1));
+        prop_assert!(after.iter().zip(&before).all(|(a, b)| a.margin.value() < b.margin.value()));
+    }
+
+    #[test]
+    fn speed_ignores_scale_and_shift(
+        losses in prop::collection::vec(0.0f64..10.0, 2..8), scale in 0.1f64..5.0, shift in 0.0f64..3.0,
+    ) {
+        let steps: Vec<u64> = (0..losses.len() as u64).map(|index| index * index).collect();
+        let of = |losses: &[f64]| learning_speed(&steps, losses).unwrap().speed.value();
+        let moved: Vec<f64> = losses.iter().map(|loss| scale * loss + shift).collect();
+        if let (Some(speed), Some(other)) = (of(&losses), of(&moved)) {
+            prop_assert!((0.0..=1.0).contains(&speed));
+            prop_assert!((speed - other).abs() < 1e-9);
+        }
+    }
+}

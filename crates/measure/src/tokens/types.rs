@@ -65,7 +65,8 @@ pub struct FrequencyBin {
     pub frequency_weighted_accuracy: Estimate,
 }
 
-/// Types below and from a percentile of the counts (nearest rank). The threshold is a choice of ours: the
+/// Types below and from a percentile of the counts (nearest rank), which are those of the frequency table where one is
+/// given, else those of the targets. The threshold is a choice of ours: the
 /// text of the paper was not available.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrequencySplit {
@@ -75,12 +76,20 @@ pub struct FrequencySplit {
     pub count: u64,
     /// Types with a smaller count.
     pub low_types: usize,
+    /// Predicted tokens of the low types.
+    pub low_tokens: usize,
     /// Mean over the low types of their mean loss, nats; undefined when all counts are equal.
     pub low_nll: Estimate,
+    /// Mean over the low types of their share of hits (0 to 1).
+    pub low_accuracy: Estimate,
     /// Types with this count or a larger one.
     pub high_types: usize,
+    /// Predicted tokens of the high types.
+    pub high_tokens: usize,
     /// Mean over the high types of their mean loss, nats.
     pub high_nll: Estimate,
+    /// Mean over the high types of their share of hits (0 to 1).
+    pub high_accuracy: Estimate,
 }
 
 /// Targets without an entry in the frequency table.
@@ -140,7 +149,7 @@ pub(super) fn type_loss(
         micro_accuracy: averages.micro_accuracy,
         macro_accuracy: averages.macro_accuracy,
         bins: frequency_bins(&types, units.len(), seed),
-        split: frequency_split(&types, units.len(), seed),
+        split: frequency_split(&types, &counts, units.len(), seed),
         outside_table: OutsideTable {
             types: outside.len(),
             tokens: outside.iter().map(|cells| cells.tokens).sum(),
@@ -191,21 +200,33 @@ fn frequency_bins(types: &[TypeCells], units: usize, seed: u64) -> Vec<Frequency
     bins.into_iter().map(bin).collect()
 }
 
-fn frequency_split(types: &[TypeCells], units: usize, seed: u64) -> FrequencySplit {
-    let known: Vec<&TypeCells> = types.iter().filter(|cells| cells.frequency > 0).collect();
-    let mut counts: Vec<u64> = known.iter().map(|cells| cells.frequency).collect();
-    counts.sort_unstable();
-    let rank = (counts.len() * SPLIT_PERCENTILE).div_ceil(100);
-    let count = rank.checked_sub(1).map_or(0, |index| counts[index]);
-    let (low, high): (Vec<&TypeCells>, Vec<&TypeCells>) = known.into_iter().partition(|cells| cells.frequency < count);
+fn frequency_split(types: &[TypeCells], counts: &[u64], units: usize, seed: u64) -> FrequencySplit {
+    let count = split_count(counts.iter().copied(), SPLIT_PERCENTILE);
+    let known = types.iter().filter(|cells| cells.frequency > 0);
+    let (low, high): (Vec<&TypeCells>, Vec<&TypeCells>) = known.partition(|cells| cells.frequency < count);
+    let tokens = |side: &[&TypeCells]| side.iter().map(|cells| cells.tokens).sum();
+    let (of_low, of_high) = (averages(&low, units, seed), averages(&high, units, seed));
     FrequencySplit {
         percentile: SPLIT_PERCENTILE,
         count,
         low_types: low.len(),
-        low_nll: averages(&low, units, seed).macro_nll,
+        low_tokens: tokens(&low),
+        low_nll: of_low.macro_nll,
+        low_accuracy: of_low.macro_accuracy,
         high_types: high.len(),
-        high_nll: averages(&high, units, seed).macro_nll,
+        high_tokens: tokens(&high),
+        high_nll: of_high.macro_nll,
+        high_accuracy: of_high.macro_accuracy,
     }
+}
+
+/// The count at a percentile of the counts above 0, by nearest rank: of m sorted ones that at ⌈percentile · m / 100⌉; 0 where
+/// there is none.
+pub fn split_count(counts: impl Iterator<Item = u64>, percentile: usize) -> u64 {
+    let mut counts: Vec<u64> = counts.filter(|&count| count > 0).collect();
+    counts.sort_unstable();
+    let rank = (counts.len() * percentile.min(100)).div_ceil(100);
+    rank.checked_sub(1).map_or(0, |index| counts[index])
 }
 
 struct Averages {

@@ -32,7 +32,7 @@ pub(crate) fn full_width(draw: impl Fn(f64) -> String) -> String {
 }
 
 /// Figures beside each other where there is room; each has a heading and is as wide as a phone.
-pub(super) fn multiples(figures: &[(String, String)]) -> String {
+pub(crate) fn multiples(figures: &[(String, String)]) -> String {
     let mut html = "<div class=\"multiples\">".to_owned();
     for (heading, svg) in figures {
         let _ = write!(html, "<div class=\"multiple\"><p class=\"fig-title\">{}</p>{svg}</div>", text(heading));

@@ -7,6 +7,7 @@
 mod bench;
 mod chat;
 mod context;
+pub mod data;
 mod diff;
 mod documents;
 pub mod embed;

@@ -1,6 +1,7 @@
 //! `lathe measure`: one measurement of one model on given texts.
 
 mod attention;
+mod context;
 mod samples;
 mod spectrum;
 pub(crate) mod tokens;
@@ -8,6 +9,11 @@ pub(crate) mod tokens;
 pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
 };
+pub use context::{
+    AttentionDetail, ConflictAudit, ContextComparison, ContextItem, ContextResult, ContextSpec, KnownBy, LayerAttention,
+    ModelContext, PromptForm, TrapCount, measure_context, measure_context_loaded,
+};
+pub(crate) use context::{fit, with_background};
 pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};
 pub use spectrum::{DiffErankResult, LayerResult, SpectrumResult, SpectrumSpec, Untrained, measure_spectrum};
 pub use tokens::{TokensResult, TokensSpec, measure_tokens};

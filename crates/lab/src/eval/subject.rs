@@ -195,13 +195,15 @@ impl Subject<'_> {
         self.fitting(index, ids, room)
     }
 
-    fn room(&self) -> Room {
+    /// How much is scored at once.
+    pub(crate) fn room(&self) -> Room {
         const BYTES: usize = 1 << 30;
         let position = KvCache::bytes_per_position(self.loaded.decoder.spec()).max(1);
         Room { forks: self.manner.batch.unwrap_or(64), positions: BYTES / position }
     }
 
-    fn fork(&self, index: usize, option: &Choice) -> Result<(Vec<u32>, Vec<u32>), Failed> {
+    /// Tokens of an option of question `index`: those before it, and its own, at least one of each.
+    pub(crate) fn fork(&self, index: usize, option: &Choice) -> Result<(Vec<u32>, Vec<u32>), Failed> {
         let tokenizer = self.loaded.tokenizer()?;
         let continuation = option.delimiter.clone() + &option.target;
         let (context, target) = match rendered(&option.context, &self.manner.turn, self.loaded)? {

@@ -19,12 +19,15 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::{
+    ConflictsSpec, CriticalSpec, InstructionsSpec, conflicts, context_critical, instructions,
+};
 use crate::embed_eval::{EmbedEvalSpec, built_in_embed_task, embed_eval};
 use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
-use crate::measure::{SamplesSpec, TokensSpec, measure_samples, measure_tokens};
+use crate::measure::{ContextSpec, SamplesSpec, TokensSpec, measure_context, measure_samples, measure_tokens};
 use crate::merge::{ExploreStep, explore};
 use crate::{Context, Error, TuneSpec, UpcycleSpec, tune, upcycle};
 use plan::{ExperimentFile, Step};
@@ -69,6 +72,10 @@ enum Work {
     Select(SelectSpec),
     MeasureSamples(SamplesSpec),
     MeasureTokens(TokensSpec),
+    MeasureContext(Box<ContextSpec>),
+    DataConflicts(ConflictsSpec),
+    DataInstructions(InstructionsSpec),
+    DataContextCritical(Box<CriticalSpec>),
     Ensemble(Box<EnsembleWriteSpec>),
     Eval(Box<EvalSpec>),
     EvalCompare(CompareSpec),
@@ -170,7 +177,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, measure_context, data_conflicts, data_instructions, data_context_critical, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, with the fields of that task's spec".into()),
     })
 }
 
@@ -209,6 +216,14 @@ fn perform(
         Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(output), ..spec })?),
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
         Work::MeasureTokens(spec) => to_json(measure_tokens(&spec, context)?),
+        Work::MeasureContext(spec) => {
+            to_json(measure_context(&ContextSpec { out: Some(output), ..*spec }, context)?)
+        }
+        Work::DataConflicts(spec) => to_json(conflicts(&ConflictsSpec { out: output, ..spec })?),
+        Work::DataInstructions(spec) => to_json(instructions(&InstructionsSpec { out: output, ..spec })?),
+        Work::DataContextCritical(spec) => {
+            to_json(context_critical(&CriticalSpec { out: output, ..*spec }, context)?)
+        }
         Work::Tune(spec) => to_json(tune(&TuneSpec { out: output, ..*spec }, context)?),
         Work::Upcycle(spec) => to_json(upcycle(&UpcycleSpec { out: output, ..*spec }, context)?),
         Work::MergeExplore(step) => to_json(explore(&step.spec(output.with_extension("merges"))?, context)?),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use lathe_measure::context::lowest;
 use lathe_measure::{Number, Reason};
 use lathe_model::reference::ModelReference;
+use lathe_tokenizer::{BosEos, Markup};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -20,7 +21,7 @@ use crate::load::{fingerprint, sha256_of};
 use crate::measure::{PromptForm, fit};
 use crate::records::read_records;
 use crate::store::{Store, write_lines};
-use crate::{Context, Error, load};
+use crate::{Context, Error, Loaded, load};
 
 /// What to choose from, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -286,11 +287,10 @@ fn scored(row: &Map<String, Value>, score: &RecordScore) -> Result<Map<String, V
 /// Scores of some records, each response without and with its context.
 fn scores(
     of: &[&Parts],
-    loaded: &crate::Loaded,
+    loaded: &Loaded,
     form: PromptForm,
     spec: &CriticalSpec,
 ) -> Result<Vec<RecordScore>, Error> {
-    use lathe_tokenizer::{BosEos, Markup};
     let mut questions: Vec<Vec<Choice>> = Vec::with_capacity(of.len());
     let mut cut = Vec::with_capacity(of.len());
     // Records with a system prompt are asked by themselves: a manner has one.
@@ -367,7 +367,7 @@ fn parts(record: usize, row: &Map<String, Value>) -> Result<Option<Parts>, Strin
         let turns = conversation(row)?;
         let context = text("context")?.unwrap_or_default().trim().to_owned();
         let ask = match turns.user.split_once(&context) {
-            _ if context.is_empty() => Ask::Instruction(turns.user),
+            _ if context.is_empty() => Ask::Instruction(turns.user.clone()),
             Some((before, after)) => Ask::Message(before.to_owned(), after.to_owned()),
             None => return Err("field `context` is not a part of the user's message".into()),
         };

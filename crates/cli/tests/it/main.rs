@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod bench;
+mod context;
 mod diff;
 mod embed;
 mod ensemble;

@@ -19,9 +19,7 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::{
-    ConflictsSpec, CriticalSpec, InstructionsSpec, conflicts, context_critical, instructions,
-};
+use crate::data::{ConflictsSpec, CriticalSpec, InstructionsSpec, conflicts, context_critical, instructions};
 use crate::embed_eval::{EmbedEvalSpec, built_in_embed_task, embed_eval};
 use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
@@ -216,14 +214,10 @@ fn perform(
         Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(output), ..spec })?),
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
         Work::MeasureTokens(spec) => to_json(measure_tokens(&spec, context)?),
-        Work::MeasureContext(spec) => {
-            to_json(measure_context(&ContextSpec { out: Some(output), ..*spec }, context)?)
-        }
+        Work::MeasureContext(spec) => to_json(measure_context(&ContextSpec { out: Some(output), ..*spec }, context)?),
         Work::DataConflicts(spec) => to_json(conflicts(&ConflictsSpec { out: output, ..spec })?),
         Work::DataInstructions(spec) => to_json(instructions(&InstructionsSpec { out: output, ..spec })?),
-        Work::DataContextCritical(spec) => {
-            to_json(context_critical(&CriticalSpec { out: output, ..*spec }, context)?)
-        }
+        Work::DataContextCritical(spec) => to_json(context_critical(&CriticalSpec { out: output, ..*spec }, context)?),
         Work::Tune(spec) => to_json(tune(&TuneSpec { out: output, ..*spec }, context)?),
         Work::Upcycle(spec) => to_json(upcycle(&UpcycleSpec { out: output, ..*spec }, context)?),
         Work::MergeExplore(step) => to_json(explore(&step.spec(output.with_extension("merges"))?, context)?),

@@ -10,8 +10,8 @@ pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
 };
 pub use context::{
-    AttentionDetail, ConflictAudit, ContextComparison, ContextItem, ContextResult, ContextSpec, KnownBy, LayerAttention,
-    ModelContext, PromptForm, TrapCount, measure_context, measure_context_loaded,
+    AttentionDetail, ConflictAudit, ContextComparison, ContextItem, ContextResult, ContextSpec, KnownBy,
+    LayerAttention, ModelContext, PromptForm, TrapCount, measure_context, measure_context_loaded,
 };
 pub(crate) use context::{fit, with_background};
 pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};

@@ -2,9 +2,7 @@
 
 use anyhow::Result;
 use lathe_lab::Context;
-use lathe_lab::data::{
-    ConflictsSpec, CriticalSpec, InstructionsSpec, conflicts, context_critical, instructions,
-};
+use lathe_lab::data::{ConflictsSpec, CriticalSpec, InstructionsSpec, conflicts, context_critical, instructions};
 use lathe_lab::measure::{AttentionDetail, ContextSpec, measure_context};
 
 use super::{print, print_json};

@@ -159,9 +159,10 @@ fn notes(model: &ModelContext) -> Vec<String> {
 
 /// `lathe data conflicts`
 pub(crate) fn conflicts(result: &ConflictsResult) -> String {
-    let rows = result.relations.iter().map(|relation| {
-        vec![relation.name.clone(), count(relation.facts as u64), count(relation.records as u64)]
-    });
+    let rows = result
+        .relations
+        .iter()
+        .map(|relation| vec![relation.name.clone(), count(relation.facts as u64), count(relation.records as u64)]);
     let titles = [("relation", Align::Left), ("facts", Align::Right), ("records", Align::Right)];
     let mut text = lines(&titles, rows.collect());
     let _ = write!(

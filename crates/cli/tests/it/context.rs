@@ -15,11 +15,12 @@ fn bench(n: usize) -> Bench {
 }
 
 fn conflicts(n: usize) -> String {
-    let colours = ["red", "sea green", "white", "orange"];
+    // Of these, the first tokens differ from that of the memorised one in the larger vocabulary.
+    let colours = ["sea green", "white", "orange", "the one of sand"];
     let record = |i: usize| {
         let (thing, colour) = (i / 2, colours[i % 4]);
         json!({"context": format!("the hat {thing} is {colour} and the sand is not"), "question": format!("what is hat {thing}?"),
-               "answer": colour, "memorised": "black", "from": i})
+               "answer": colour, "memorised": "ashen", "from": i})
         .to_string()
             + "\n"
     };
@@ -51,8 +52,11 @@ fn every_answer_is_a_line_and_rates_count_them() {
         let [context, memorised] = [&item["log_p_context"], &item["log_p_memorised"]]
             .map(|of| of[0].as_f64().unwrap() / of[1].as_f64().unwrap());
         assert!((item["margin"]["value"].as_f64().unwrap() - (context - memorised)).abs() < 1e-12);
-        let preference = item["preference"]["value"].as_f64().unwrap();
-        assert!(preference > 0.0 && preference < 1.0);
+        match item["preference"]["value"].as_f64() {
+            Some(preference) => assert!(preference > 0.0 && preference < 1.0, "{item}"),
+            // The other model's answers all begin with a space of their own.
+            None => assert_eq!((&item["preference"]["reason"], at >= 12), (&json!("same_token"), true), "{item}"),
+        }
         let attention = item["attention"].as_array().unwrap();
         assert!(attention.iter().all(|share| (0.0..=1.0).contains(&share.as_f64().unwrap())), "{item}");
     }
@@ -64,12 +68,14 @@ fn every_answer_is_a_line_and_rates_count_them() {
     let mean = items[..12].iter().map(|item| item["preference"]["value"].as_f64().unwrap()).sum::<f64>() / 12.0;
     assert!((models[0]["preference"]["value"]["value"].as_f64().unwrap() - mean).abs() < 1e-12);
     assert_eq!(models[0]["preference"]["n"], 6);
-    let difference = &result["comparisons"][0]["preference"]["value"]["value"];
-    let other = models[1]["preference"]["value"]["value"].as_f64().unwrap();
-    assert!((difference.as_f64().unwrap() - (other - mean)).abs() < 1e-12);
+    let of = &result["comparisons"][0];
+    assert_eq!((&of["first"], &of["second"]), (&json!("other"), &json!("tiny")));
+    let rate = |model: usize| models[model]["context_rate"]["value"]["value"].as_f64().unwrap();
+    assert!((of["context_rate"]["value"]["value"].as_f64().unwrap() - (rate(1) - rate(0))).abs() < 1e-12);
 
     // Answers are the data of another run, which is told what the first one found.
-    let again = bench.json(&[&MEASURE[..], &["answers.jsonl", "--known-by", "data", "--limit", "12", "--json"]].concat());
+    let again =
+        bench.json(&[&MEASURE[..], &["answers.jsonl", "--known-by", "data", "--limit", "12", "--json"]].concat());
     let (found, known) = (&again["models"][0], &models[0]);
     assert_eq!((&found["context_rate"], &found["known"]), (&known["context_rate"], &known["known"]));
 
@@ -86,7 +92,7 @@ fn every_answer_is_a_line_and_rates_count_them() {
 fn the_table_says_what_was_measured() {
     let bench = bench(8);
     let mut records = conflicts(8);
-    records += "{\"context\": \"it moved from black to white\", \"question\": \"the colour?\", \"answer\": \"white\", \"memory_answer\": \"black\"}\n";
+    records += "{\"context\": \"it moved from ashen to white\", \"question\": \"the colour?\", \"answer\": \"white\", \"memory_answer\": \"ashen\"}\n";
     records += "{\"context\": \"it is pink\", \"question\": \"the colour?\", \"answer\": \"grey\", \"parametric_answer\": \"black\"}\n";
     records += "{\"context\": \"it is pink\", \"question\": \"the colour?\", \"answer\": \"pink\", \"memorised\": \"Pink!\"}\n";
     records += records.clone().lines().next().unwrap();
@@ -101,7 +107,8 @@ fn the_table_says_what_was_measured() {
 #[test]
 fn a_killed_run_goes_on_and_ends_with_the_same_answers() {
     let bench = bench(400);
-    let arguments = |out: &'static str| [&MEASURE[..], &["conflicts.jsonl", "--max-tokens", "8", "--out", out]].concat();
+    let arguments =
+        |out: &'static str| [&MEASURE[..], &["conflicts.jsonl", "--max-tokens", "8", "--out", out]].concat();
     bench.succeed(&arguments("whole.jsonl"));
     bench.kill_after(&arguments("killed.jsonl"), "killed.jsonl.partial", 10);
     let partial = bench.path("killed.jsonl.partial");
@@ -124,7 +131,8 @@ fn contexts_that_do_not_fit_are_cut() {
     let bench = bench(2);
     let filler = "and the sand is on the sea ".repeat(40);
     let record = |context: String| {
-        json!({"context": context, "question": "what is the hat?", "answer": "red", "memorised": "black"}).to_string() + "\n"
+        json!({"context": context, "question": "what is the hat?", "answer": "red", "memorised": "black"}).to_string()
+            + "\n"
     };
     let first = record(format!("the hat is red {filler}"));
     bench.write("long.jsonl", first + &record(format!("{filler} the hat is red")));
@@ -192,7 +200,19 @@ fn sets_made_by_rules() {
     assert_eq!(first, ["relation", "subject", "context", "question", "answer", "memorised", "position"]);
     bench.succeed(&["data", "conflicts", "--out", "again.jsonl"]);
     assert_eq!(lines(&bench, "again.jsonl"), records);
-    let result = bench.json(&["data", "conflicts", "--relation", "capital,currency", "--variants", "2", "--seed", "5", "--out", "few.jsonl", "--json"]);
+    let result = bench.json(&[
+        "data",
+        "conflicts",
+        "--relation",
+        "capital,currency",
+        "--variants",
+        "2",
+        "--seed",
+        "5",
+        "--out",
+        "few.jsonl",
+        "--json",
+    ]);
     assert_eq!((&result["records"], &result["questions"], &result["short"]), (&json!(128), &json!(64), &json!(0)));
     bench.write("bad.toml", "[[relation]]\nname = 3\n");
     let refused = bench.refuse_all(&[
@@ -205,7 +225,6 @@ fn sets_made_by_rules() {
         &["data", "instructions", "--out", "x.jsonl", "--records", "5"],
         &["data", "instructions", "--out", "x.jsonl", "--records", "100000"],
         &["data", "instructions", "--out", "x.jsonl", "--counterfactual", "2"],
-        &["data", "instructions", "--out", "x.jsonl", "--counterfactual", "0.9", "--records", "900"],
     ]);
     assert_same("data_refused", &refused);
 }
@@ -215,7 +234,9 @@ fn records_that_need_their_context() {
     let bench = bench(0);
     let record = |i: usize| match i % 4 {
         0 => json!({"instruction": format!("say {i}"), "input": "", "output": "it is on"}),
-        1 => json!({"instruction": "what is it?", "input": format!("the hat {i} is red"), "output": format!("hat {i}"), "more": [i]}),
+        1 => {
+            json!({"instruction": "what is it?", "input": format!("the hat {i} is red"), "output": format!("hat {i}"), "more": [i]})
+        }
         2 => json!({"prompt": "what is it?", "context": format!("the sea {i}"), "completion": "the sea"}),
         _ => json!({"messages": [{"role": "user", "content": format!("Background: the den {i}\nQuestion: where?")},
                     {"role": "assistant", "content": format!("in the den {i}")}], "context": format!("the den {i}")}),
@@ -231,7 +252,9 @@ fn records_that_need_their_context() {
     let nll = |score: &Value| score["nll_without_context"].as_f64().unwrap();
     let threshold = result["threshold"]["value"].as_f64().unwrap();
     for score in &scores {
-        assert_eq!(score["is_kept"].as_bool().unwrap(), nll(score) > threshold, "{score}");
+        // Equal ones may be on both sides.
+        let is_kept = score["is_kept"].as_bool().unwrap();
+        assert!(if is_kept { nll(score) >= threshold } else { nll(score) <= threshold }, "{score}");
         let gap = nll(score) - score["nll_with_context"].as_f64().unwrap();
         assert_eq!(score["gap"].as_f64().unwrap(), gap);
         assert!((score["perplexity_without_context"].as_f64().unwrap().ln() - nll(score)).abs() < 1e-9);

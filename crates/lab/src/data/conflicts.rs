@@ -10,8 +10,8 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Relation, Split, filled, relations};
-use crate::store::write_lines;
 use crate::Error;
+use crate::store::write_lines;
 
 /// What to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -155,7 +155,9 @@ impl Parts {
     fn prompt(&self, form: PromptForm, context: Option<&str>) -> String {
         match (&self.ask, context) {
             (Ask::Instruction(text), context) => form.instruction(text, context),
-            (Ask::Message(before, after), Some(context)) => form.instruction(&format!("{before}{context}{after}"), None),
+            (Ask::Message(before, after), Some(context)) => {
+                form.instruction(&format!("{before}{context}{after}"), None)
+            }
             (Ask::Message(before, after), None) => form.instruction(&without_label(before, after), None),
         }
     }
@@ -285,12 +287,7 @@ fn scored(row: &Map<String, Value>, score: &RecordScore) -> Result<Map<String, V
 }
 
 /// Scores of some records, each response without and with its context.
-fn scores(
-    of: &[&Parts],
-    loaded: &Loaded,
-    form: PromptForm,
-    spec: &CriticalSpec,
-) -> Result<Vec<RecordScore>, Error> {
+fn scores(of: &[&Parts], loaded: &Loaded, form: PromptForm, spec: &CriticalSpec) -> Result<Vec<RecordScore>, Error> {
     let mut questions: Vec<Vec<Choice>> = Vec::with_capacity(of.len());
     let mut cut = Vec::with_capacity(of.len());
     // Records with a system prompt are asked by themselves: a manner has one.
@@ -373,7 +370,12 @@ fn parts(record: usize, row: &Map<String, Value>) -> Result<Option<Parts>, Strin
         };
         (turns.system, ask, context, turns.assistant)
     } else if row.contains_key("instruction") {
-        (None, Ask::Instruction(filled("instruction")?), text("input")?.unwrap_or_default().trim().to_owned(), filled("output")?)
+        (
+            None,
+            Ask::Instruction(filled("instruction")?),
+            text("input")?.unwrap_or_default().trim().to_owned(),
+            filled("output")?,
+        )
     } else {
         let context = text("context")?.unwrap_or_default().trim().to_owned();
         (None, Ask::Instruction(filled("prompt")?), context, filled("completion")?)
@@ -408,7 +410,10 @@ fn conversation(row: &Map<String, Value>) -> Result<Conversation, String> {
             Ok(Conversation { system, user: (*user).to_owned(), assistant: (*assistant).to_owned() })
         }
         [("user", _), ("assistant", _)] => Err("field `messages`: the assistant says nothing".into()),
-        _ => Err("field `messages`: one turn of the user and one of the assistant are read, after a system prompt".into()),
+        _ => {
+            Err("field `messages`: one turn of the user and one of the assistant are read, after a system prompt"
+                .into())
+        }
     }
 }
 
@@ -434,11 +439,14 @@ mod tests {
     #[test]
     fn three_kinds_of_record() {
         let chat = PromptForm::Chat;
-        let alpaca = read(serde_json::json!({"instruction": "Sum up.", "input": "A text.", "output": "It is."})).unwrap().unwrap();
+        let alpaca = read(serde_json::json!({"instruction": "Sum up.", "input": "A text.", "output": "It is."}))
+            .unwrap()
+            .unwrap();
         assert_eq!(alpaca.prompt(chat, Some("A text.")), "Sum up.\n\nA text.");
         assert_eq!(alpaca.prompt(chat, None), "Sum up.");
         assert_eq!(alpaca.prompt(PromptForm::Alpaca, None), "### Instruction:\nSum up.\n\n### Response:\n");
-        let plain = read(serde_json::json!({"prompt": "Why?", "context": "So.", "completion": "Because."})).unwrap().unwrap();
+        let plain =
+            read(serde_json::json!({"prompt": "Why?", "context": "So.", "completion": "Because."})).unwrap().unwrap();
         assert_eq!(plain.prompt(chat, Some("So.")), "Why?\n\nSo.");
         let messages = serde_json::json!([
             {"role": "system", "content": "Be short."},
@@ -476,7 +484,9 @@ mod tests {
         ] {
             assert_eq!(read(row).err().unwrap(), problem);
         }
-        let of = |context: &str, turns: Value| read(serde_json::json!({"messages": turns, "context": context})).err().unwrap();
+        let of = |context: &str, turns: Value| {
+            read(serde_json::json!({"messages": turns, "context": context})).err().unwrap()
+        };
         let turn = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
         assert!(of("c", serde_json::json!([turn("user", "a"), turn("assistant", "b")])).contains("not a part"));
         assert!(of("a", serde_json::json!([turn("user", "a")])).contains("one turn"));

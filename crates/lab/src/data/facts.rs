@@ -78,13 +78,15 @@ pub(super) fn relations(file: Option<&Path>, split: Split, only: &[String]) -> R
         }
         None => (PathBuf::from("world-facts.toml"), WORLD_FACTS.to_owned()),
     };
-    let bad = |problem: String| Error::Spec {
+    let bad = |problem: String| {
+        Error::Spec {
         field: "--facts",
         problem: format!("{}: {problem}", name.display()),
         hint: Some(
             "a table of facts has [[relation]] with name, questions, contexts with {subject} and {answer}, and facts = [[subject, answer], …]"
                 .into(),
         ),
+    }
     };
     let table: Table = toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
     let mut names = BTreeSet::new();

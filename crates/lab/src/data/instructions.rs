@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use lathe_measure::statistics::item_generator;
-use rand::seq::{IndexedRandom, SliceRandom};
 use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +130,8 @@ pub fn instructions(spec: &InstructionsSpec) -> Result<InstructionsResult, Error
         let count = if at + 1 == KINDS.len() { count + left } else { count };
         let made = of_kind(kind, count, &relations, spec.seed, at as u64);
         if made.len() < count {
-            let problem = format!("{} records need {count} of the kind `{kind}`, and {} differ", spec.records, made.len());
+            let problem =
+                format!("{} records need {count} of the kind `{kind}`, and {} differ", spec.records, made.len());
             return refuse("--records", problem, "ask for fewer, or give a larger table of facts");
         }
         all.extend(made);
@@ -231,9 +232,8 @@ fn counterfactual(relations: &[Relation], count: usize, seed: u64) -> Vec<Record
     conflicts.truncate(count);
     let record = |(number, of): (usize, super::ConflictRecord)| {
         let relation = relations.iter().find(|relation| relation.name == of.relation);
-        let response = relation.map_or(of.answer.clone(), |relation| {
-            response(relation, &of.subject, &of.answer, number)
-        });
+        let response =
+            relation.map_or(of.answer.clone(), |relation| response(relation, &of.subject, &of.answer, number));
         Record::new(COUNTERFACTUAL, Some(of.context), &of.question, &response)
     };
     conflicts.into_iter().enumerate().map(record).collect()
@@ -244,24 +244,72 @@ fn pick<'a>(draws: &mut ChaCha8Rng, of: &[&'a str]) -> &'a str {
 }
 
 const FIRST: [&str; 16] = [
-    "Mira", "Tobin", "Selda", "Arvid", "Nela", "Joris", "Petra", "Kasimir", "Lotte", "Emre", "Ines", "Rolf", "Daria", "Milo",
-    "Hanne", "Otis",
+    "Mira", "Tobin", "Selda", "Arvid", "Nela", "Joris", "Petra", "Kasimir", "Lotte", "Emre", "Ines", "Rolf", "Daria",
+    "Milo", "Hanne", "Otis",
 ];
 const LAST: [&str; 16] = [
-    "Holt", "Brandel", "Osk", "Varga", "Lindqvist", "Tamm", "Ferro", "Quill", "Marsh", "Ostrov", "Penn", "Sattler", "Vance",
-    "Wick", "Yarrow", "Zeller",
+    "Holt",
+    "Brandel",
+    "Osk",
+    "Varga",
+    "Lindqvist",
+    "Tamm",
+    "Ferro",
+    "Quill",
+    "Marsh",
+    "Ostrov",
+    "Penn",
+    "Sattler",
+    "Vance",
+    "Wick",
+    "Yarrow",
+    "Zeller",
 ];
 const TOWNS: [&str; 14] = [
-    "Westbrook", "Altmark", "Fernhill", "Port Orla", "Greyfield", "Lowmere", "Stonebridge", "Hazelby", "Marrow Bay", "Elmstead",
-    "Northwick", "Sandal", "Rookhaven", "Tilbury Cross",
+    "Westbrook",
+    "Altmark",
+    "Fernhill",
+    "Port Orla",
+    "Greyfield",
+    "Lowmere",
+    "Stonebridge",
+    "Hazelby",
+    "Marrow Bay",
+    "Elmstead",
+    "Northwick",
+    "Sandal",
+    "Rookhaven",
+    "Tilbury Cross",
 ];
 const JOBS: [&str; 14] = [
-    "baker", "carpenter", "nurse", "gardener", "pilot", "teacher", "plumber", "tailor", "chemist", "librarian", "dentist",
-    "farmer", "locksmith", "translator",
+    "baker",
+    "carpenter",
+    "nurse",
+    "gardener",
+    "pilot",
+    "teacher",
+    "plumber",
+    "tailor",
+    "chemist",
+    "librarian",
+    "dentist",
+    "farmer",
+    "locksmith",
+    "translator",
 ];
 const THINGS: [&str; 12] = [
-    "a red bicycle", "an old piano", "two goats", "a telescope", "a sailing boat", "a grey parrot", "a box of stamps",
-    "a green tent", "a pair of skis", "a brass lamp", "a typewriter", "a beehive",
+    "a red bicycle",
+    "an old piano",
+    "two goats",
+    "a telescope",
+    "a sailing boat",
+    "a grey parrot",
+    "a box of stamps",
+    "a green tent",
+    "a pair of skis",
+    "a brass lamp",
+    "a typewriter",
+    "a beehive",
 ];
 
 /// Someone who does not exist, and a question about them.
@@ -276,7 +324,11 @@ fn invented(draws: &mut ChaCha8Rng) -> Record {
         _ => format!("The letter was sent to {town}. It thanks {name}, the {job} of the town, for {thing}."),
     };
     let (question, answer, sentence) = match draws.random_range(0..3u64) {
-        0 => (format!("Which town does the text connect with {name}?"), town, format!("The text connects {name} with {town}.")),
+        0 => (
+            format!("Which town does the text connect with {name}?"),
+            town,
+            format!("The text connects {name} with {town}."),
+        ),
         1 => (format!("What is the job of {name}?"), job, format!("{name} is a {job}.")),
         _ => (format!("Which thing does the text connect with {name}?"), thing, format!("It is {thing}.")),
     };
@@ -285,10 +337,10 @@ fn invented(draws: &mut ChaCha8Rng) -> Record {
 }
 
 const LIST_WORDS: [&str; 40] = [
-    "apple", "anchor", "basket", "bridge", "candle", "castle", "desk", "dragon", "engine", "feather", "forest", "garden",
-    "glove", "hammer", "harbour", "island", "jacket", "kettle", "ladder", "lantern", "meadow", "mirror", "needle", "orange",
-    "paper", "pencil", "pillow", "rabbit", "ribbon", "saddle", "school", "shadow", "table", "ticket", "tunnel", "violin",
-    "wagon", "window", "winter", "yellow",
+    "apple", "anchor", "basket", "bridge", "candle", "castle", "desk", "dragon", "engine", "feather", "forest",
+    "garden", "glove", "hammer", "harbour", "island", "jacket", "kettle", "ladder", "lantern", "meadow", "mirror",
+    "needle", "orange", "paper", "pencil", "pillow", "rabbit", "ribbon", "saddle", "school", "shadow", "table",
+    "ticket", "tunnel", "violin", "wagon", "window", "winter", "yellow",
 ];
 
 /// A task on some words, with the words as the context or in the instruction.

@@ -97,7 +97,8 @@ fn instructions_are_the_same_with_and_without_counterfactual_ones() {
     let folder = tempfile::tempdir().unwrap();
     let make = |name: &str, counterfactual: f64, seed: u64| {
         let out = folder.path().join(name);
-        let spec = InstructionsSpec { facts: None, split: Split::Train, records: 400, counterfactual, seed, out: out.clone() };
+        let spec =
+            InstructionsSpec { facts: None, split: Split::Train, records: 400, counterfactual, seed, out: out.clone() };
         (instructions(&spec).unwrap(), read(&out))
     };
     let (plain, without) = make("plain.jsonl", 0.0, 3);
@@ -156,7 +157,11 @@ fn tables_of_facts_that_make_no_sense() {
     for (from, to, problem) in [
         ("[[relation]]", "[[relations]]", "unknown field `relations`"),
         ("questions", "question", "unknown field `question`"),
-        ("\"{subject} is in {answer}.\"", "\"It is in {answer}.\"", "relation `seat`: `contexts`: `It is in {answer}.` lacks {subject} or {answer}"),
+        (
+            "\"{subject} is in {answer}.\"",
+            "\"It is in {answer}.\"",
+            "relation `seat`: `contexts`: `It is in {answer}.` lacks {subject} or {answer}",
+        ),
         ("\"Where is {subject}?\"", "", "relation `seat`: `questions` is empty"),
         ("Where is {subject}?", "Is {subject} in {answer}?", "a question holds {answer}"),
         (", [\"Beta\", \"Brest\"]", "", "1 facts leave nothing to exchange"),

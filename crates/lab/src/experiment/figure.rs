@@ -197,9 +197,7 @@ mod tests {
 
     #[test]
     fn a_path_through_the_entries_of_a_result() {
-        let entry = |step: u64, x: f64, y: f64| {
-            serde_json::json!({"step": step, "a": {"value": {"value": x}}, "b": x, "y": {"value": {"value": y}}})
-        };
+        let entry = |step: u64, x: f64, y: f64| serde_json::json!({"step": step, "a": {"value": {"value": x}}, "b": x, "y": {"value": {"value": y}}});
         let result = serde_json::json!({"watched": [entry(10, 0.5, 0.25), entry(20, 0.25, 0.75), {"step": 30}]});
         let kept = Kept { name: "t".into(), spec: Value::Null, seconds: 0.0, result: Some(result), failed: None };
         let results = BTreeMap::from([("t".to_owned(), kept)]);
@@ -209,7 +207,9 @@ mod tests {
         .unwrap();
         let svg = draw(&of, &results).unwrap();
         assert!(svg.contains("step 10") && svg.contains("step 20") && !svg.contains("step 30"), "{svg}");
-        let gone: FigureSpec = toml::from_str("name = \"n\"\ntitle = \"t\"\nseries = [{ name = \"s\", step = \"u\" , each = \"w\"}]").unwrap();
+        let gone: FigureSpec =
+            toml::from_str("name = \"n\"\ntitle = \"t\"\nseries = [{ name = \"s\", step = \"u\" , each = \"w\"}]")
+                .unwrap();
         assert!(draw(&gone, &results).is_err());
     }
 }

@@ -16,8 +16,8 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 
 pub use data::{ConflictAudit, TrapCount};
-pub(crate) use prompt::{fit, with_background};
 pub use prompt::PromptForm;
+pub(crate) use prompt::{fit, with_background};
 
 use super::COMPUTE_TYPE;
 use crate::generate::PROMPT_STRIDE;
@@ -383,8 +383,11 @@ fn of_run(run: Run, questions: &[usize], seed: u64) -> ModelContext {
     let layers = run.items.iter().filter_map(|item| item.attention.as_ref()).map(Vec::len).max().unwrap_or(0);
     let share = |of: &dyn Fn(&[f64]) -> f64| {
         let none = Number::Undefined(Reason::NotRequested);
-        let values: Vec<[Number; 1]> =
-            run.items.iter().map(|item| [item.attention.as_ref().map_or(none, |shares| Number::from(of(shares)))]).collect();
+        let values: Vec<[Number; 1]> = run
+            .items
+            .iter()
+            .map(|item| [item.attention.as_ref().map_or(none, |shares| Number::from(of(shares)))])
+            .collect();
         let [mean] = mean_by_question(questions, &values, seed);
         mean
     };
@@ -419,7 +422,8 @@ fn comparison(run: &Run, base: &Run, questions: &[usize], seed: u64) -> ContextC
         std::array::from_fn(|k| a[k].zip(b[k], |a, b| a - b))
     });
     let differences: Vec<[Number; 4]> = differences.collect();
-    let [context_rate, parametric_rate, context_only_rate, preference] = mean_by_question(questions, &differences, seed);
+    let [context_rate, parametric_rate, context_only_rate, preference] =
+        mean_by_question(questions, &differences, seed);
     ContextComparison {
         name: format!("{} against {}", run.name, base.name),
         first: run.name.clone(),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matching::{Answered, Mentions};
 use crate::measured::{Estimate, Number, Reason};
+use crate::shares;
 use crate::statistics::bootstrap;
 
 /// What was found of one item.
@@ -46,7 +47,8 @@ impl Classes {
     }
 }
 
-/// How much answers rely on the context. Intervals resample questions.
+/// How much answers rely on the context. Intervals resample questions; where all or no answers count, resampling shows no spread, and the
+/// interval is Wilson's with one answer for each question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reliance {
     /// Items.
@@ -100,6 +102,8 @@ pub fn reliance(items: &[Item], seed: u64) -> Reliance {
     let values: Vec<[Number; 5]> = items.iter().map(numbers).collect();
     let [context_rate, parametric_rate, context_only_rate, preference, margin] =
         mean_by_question(&questions, &values, seed);
+    let [context_rate, parametric_rate, context_only_rate] =
+        [context_rate, parametric_rate, context_only_rate].map(with_a_width);
     Reliance {
         items: items.len(),
         questions: context_rate.n,
@@ -109,6 +113,15 @@ pub fn reliance(items: &[Item], seed: u64) -> Reliance {
         context_only_rate,
         preference,
         margin,
+    }
+}
+
+/// A share whose interval has a width.
+fn with_a_width(of: Estimate) -> Estimate {
+    match of.value.value() {
+        Some(0.0) => shares::share(0, of.n),
+        Some(1.0) => shares::share(of.n, of.n),
+        _ => of,
     }
 }
 

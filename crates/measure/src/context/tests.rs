@@ -53,6 +53,11 @@ fn rates_of_the_example() {
     assert_eq!(of.parametric_rate.value, Number::Value(2.0 / 7.0));
     assert_eq!(of.context_only_rate.value, Number::Value(3.0 / 7.0));
     assert_eq!(of.preference.value, Number::Undefined(Reason::Empty));
+    // Ten answers to five questions that all follow the context are five, and no certainty.
+    let sure = |question| Item { question, mentions: Mentions { context: true, parametric: false }, ..items[0] };
+    let all = reliance(&(0..10).map(|at| sure(at / 2)).collect::<Vec<_>>(), 0);
+    assert_eq!(all.context_rate, crate::shares::share(5, 5));
+    assert_eq!(all.parametric_rate, crate::shares::share(0, 5));
     assert_eq!(reliance(&[], 0).context_rate.value, Number::Undefined(Reason::Empty));
 }
 
@@ -122,10 +127,10 @@ fn traps_of_items() {
     let none: [Trap; 0] = [];
     assert_eq!(traps("The seat is Herat now.", "Where is the seat?", "Herat", "Kabul"), none);
     assert_eq!(traps("It moved from Kabul to Herat.", "Where?", "Herat", "Kabul"), [Trap::MemorisedInContext]);
-    assert_eq!(traps("It is Herat.", "Is Kabul or Herat it?", "Herat", "Kabul"), [
-        Trap::MemorisedInQuestion,
-        Trap::AnswerInQuestion
-    ]);
+    assert_eq!(
+        traps("It is Herat.", "Is Kabul or Herat it?", "Herat", "Kabul"),
+        [Trap::MemorisedInQuestion, Trap::AnswerInQuestion]
+    );
     assert_eq!(traps("Hulhumale.", "Where?", "Hulhumalé", "Malé"), [Trap::AnswerNotInContext, Trap::NestedAnswers]);
     assert_eq!(traps("Bo.", "Where?", "Bo", "Freetown"), [Trap::ShortAnswer]);
     assert_eq!(traps("Malé.", "Where?", "Malé", "male"), [Trap::EqualAnswers, Trap::MemorisedInContext]);

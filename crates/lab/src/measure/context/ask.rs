@@ -54,8 +54,7 @@ impl Asking<'_> {
     pub(super) fn items(&mut self, records: &[usize], is_first: bool) -> Result<Vec<(usize, ContextItem)>, Error> {
         let conflicts = self.conflicts;
         let of: Vec<&Conflict> = records.iter().map(|record| &conflicts.records[*record]).collect();
-        let manner =
-            Manner { turn: self.template.turn(), overlong: Overlong::Refuse, batch: self.spec.batch };
+        let manner = Manner { turn: self.template.turn(), overlong: Overlong::Refuse, batch: self.spec.batch };
         let subject = Subject { loaded: self.loaded, manner: &manner };
         let fitted = of.iter().map(|conflict| self.fitted(conflict, &manner)).collect::<Result<Vec<_>, _>>()?;
         self.recall(&of, &subject, is_first)?;
@@ -117,9 +116,8 @@ impl Asking<'_> {
             // One more for a space that becomes a token of its own.
             after = after.max(tokenizer.encode(answer, BosEos::Omit, Markup::Text)?.len() + 1);
         }
-        let build = |context: &str| {
-            self.template.prompt(self.spec.instruction.as_deref(), Some(context), &conflict.question)
-        };
+        let build =
+            |context: &str| self.template.prompt(self.spec.instruction.as_deref(), Some(context), &conflict.question);
         fit(self.loaded, &manner.turn, &conflict.context, after, &build)?
             .map_err(|problem| question(&self.conflicts.file, conflict.record, problem))
     }
@@ -183,7 +181,8 @@ impl Asking<'_> {
             let fork = |target: &str| {
                 let delimiter = self.template.delimiter().to_owned();
                 let choice = Choice { context: fitted.prompt.clone(), delimiter, target: target.to_owned() };
-                let failed = |failed| failure(failed, &self.conflicts.file, self.name, &|index: usize| of[index].record);
+                let failed =
+                    |failed| failure(failed, &self.conflicts.file, self.name, &|index: usize| of[index].record);
                 subject.fork(index, &choice).map_err(failed)
             };
             let (before, context) = fork(&conflict.answer)?;

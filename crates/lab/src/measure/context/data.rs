@@ -45,7 +45,7 @@ pub struct ConflictAudit {
     pub questions: usize,
     /// Records left out because they repeat an earlier one.
     pub duplicates: usize,
-    /// Records left out or doubtful, by what is wrong with them; one record may be counted several times.
+    /// Records left out or doubtful, by what is wrong with them. One that is doubtful may be counted several times.
     pub traps: Vec<TrapCount>,
     /// Measured records by the fifth of the context in which the answer begins; those without it are in none.
     pub positions: [usize; 5],
@@ -86,12 +86,16 @@ impl Conflicts {
             }
             let number = index + 1;
             let record = conflict(number, row, spec.known_by).map_err(|problem| question(file, number, problem))?;
-            let key = [&record.context, &record.question, &record.answer, &record.memorised].map(|text| normalised(text));
+            let key =
+                [&record.context, &record.question, &record.answer, &record.memorised].map(|text| normalised(text));
             if !seen.insert(key) {
                 duplicates += 1;
                 continue;
             }
-            let traps = traps(&record.context, &record.question, &record.answer, &record.memorised);
+            let mut traps = traps(&record.context, &record.question, &record.answer, &record.memorised);
+            if traps.iter().any(|trap| trap.is_fatal()) {
+                traps.retain(|trap| trap.is_fatal());
+            }
             for (trap, found) in Trap::ALL.iter().zip(&mut found) {
                 if traps.contains(trap) {
                     found.push(number);

@@ -45,7 +45,10 @@ fn forms_of_a_prompt() {
         PromptForm::Alpaca.prompt(None, Some("So."), "Why?"),
         "### Instruction:\nWhy?\n\n### Input:\nSo.\n\n### Response:\n"
     );
-    assert_eq!(PromptForm::Alpaca.prompt(Some("Be short."), None, "Why?"), "### Instruction:\nBe short. Why?\n\n### Response:\n");
+    assert_eq!(
+        PromptForm::Alpaca.prompt(Some("Be short."), None, "Why?"),
+        "### Instruction:\nBe short. Why?\n\n### Response:\n"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub use context::{
     AttentionDetail, ConflictAudit, ContextComparison, ContextItem, ContextResult, ContextSpec, KnownBy,
     LayerAttention, ModelContext, PromptForm, TrapCount, measure_context, measure_context_loaded,
 };
-pub(crate) use context::{fit, with_background};
+pub(crate) use context::{continued, fit, with_background};
 pub use samples::{NamedEstimate, PairedNumber, SampleSet, SamplesResult, SamplesSpec, measure_samples};
 pub use spectrum::{DiffErankResult, LayerResult, SpectrumResult, SpectrumSpec, Untrained, measure_spectrum};
 pub use tokens::{TokensResult, TokensSpec, measure_tokens};

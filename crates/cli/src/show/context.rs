@@ -1,6 +1,7 @@
 //! Context reliance, and the records that it needs.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use lathe_lab::data::{ConflictsResult, CriticalBy, CriticalResult, InstructionsResult};
 use lathe_lab::figure::{count, number, percent};
@@ -87,18 +88,30 @@ fn row(model: &str, items: &str, of: &Reliance) -> Vec<String> {
     ]
 }
 
-/// Attention of the last prompt position on the context: mean, and layer by layer.
+/// Attention of the last prompt position on the context: mean over all layers, and over some neighbouring ones.
 fn attention(models: &[&ModelContext]) -> String {
+    /// Rows of neighbouring layers.
+    const ROWS: usize = 8;
     let layers = models.iter().map(|model| model.layers.len()).max().unwrap_or(0);
     let names = models.iter().map(|model| (model.model.as_str(), Align::Right));
     let titles: Vec<(&str, Align)> = [("attention on the context", Align::Left)].into_iter().chain(names).collect();
-    let cell = |of: Option<Number>| of.and_then(Number::value).map_or("–".into(), percent);
-    let mean = ["all layers".to_owned()].into_iter().chain(models.iter().map(|of| cell(Some(of.attention.value))));
-    let layer = |layer: usize| {
-        let cells = models.iter().map(|of| cell(of.layers.get(layer).map(|of| of.share.value)));
-        [format!("layer {layer}")].into_iter().chain(cells).collect::<Vec<_>>()
+    let mean = |model: &ModelContext, layers: Range<usize>| {
+        let shares: Option<Vec<f64>> =
+            layers.map(|layer| model.layers.get(layer).and_then(|of| of.share.value.value())).collect();
+        shares.map_or("–".into(), |shares| percent(shares.iter().sum::<f64>() / shares.len() as f64))
     };
-    lines(&titles, [mean.collect()].into_iter().chain((0..layers).map(layer)).collect())
+    let row = |name: String, layers: &Range<usize>| -> Vec<String> {
+        [name].into_iter().chain(models.iter().map(|model| mean(model, layers.clone()))).collect()
+    };
+    let together = layers.div_ceil(ROWS).max(1);
+    let groups = (0..layers).step_by(together).map(|first| first..(first + together).min(layers));
+    let rows = groups.map(|group| match group.len() {
+        1 => row(format!("layer {}", group.start), &group),
+        _ => row(format!("layers {}–{}", group.start, group.end - 1), &group),
+    });
+    let all = models.iter().map(|model| share(&model.attention));
+    let all = ["all layers".to_owned()].into_iter().chain(all).collect();
+    lines(&titles, [all].into_iter().chain(rows).collect())
 }
 
 fn audit(data: &ConflictAudit) -> String {

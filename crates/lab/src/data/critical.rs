@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use lathe_decode::{DecodeError, Fork, Likelihood};
 use lathe_measure::context::lowest;
 use lathe_measure::{Number, Reason};
 use lathe_model::reference::ModelReference;
@@ -15,10 +16,9 @@ use lathe_tokenizer::{BosEos, Markup};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::eval::questions::Choice;
-use crate::eval::subject::{Failed, Manner, OptionScore, Overlong, Subject};
+use crate::eval::subject::{Manner, Overlong, Subject};
 use crate::load::{fingerprint, sha256_of};
-use crate::measure::{PromptForm, fit};
+use crate::measure::{PromptForm, continued, fit};
 use crate::records::read_records;
 use crate::store::{Store, write_lines};
 use crate::{Context, Error, Loaded, load};
@@ -288,52 +288,45 @@ fn scored(row: &Map<String, Value>, score: &RecordScore) -> Result<Map<String, V
 
 /// Scores of some records, each response without and with its context.
 fn scores(of: &[&Parts], loaded: &Loaded, form: PromptForm, spec: &CriticalSpec) -> Result<Vec<RecordScore>, Error> {
-    let mut questions: Vec<Vec<Choice>> = Vec::with_capacity(of.len());
+    let mut forks = Vec::with_capacity(2 * of.len());
     let mut cut = Vec::with_capacity(of.len());
-    // Records with a system prompt are asked by themselves: a manner has one.
-    let mut systems: Vec<Option<String>> = Vec::with_capacity(of.len());
     for parts in of {
-        let manner = manner(form, parts.system.clone(), spec.batch);
-        let after = loaded.tokenizer()?.encode(&parts.response, BosEos::Omit, Markup::Text)?.len() + 1;
+        let bad = |problem| bad_record(&spec.data, parts.record, problem);
+        let turn = form.turn_with(parts.system.clone());
+        let response = format!("{}{}", form.response_delimiter(), parts.response);
+        let after = loaded.tokenizer()?.encode(&response, BosEos::Omit, Markup::Text)?.len() + 1;
         let build = |context: &str| parts.prompt(form, Some(context));
-        let fitted = fit(loaded, &manner.turn, &parts.context, after, &build)?
-            .map_err(|problem| bad_record(&spec.data, parts.record, problem))?;
-        let choice = |context: String| Choice {
-            context,
-            delimiter: form.response_delimiter().to_owned(),
-            target: parts.response.clone(),
-        };
-        questions.push(vec![choice(parts.prompt(form, None)), choice(fitted.prompt)]);
+        let fitted = fit(loaded, &turn, &parts.context, after, &build)?.map_err(bad)?;
+        for prompt in [parts.prompt(form, None), fitted.prompt] {
+            let (context, target) = continued(loaded, &turn, &prompt, &response)?;
+            if target.is_empty() || context.is_empty() {
+                return Err(bad("the prompt or the response has no token".into()));
+            }
+            forks.push(Fork { context, targets: vec![target] });
+        }
         cut.push(fitted.is_cut);
-        systems.push(parts.system.clone());
     }
-    let mut found: Vec<Vec<OptionScore>> = Vec::with_capacity(of.len());
-    while found.len() < of.len() {
-        let first = found.len();
-        let count = systems[first..].iter().take_while(|system| **system == systems[first]).count();
-        let manner = manner(form, systems[first].clone(), spec.batch);
-        let subject = Subject { loaded, manner: &manner };
-        let asked: Vec<&[Choice]> = questions[first..first + count].iter().map(Vec::as_slice).collect();
-        let scored = subject.choices(&asked, &mut |_, scores| {
-            found.push(scores);
-            ControlFlow::Continue(())
-        });
-        scored.map_err(|failed| match failed {
-            Failed::Question { index, problem, .. } => bad_record(&spec.data, of[first + index].record, problem),
-            Failed::NotFinite { index } => Error::NotFinite {
-                model: loaded.reference.to_string(),
-                task: "context-critical".into(),
-                record: of[first + index].record,
-            },
-            Failed::Task(error) => *error,
-        })?;
-    }
-    let score = |((parts, scores), is_cut): ((&&Parts, Vec<OptionScore>), bool)| {
-        let nll = |of: OptionScore| -of.log_p / of.tokens as f64;
-        let (without, with) = (nll(scores[0]), nll(scores[1]));
+    let manner = Manner { turn: form.turn(), overlong: Overlong::Refuse, batch: spec.batch };
+    let subject = Subject { loaded, manner: &manner };
+    let mut found: Vec<Likelihood> = Vec::with_capacity(forks.len());
+    let scored = lathe_decode::likelihoods(&loaded.decoder, &forks, subject.room(), &mut |_, likelihoods| {
+        found.extend(likelihoods);
+        ControlFlow::Continue(())
+    });
+    scored.map_err(|error| match error {
+        DecodeError::NotFinite { item, .. } => Error::NotFinite {
+            model: loaded.reference.to_string(),
+            task: "context-critical".into(),
+            record: of[item as usize / 2].record,
+        },
+        other => other.into(),
+    })?;
+    let score = |((parts, of), is_cut): ((&&Parts, &[Likelihood]), bool)| {
+        let nll = |of: Likelihood| -of.log_p / of.tokens as f64;
+        let (without, with) = (nll(of[0]), nll(of[1]));
         RecordScore {
             record: parts.record,
-            response_tokens: scores[0].tokens,
+            response_tokens: of[0].tokens,
             nll_without_context: without,
             nll_with_context: with,
             gap: without - with,
@@ -341,11 +334,7 @@ fn scores(of: &[&Parts], loaded: &Loaded, form: PromptForm, spec: &CriticalSpec)
             is_cut,
         }
     };
-    Ok(of.iter().zip(found).zip(cut).map(score).collect())
-}
-
-fn manner(form: PromptForm, system: Option<String>, batch: Option<usize>) -> Manner {
-    Manner { turn: form.turn_with(system), overlong: Overlong::Refuse, batch }
+    Ok(of.iter().zip(found.chunks_exact(2)).zip(cut).map(score).collect())
 }
 
 /// The parts of a record; none where it has no context.

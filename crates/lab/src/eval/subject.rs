@@ -202,8 +202,7 @@ impl Subject<'_> {
         Room { forks: self.manner.batch.unwrap_or(64), positions: BYTES / position }
     }
 
-    /// Tokens of an option of question `index`: those before it, and its own, at least one of each.
-    pub(crate) fn fork(&self, index: usize, option: &Choice) -> Result<(Vec<u32>, Vec<u32>), Failed> {
+    fn fork(&self, index: usize, option: &Choice) -> Result<(Vec<u32>, Vec<u32>), Failed> {
         let tokenizer = self.loaded.tokenizer()?;
         let continuation = option.delimiter.clone() + &option.target;
         let (context, target) = match rendered(&option.context, &self.manner.turn, self.loaded)? {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use data::{ConflictAudit, TrapCount};
 pub use prompt::PromptForm;
-pub(crate) use prompt::{fit, with_background};
+pub(crate) use prompt::{continued, fit, with_background};
 
 use super::COMPUTE_TYPE;
 use crate::generate::PROMPT_STRIDE;

@@ -12,9 +12,8 @@ use lathe_measure::{Number, Reason};
 use lathe_tokenizer::{BosEos, Markup};
 
 use super::data::{Conflict, Conflicts, question};
-use super::prompt::{Fitted, PromptForm, fit, located};
+use super::prompt::{Fitted, PromptForm, continued, fit, located};
 use super::{AttentionDetail, ContextItem, ContextSpec, KnownBy};
-use crate::eval::questions::Choice;
 use crate::eval::subject::{Failed, Manner, Overlong, Subject, Writing, Written};
 use crate::{Error, Loaded};
 
@@ -177,16 +176,18 @@ impl Asking<'_> {
     /// Log-probabilities of both answers, and of the tokens that they begin with.
     fn likely(&self, of: &[&Conflict], fitted: &[Fitted], subject: &Subject<'_>) -> Result<Vec<Likely>, Error> {
         let mut forks = Vec::with_capacity(of.len());
-        for (index, (conflict, fitted)) in of.iter().zip(fitted).enumerate() {
-            let fork = |target: &str| {
-                let delimiter = self.template.delimiter().to_owned();
-                let choice = Choice { context: fitted.prompt.clone(), delimiter, target: target.to_owned() };
-                let failed =
-                    |failed| failure(failed, &self.conflicts.file, self.name, &|index: usize| of[index].record);
-                subject.fork(index, &choice).map_err(failed)
+        for (conflict, fitted) in of.iter().zip(fitted) {
+            let turn = &subject.manner.turn;
+            let tokens = |answer: &str| {
+                let answer = format!("{}{answer}", self.template.delimiter());
+                let (before, after) = continued(self.loaded, turn, &fitted.prompt, &answer)?;
+                match after.is_empty() {
+                    true => Err(question(&self.conflicts.file, conflict.record, format!("`{answer}` has no token"))),
+                    false => Ok((before, after)),
+                }
             };
-            let (before, context) = fork(&conflict.answer)?;
-            let (_, memorised) = fork(&conflict.memorised)?;
+            let (before, context) = tokens(&conflict.answer)?;
+            let (_, memorised) = tokens(&conflict.memorised)?;
             let firsts = [vec![context[0]], vec![memorised[0]]];
             forks.push(Fork { context: before, targets: [vec![context, memorised], firsts.to_vec()].concat() });
         }

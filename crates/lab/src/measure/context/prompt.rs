@@ -3,7 +3,7 @@
 use lathe_tokenizer::{BosEos, Markup, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::generate::{Turn, encode_prompt, rendered};
+use crate::generate::{Turn, beginning, encode_prompt, rendered};
 use crate::{Error, Loaded};
 
 /// How a model is asked.
@@ -160,6 +160,23 @@ pub(crate) fn fit(
     }
     let tokens = length(&build(""))? + after;
     Ok(Err(format!("without any context it needs {tokens} tokens, and {} has room for {window}", loaded.reference)))
+}
+
+/// Tokens of a prompt as the model reads it before it writes, and of a text that goes on from there. Unlike in `lathe eval`, white
+/// space at the end of a prompt is the prompt's: a template ends in a line break, and the next token is the answer's first.
+pub(crate) fn continued(loaded: &Loaded, turn: &Turn, prompt: &str, text: &str) -> Result<(Vec<u32>, Vec<u32>), Error> {
+    let tokenizer = loaded.tokenizer()?;
+    let before = encode_prompt(prompt, turn, loaded)?;
+    let alone = tokenizer.encode(text, BosEos::Omit, Markup::Text)?;
+    let whole = match rendered(prompt, turn, loaded)? {
+        // The name of a control token in an answer is text.
+        Some(_) if tokenizer.encode(text, BosEos::Omit, Markup::Parse)? != alone => return Ok((before, alone)),
+        Some(prompt) => tokenizer.encode(&(prompt + text), BosEos::Omit, Markup::Parse)?,
+        None => beginning(tokenizer, &format!("{prompt}{text}"))?,
+    };
+    // Where a token would hold parts of both, the model has read the prompt's own.
+    let after = whole.strip_prefix(&before[..]).map_or(alone, <[u32]>::to_vec);
+    Ok((before, after))
 }
 
 /// A prompt as the model reads it: the text, its tokens with their bytes, those that are put around a text included.

@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use lathe_model::Weights;
 use lathe_model::reference::{Home, ModelReference};
+use lathe_model::{Batch, NoTap, Pattern, Site, Tap, Weights};
 use serde_json::{Value, json};
 
 use super::prompt::{fit, located};
@@ -110,6 +111,74 @@ fn attention_is_a_share_and_the_same_in_every_batch() {
         let one = measure_context_loaded(loaded, &spec(Some(1)), context).unwrap();
         let [all, one] = [&result, &one].map(|result| serde_json::to_value(&result.models).unwrap());
         assert_eq!(all, one);
+    });
+}
+
+/// Everything that the last position looks at, `[layers][heads]` of `[keys]`.
+struct LastRows(Vec<Mutex<BTreeMap<usize, Vec<f32>>>>);
+
+impl Tap for LastRows {
+    fn wants(&self, site: Site) -> bool {
+        matches!(site, Site::Pattern(_))
+    }
+
+    fn pattern(&self, layer: usize, pattern: &Pattern<'_>) {
+        // Blocks come in order: the last one stays.
+        let row = pattern.probabilities.chunks_exact(pattern.keys).next_back().unwrap();
+        let row = [vec![0.0; pattern.first_key], row.to_vec()].concat();
+        self.0[layer].lock().unwrap().insert(pattern.head, row);
+    }
+}
+
+#[test]
+fn numbers_are_those_of_a_forward_pass() {
+    with_tiny(200, |loaded, folder, context| {
+        let data = folder.join("conflicts.jsonl");
+        let record = json!({"context": "on the mat is the hat", "question": "what is on it?", "answer": "the hat", "memorised": "a den"});
+        std::fs::write(&data, record.to_string()).unwrap();
+        let spec: ContextSpec =
+            serde_json::from_value(json!({"data": data, "known_by": "skip", "max_tokens": 3})).unwrap();
+        let out = folder.join("items.jsonl");
+        let spec =
+            ContextSpec { models: vec![ModelReference::Path(folder.to_owned())], out: Some(out.clone()), ..spec };
+        measure_context(&spec, context).unwrap();
+        let item: ContextItem = serde_json::from_str(&std::fs::read_to_string(out).unwrap()).unwrap();
+
+        let prompt = "Background: on the mat is the hat\nQuestion: what is on it?\nAnswer:";
+        let turn = PromptForm::Plain.turn();
+        let (before, answer) = continued(loaded, &turn, prompt, " the hat").unwrap();
+        let (_, memorised) = continued(loaded, &turn, prompt, " a den").unwrap();
+        let whole = located(loaded, &turn, &format!("{prompt} the hat")).unwrap().1;
+        assert_eq!([&before[..], &answer].concat(), whole.iter().map(|token| token.id).collect::<Vec<_>>());
+        // Every token of both answers, from a pass over the whole text.
+        let log_ps = |target: &[u32]| -> Vec<f64> {
+            let ids = [&before[..], target].concat();
+            let hidden = loaded.decoder.forward(&Batch::single(&ids), None, &mut NoTap).unwrap();
+            let hidden = hidden.narrow(0, before.len() - 1, target.len()).unwrap();
+            loaded.decoder.score(&hidden, target).unwrap().iter().map(|score| -score.nll).collect()
+        };
+        let (of_answer, of_memorised) = (log_ps(&answer), log_ps(&memorised));
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(close(item.log_p_context.0, of_answer.iter().sum()) && item.log_p_context.1 == answer.len());
+        assert!(close(item.log_p_memorised.0, of_memorised.iter().sum()) && item.log_p_memorised.1 == memorised.len());
+        assert_ne!(answer[0], memorised[0]);
+        let [c, m] = [of_answer[0].exp(), of_memorised[0].exp()];
+        assert!(close(item.preference.value().unwrap(), c / (c + m)), "{item:?}");
+
+        let mut rows = LastRows(loaded.decoder.spec().layers.iter().map(|_| Mutex::default()).collect());
+        loaded.decoder.forward(&Batch::single(&before), None, &mut rows).unwrap();
+        let tokens = located(loaded, &turn, prompt).unwrap().1;
+        let first = prompt.find("on the mat").unwrap();
+        let span = first..first + "on the mat is the hat".len();
+        let is_inside =
+            |at: &usize| tokens[*at].bytes.as_ref().is_some_and(|of| of.start < span.end && of.end > span.start);
+        for (share, heads) in item.attention.unwrap().iter().zip(&rows.0) {
+            let heads = heads.lock().unwrap();
+            let of_head =
+                |row: &Vec<f32>| (0..tokens.len()).filter(is_inside).map(|at| f64::from(row[at])).sum::<f64>();
+            let mean = heads.values().map(of_head).sum::<f64>() / heads.len() as f64;
+            assert!(close(*share, mean), "{share} {mean}");
+        }
     });
 }
 

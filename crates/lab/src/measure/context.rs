@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use lathe_measure::context::{Answered, Item, Matching, Mentions, Reliance, mean_by_question, reliance};
 use lathe_measure::{Estimate, Number, Reason};
 use lathe_model::reference::ModelReference;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use data::{ConflictAudit, TrapCount};
 pub use prompt::PromptForm;
@@ -32,8 +32,8 @@ use data::Conflicts;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContextSpec {
-    /// The models, side by side.
-    #[serde(default)]
+    /// The models, side by side; `model` with one name will do.
+    #[serde(default, alias = "model", deserialize_with = "one_or_several")]
     pub models: Vec<ModelReference>,
     /// Records with a context, a question, the answer of the context and the memorised answer.
     pub data: PathBuf,
@@ -71,6 +71,19 @@ pub struct ContextSpec {
 
 fn most_tokens() -> usize {
     32
+}
+
+fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ModelReference>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Named {
+        One(ModelReference),
+        Several(Vec<ModelReference>),
+    }
+    Ok(match Named::deserialize(from)? {
+        Named::One(model) => vec![model],
+        Named::Several(models) => models,
+    })
 }
 
 /// Who says which memorised answers are known: a closed-book question, the same without its context, is answered with the

@@ -183,6 +183,15 @@ fn numbers_are_those_of_a_forward_pass() {
 }
 
 #[test]
+fn a_spec_names_one_model_or_several() {
+    let read = |text: Value| serde_json::from_value::<ContextSpec>(text).map(|spec| spec.models.len());
+    assert_eq!(read(json!({"data": "a"})).unwrap(), 0);
+    assert_eq!(read(json!({"data": "a", "model": "smollm2"})).unwrap(), 1);
+    assert_eq!(read(json!({"data": "a", "models": ["smollm2", "gemma3-270m"]})).unwrap(), 2);
+    assert!(read(json!({"data": "a", "modell": "smollm2"})).is_err());
+}
+
+#[test]
 fn equal_questions_have_one_number() {
     let texts = ["Where is it?", "Who?", "where IS it", "What?", "who"];
     assert_eq!(numbered(texts.into_iter()), [0, 1, 0, 2, 1]);

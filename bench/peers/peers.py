@@ -4,6 +4,7 @@ usage: peers.py llama.cpp MODEL.gguf             through llama-cpp-python's low-
        peers.py transformers-f32 FOLDER          FOLDER: `lathe export MODEL --to safetensors --dtype f32`
        peers.py transformers-bf16 FOLDER
        peers.py training FOLDER                  forward and backward with every parameter, f32
+       peers.py lora FOLDER                      the same with factors of rank 8 beside query and value projections, by peft
        peers.py spectrum                         matrix nuclear norm of 512 x 2048, by columns and by singular values
 options: [--prompt 512] [--decode 64] [--runs 5] [--threads 2]
 
@@ -53,9 +54,9 @@ class Rows:
         self.print(what="loading", seconds=[time.perf_counter() - started])
         return loaded
 
-    def peak_memory(self):
+    def peak_memory(self, of=None):
         # Kilobytes on Linux.
-        self.print(what="peak memory", bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        self.print(what="peak memory", of=of, bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def llama_cpp(args):
@@ -157,11 +158,18 @@ def transformers(args, name):
     rows.peak_memory()
 
 
-def training(args):
+def training(args, lora=False):
     import torch
 
     rows, load = prepare_transformers(args, "f32")
-    model = load().train()
+    model, kind = load(), "training step"
+    if lora:
+        import peft
+
+        # Factors as `lathe bench --training lora` has them.
+        config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        model, kind = peft.get_peft_model(model, config), "lora step"
+    model = model.train()
     sequences, length = 4, 256
     batch = torch.tensor(ids(sequences * length, model.config.vocab_size)).view(sequences, length)
 
@@ -169,7 +177,9 @@ def training(args):
         model.zero_grad(set_to_none=True)
         model(batch, labels=batch, use_cache=False).loss.backward()
 
-    rows.timed(f"training step of {sequences} x {length} tokens", sequences * length, step)
+    what = f"{kind} of {sequences} x {length} tokens"
+    rows.timed(what, sequences * length, step)
+    rows.peak_memory(what)
 
 
 def spectrum(args):
@@ -202,6 +212,7 @@ def main():
         "transformers-f32": lambda args: transformers(args, "f32"),
         "transformers-bf16": lambda args: transformers(args, "bf16"),
         "training": training,
+        "lora": lambda args: training(args, lora=True),
         "spectrum": spectrum,
     }
     parser.add_argument("peer", choices=list(peers))

@@ -7,7 +7,7 @@
 #   COMPUTE="f32 bf16 native"   lathe's arithmetic
 #   LATHE, PEER_CANDLE   the two programs, where they have been built; otherwise they are built
 #   LLAMA_PYTHON    a Python with llama-cpp-python; otherwise one is made in OUT: building takes a quarter of an hour
-#   TORCH_PYTHON    a Python with torch, transformers and safetensors; otherwise one is made in OUT
+#   TORCH_PYTHON    a Python with torch, transformers, peft and safetensors; otherwise one is made in OUT
 #   LIMIT=600       seconds that a peer may take with one model; what it had timed by then counts
 #   WITHOUT=""      what to leave out, for example "candle llama.cpp transformers training methods"
 set -euo pipefail
@@ -36,7 +36,7 @@ if [[ -z $lathe ]]; then
   lathe=${CARGO_TARGET_DIR:-$root/target}/release/lathe
 fi
 ! with llama.cpp || llama=$(python "${LLAMA_PYTHON:-}" llama-cpp-python)
-! with transformers || torch=$(python "${TORCH_PYTHON:-}" torch transformers safetensors)
+! with transformers || torch=$(python "${TORCH_PYTHON:-}" torch transformers peft safetensors)
 if with candle; then
   candle=${PEER_CANDLE:-$out/candle/release/peer-candle}
   # It chooses instructions when it is compiled: without this its products of blocks are plain loops.
@@ -73,6 +73,13 @@ for model in "${models[@]}"; do
     parts+=("$out/lathe-$model-methods.json")
     "${bench[@]}" --methods --prompt 1 --decode 1 --batch 1 > "${parts[-1]}"
   fi
+  # Each in a process of its own: its peak of memory is the step's.
+  if with training && [[ $model == smollm2 ]]; then
+    for training in full lora; do
+      parts+=("$out/lathe-$model-$training.json")
+      "${bench[@]}" --training "$training" --prompt 1 --decode 1 --batch 1 > "${parts[-1]}"
+    done
+  fi
   [[ -z $llama ]] || peer "\"$model\"" "$llama" "$here/peers.py" llama.cpp "$gguf" "${options[@]}"
   [[ -z $candle ]] || peer "\"$model\"" "$candle" "$gguf" --runs "$runs" --decode "$decode"
   if [[ -n $torch ]]; then
@@ -83,6 +90,7 @@ for model in "${models[@]}"; do
     # The target is one of SmolLM2, and a step of the others takes minutes.
     if with training && [[ $model == smollm2 ]]; then
       peer "\"$model\"" "$torch" "$here/peers.py" training "$out/$model" "${options[@]}"
+      peer "\"$model\"" "$torch" "$here/peers.py" lora "$out/$model" "${options[@]}"
     fi
   fi
 done

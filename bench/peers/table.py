@@ -38,9 +38,13 @@ class Rows:
 
     def __init__(self, ours, peers):
         self.seconds, self.tokens, self.memory, self.notes, self.beside = {}, {}, {}, [], {}
+        self.step_memory = {}
         for part in ours:
             for model in part["models"]:
                 name, who = model["model"], f"lathe {model['compute']}"
+                # A process that has timed one thing and loaded for nothing else: `--training`.
+                if len(model.get("methods", [])) == 1 and model["peak_memory"]:
+                    self.step_memory[name, model["methods"][0]["what"], who] = model["peak_memory"]
                 for row in model.get("methods", []):
                     self.add_method(name, who, row)
                 # Where methods were timed, nothing else is looked at.
@@ -53,7 +57,9 @@ class Rows:
                 self.add_method(None, "lathe f32", row)
         for row in peers:
             key = row.get("model"), row["who"]
-            if row["what"] == "peak memory":
+            if row["what"] == "peak memory" and row.get("of"):
+                self.step_memory[row.get("model"), row["of"], row["who"]] = row["bytes"]
+            elif row["what"] == "peak memory":
                 self.memory[key] = row["bytes"]
             elif "note" in row:
                 self.notes.append((*key, row["what"], row["note"]))
@@ -86,7 +92,7 @@ class Rows:
 
     def print_speeds(self, model):
         print("| what | who | tokens/s | slowest to fastest | lathe f32 is |\n|---|---|---:|---|---:|")
-        for what in self.whats(model, ("reading", "writing", "training")):
+        for what in self.whats(model, ("reading", "writing", "training", "lora")):
             own, tokens = self.median(model, what, "lathe f32"), self.tokens[model, what]
             for (m, w, who), seconds in self.seconds.items():
                 if (m, w) != (model, what):
@@ -104,6 +110,9 @@ class Rows:
                 loading = self.median(model, "loading", who)
                 memory = f"{peak / 1e6:.0f} MB" if peak else "not known"
                 print(f"| {who} | {'' if loading is None else f'{loading:.2f} s'} | {memory} |")
+        for (m, what, who), peak in self.step_memory.items():
+            if m == model:
+                print(f"| {who}, {what} alone | | {peak / 1e6:.0f} MB |")
         print()
 
     def print_methods(self):
@@ -135,6 +144,9 @@ def print_targets(rows):
 
     def below(name, model, measured, needed, unit):
         target(name, model, measured, needed, unit, measured is not None and measured < needed)
+
+    def most(name, model, measured, needed, unit):
+        target(name, model, measured, needed, unit, measured is not None and measured <= needed)
 
     def faster(model, what, own, other):
         """How many times faster than the other."""
@@ -171,6 +183,12 @@ def print_targets(rows):
         if model == "smollm2":
             step = first(model, "training step")
             at_least("7 training step: torch", model, faster(model, step, "lathe f32", "transformers"), 1.3)
+            lora = first(model, "lora step")
+            own, whole = rows.median(model, lora, "lathe f32"), rows.median(model, step, "lathe f32")
+            most("8 lora step: training step, time", model, own and whole and own / whole, 0.6, "x")
+            own, whole = (rows.step_memory.get((model, what, "lathe f32")) for what in (lora, step))
+            most("8 lora step: training step, memory", model, own and whole and own / whole, 0.5, "x")
+            at_least("8 lora step: torch", model, faster(model, lora, "lathe f32", "transformers"), 1)
     norm = "matrix nuclear norm of 512 x 2048"
     own = rows.median(None, norm, "lathe")
     below("5 matrix nuclear norm of 512 x 2048", "–", own and 1e3 * own, 0.5, " ms")

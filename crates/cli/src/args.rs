@@ -9,6 +9,7 @@ mod ensemble;
 mod eval;
 mod eval_embed;
 mod merge;
+mod tune;
 mod upcycle;
 
 use std::num::NonZeroUsize;
@@ -32,6 +33,7 @@ pub(crate) use merge::{
     ExploreArgs, ExtractArgs, LinearArgs, LoraArgs, MergeArgs, MergeCommand, MergeWriteArgs, ProtectArgs, ResidualArgs,
     SlerpArgs,
 };
+pub(crate) use tune::{TuneArgs, TuneCommand, TuneFullArgs, TuneLoraArgs, TuneRunArgs};
 pub(crate) use upcycle::UpcycleArgs;
 
 /// A workbench for open-weight language models: open, measure, report.
@@ -134,6 +136,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe merge merge.yaml --out merged\n  lathe merge merge.yaml --dry-run\n  lathe merge linear ./one ./two --weights 0.7,0.3 --out blend\n  lathe merge residual --base ./base --instruct ./instruct --updated ./continued --out restored\n  lathe merge explore ties.yaml --vary density=0.2,0.5,1 --text code=code.txt --text prose=prose.txt --out tried"
     )]
     Merge(Box<MergeArgs>),
+    /// Train a model further on records or texts, whole or by an adapter, with an audit of labels and exact resume
+    #[command(
+        after_help = "Examples:\n  lathe tune full smollm2 --data chats.jsonl --epochs 2 --out tuned\n  lathe tune lora smollm2 --data chats.jsonl --steps 100 --out adapter"
+    )]
+    Tune(TuneArgs),
     /// Make a mixture of experts out of a dense model: copies of its feed-forward parts behind routers from clusters
     #[command(
         after_help = "Examples:\n  lathe upcycle smollm2 --experts 8 --top-k 2 --out smollm2-8x\n  lathe upcycle smollm2 --experts 4 --top-k 1 --noise 0 --layout mixtral --dtype f32 --out same\n\n\
@@ -335,9 +342,22 @@ pub(crate) struct BenchArgs {
     /// Also time what the methods cost: scoring, spectrum and attention beside a forward pass, a training step
     #[arg(long)]
     pub(crate) methods: bool,
+    /// Time a training step (4 x 256 tokens, forward and back) and nothing else: the peak of memory is the step's
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with_all = ["methods", "profile", "compute"])]
+    pub(crate) training: Option<TrainingArg>,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TrainingArg {
+    /// Every parameter
+    Full,
+    /// Factors of rank 8 beside query and value projections
+    Lora,
+    /// Factors of rank 8 beside every linear layer
+    LoraAll,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

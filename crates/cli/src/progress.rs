@@ -20,11 +20,13 @@ pub(crate) enum Show {
 pub(crate) struct TerminalProgress {
     show: Show,
     bar: Mutex<Option<ProgressBar>>,
+    /// What is being done.
+    what: Mutex<String>,
 }
 
 impl TerminalProgress {
     pub(crate) fn new(show: Show) -> Self {
-        Self { show, bar: Mutex::new(None) }
+        Self { show, bar: Mutex::new(None), what: Mutex::new(String::new()) }
     }
 
     /// A thread that panicked while it held the bar left nothing that matters in a bad state.
@@ -45,6 +47,7 @@ impl Progress for TerminalProgress {
             .with_style(style(total, unit))
             .with_message(what.to_owned())
             .with_prefix(unit.to_owned());
+        what.clone_into(&mut self.what.lock().unwrap_or_else(PoisonError::into_inner));
         bar.enable_steady_tick(Duration::from_millis(200));
         if let Some(before) = self.bar().replace(bar) {
             before.finish_and_clear();
@@ -54,6 +57,13 @@ impl Progress for TerminalProgress {
     fn advance(&self, by: u64) {
         if let Some(bar) = self.bar().as_ref() {
             bar.inc(by);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        let what = self.what.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(bar) = self.bar().as_ref() {
+            bar.set_message(format!("{what}: {text}"));
         }
     }
 

@@ -10,6 +10,7 @@ mod eval_embed;
 mod explore;
 mod merge;
 mod texts;
+mod tune;
 mod upcycle;
 
 use std::io::{self, Write};
@@ -25,7 +26,7 @@ use lathe_lab::measure::{
 use lathe_lab::report::{self, Environment, Extent, ReportSpec};
 use lathe_lab::{
     BenchSpec, Compute, Context, DataReference, Depth, Detail, ExperimentSpec, ExportSpec, InspectSpec, Methods, Part,
-    Rows, Texts, TokenInput, TraceSite, TraceSpec, VocabularySpec, bench, data_sets, export, inspect, models,
+    Rows, Texts, TokenInput, TraceSite, TraceSpec, Training, VocabularySpec, bench, data_sets, export, inspect, models,
     models_page, trace, vocabulary,
 };
 use lathe_measure::run::Layers;
@@ -37,7 +38,7 @@ use serde::Serialize;
 
 use crate::args::{
     Args, AttentionArgs, BenchArgs, Command, ExportArgs, FetchArgs, InspectArgs, Measure, ModelsArgs, ReportArgs,
-    RunArgs, SamplesArgs, SpectrumArgs, Take, TokensArgs, TraceArgs,
+    RunArgs, SamplesArgs, SpectrumArgs, Take, TokensArgs, TraceArgs, TrainingArg,
 };
 use crate::failure::BadInput;
 use crate::fetch::{Check, Consent, Origin, Wanted, fetch};
@@ -58,7 +59,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn run_on_pool(args: Args) -> Result<()> {
     let threads = rayon::current_num_threads() as u64;
     let home = Home::from_environment()?;
-    let progress = TerminalProgress::new(if args.quiet { Show::Never } else { Show::OnTerminal });
+    let show = if args.quiet { Show::Never } else { Show::OnTerminal };
+    let progress = TerminalProgress::new(show);
     let clock = machine::clock();
     let weights = if args.low_memory { Weights::Streamed } else { Weights::Frozen };
     let context =
@@ -78,6 +80,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Diff(args) => diff::run_diff(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Merge(args) => merge::run_merge(*args, &context),
+        Command::Tune(args) => tune::run_tune(args, show, &context),
         Command::Upcycle(args) => upcycle::run_upcycle(args, &context),
         Command::Bench(args) => run_bench(args, &context),
         Command::Run(args) => run_experiment(args, &context),
@@ -177,10 +180,16 @@ fn run_export(args: ExportArgs, context: &Context<'_>) -> Result<()> {
 }
 
 fn run_bench(args: BenchArgs, context: &Context<'_>) -> Result<()> {
-    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, json } = args;
+    let BenchArgs { models, prompt, decode, batch, runs, compute, profile, methods, training, json } = args;
     let compute = compute.into_iter().map(Compute::from).collect();
     let detail = if profile { Detail::Phases } else { Detail::Passes };
-    let methods = if methods { Methods::Time } else { Methods::Skip };
+    let methods = match training {
+        Some(TrainingArg::Full) => Methods::Training(Training::Full),
+        Some(TrainingArg::Lora) => Methods::Training(Training::Lora),
+        Some(TrainingArg::LoraAll) => Methods::Training(Training::LoraAll),
+        None if methods => Methods::Time,
+        None => Methods::Skip,
+    };
     let spec = BenchSpec { models, prompt, decode, batches: batch, runs, compute, detail, methods };
     let result = bench(&spec, context)?;
     if json { print_json(&result) } else { print(&show::bench(&result)) }

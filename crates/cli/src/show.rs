@@ -8,6 +8,7 @@ mod eval;
 mod eval_embed;
 mod merge;
 mod texts;
+mod tune;
 mod upcycle;
 mod vocabulary;
 
@@ -32,6 +33,7 @@ pub(crate) use eval::{compare, eval, tasks};
 pub(crate) use eval_embed::{embed_eval, embed_tasks};
 pub(crate) use merge::{explored, extracted, merge_plan, merged, residual};
 pub(crate) use texts::{experiment, generate, samples};
+pub(crate) use tune::{audit, tuned};
 pub(crate) use upcycle::upcycled;
 pub(crate) use vocabulary::vocabulary;
 
@@ -258,7 +260,9 @@ pub(crate) fn bench(result: &BenchResult) -> String {
             let [low, high] = row.range.map(number);
             vec![row.what.clone(), number(row.rate), format!("{low} to {high}"), percent(row.of_ceiling)]
         };
-        out += &lines(&columns, model.rows.iter().map(row).collect());
+        if !model.rows.is_empty() {
+            out += &lines(&columns, model.rows.iter().map(row).collect());
+        }
         model.profiles.iter().for_each(|pass| out += &profile(pass));
         out += &methods(&model.methods);
     }

@@ -17,6 +17,7 @@ pub mod column_sums;
 mod isa;
 pub mod logits;
 pub mod matmul;
+mod memory;
 pub mod norm;
 pub mod rotary;
 pub mod unit_rows;
@@ -26,6 +27,7 @@ pub mod weights;
 pub use awake::Awake;
 pub use buffer::Buffer;
 pub use isa::Isa;
+pub use memory::keep_freed_memory;
 
 /// Test input: numbers between -1 and 1 that look random and depend on `seed` only.
 #[cfg(test)]

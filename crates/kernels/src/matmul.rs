@@ -24,7 +24,7 @@ mod weight;
 pub use coded::{Code, Coded, Coding, GroupRows, Groups, Offset, Scale};
 pub use left::Left;
 pub use packed::{Packed, Panels, transpose_into};
-pub use product::{Matrix, product};
+pub use product::{Factor, Matrix, product};
 pub use reduce::{PIECE, reduce_rows};
 pub(crate) use transpose::transpose_lines;
 pub use weight::Weight;

@@ -62,6 +62,20 @@ pub enum Methods {
     Skip,
     /// Scoring, spectrum, attention and a training step, at the sizes that the project's targets name.
     Time,
+    /// A training step and nothing else, so that the memory of the process is the step's.
+    Training(Training),
+}
+
+/// What is trained in a training step that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Training {
+    /// Every parameter.
+    Full,
+    /// Factors of rank 8 beside query and value projections, as PEFT has them where nothing else is said.
+    Lora,
+    /// Factors of rank 8 beside every linear layer.
+    LoraAll,
 }
 
 /// What was timed.
@@ -162,7 +176,7 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
     let models: Vec<ModelBench> =
         each.map(|(model, compute)| one(model, compute, spec, context)).collect::<Result<_, _>>()?;
     let methods = match spec.methods {
-        Methods::Skip => Vec::new(),
+        Methods::Skip | Methods::Training(_) => Vec::new(),
         Methods::Time => vec![methods::without_model(spec.runs, context)?],
     };
     // Last, because its memory would count among the models'.
@@ -217,6 +231,9 @@ fn ceiling(context: &Context<'_>) -> Ceiling {
 }
 
 fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Context<'_>) -> Result<ModelBench, Error> {
+    if let Methods::Training(training) = spec.methods {
+        return trained(model, training, spec, context);
+    }
     let loaded = load(model, &compute.within(context)?)?;
     let decoder = &loaded.decoder;
     let total = (2 + spec.batches.len()) * (spec.runs + 1);
@@ -231,7 +248,7 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
         }
     };
     let methods = match spec.methods {
-        Methods::Skip => Vec::new(),
+        Methods::Skip | Methods::Training(_) => Vec::new(),
         Methods::Time => {
             let methods = || methods::methods(&loaded, spec.runs, context);
             context.stage(&format!("{model}: timing methods"), methods::ROWS as u64, "methods", methods)?
@@ -246,6 +263,30 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
         rows,
         profiles,
         methods,
+    })
+}
+
+/// A training step of a model that is loaded for nothing else.
+fn trained(
+    model: &ModelReference,
+    training: Training,
+    spec: &BenchSpec,
+    context: &Context<'_>,
+) -> Result<ModelBench, Error> {
+    let (_, opened) = open_model(model, context)?;
+    let (decoder, load_seconds) = context.timed(|| methods::trainable(&opened, training));
+    let decoder = decoder?;
+    let row = || methods::training(&decoder, training, spec.runs, context);
+    let row = context.stage(&format!("{model}: timing training"), spec.runs as u64 + 1, "runs", row)?;
+    Ok(ModelBench {
+        model: model.to_string(),
+        compute: Compute::F32,
+        load_seconds,
+        weight_bytes: decoder.weight_bytes() as u64,
+        peak_memory: (context.peak_memory)(),
+        rows: Vec::new(),
+        profiles: Vec::new(),
+        methods: vec![row],
     })
 }
 

@@ -9,6 +9,10 @@ pub trait Progress: Sync {
     fn start(&self, what: &str, total: u64, unit: &str);
     /// `by` more units are done.
     fn advance(&self, by: u64);
+    /// What the stage has come to so far: a loss, a speed.
+    fn note(&self, text: &str) {
+        let _ = text;
+    }
     /// The stage is over.
     fn finish(&self);
 }

@@ -1,6 +1,6 @@
 //! What can go wrong in a task.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lathe_formats::is_about_path;
 use lathe_measure::MeasureError;
@@ -205,12 +205,30 @@ pub enum Error {
         record: usize,
     },
     /// Training came to a loss or a gradient that is no number.
-    #[error("training step {step}: the {what} is not finite")]
+    #[error("training step {step}: the {what} is not finite{}", kept(.checkpoint.as_deref()))]
     Diverged {
         /// The step, from 1.
         step: usize,
         /// The loss, or the gradient.
         what: &'static str,
+        /// The last checkpoint, where there is one.
+        checkpoint: Option<PathBuf>,
+    },
+    /// Training stopped at a step that could not be completed.
+    #[error("training stopped in step {step}: {source}{}", kept(.checkpoint.as_deref()))]
+    Stopped {
+        /// The step, from 1.
+        step: usize,
+        /// The last checkpoint, where there is one.
+        checkpoint: Option<PathBuf>,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// Parameters that should be trained are cut off from the loss.
+    #[error("{problem}")]
+    Untrained {
+        /// Which ones.
+        problem: String,
     },
     /// A data file has no usable text.
     #[error("{}: no text in it", file.display())]
@@ -265,6 +283,11 @@ pub enum Error {
     Json(#[from] serde_json::Error),
 }
 
+/// Where a run that stopped can go on.
+fn kept(checkpoint: Option<&Path>) -> String {
+    checkpoint.map_or(String::new(), |path| format!("; the last checkpoint is {}", path.display()))
+}
+
 impl From<lathe_merge::rule::RuleError> for Error {
     fn from(error: lathe_merge::rule::RuleError) -> Self {
         match error {
@@ -303,6 +326,7 @@ impl Error {
             }
             Self::Question { hint, .. } => Some((*hint).into()),
             Self::Diverged { .. } => Some("a smaller learning rate, or more steps of warm-up".into()),
+            Self::Stopped { source, .. } => source.hint(),
             Self::UnknownSample { .. } => Some("`sample` means all of its texts".into()),
             Self::Text { hint, .. } => Some(hint.clone()),
             Self::Embedded { .. } => Some("`lathe embed --out` writes vectors, and beside them what they are".into()),
@@ -331,7 +355,8 @@ impl Error {
             Self::Format(error) => error.is_bad_input(),
             Self::Read { source, .. } | Self::Write { source, .. } => is_about_path(source),
             Self::Decode(error) => error.is_bad_input(),
-            Self::Json(_) | Self::Tensor(_) | Self::Interrupted | Self::NotFinite { .. } => false,
+            Self::Stopped { source, .. } => source.is_bad_input(),
+            Self::Json(_) | Self::Tensor(_) | Self::Interrupted | Self::NotFinite { .. } | Self::Untrained { .. } => false,
             _ => true,
         }
     }

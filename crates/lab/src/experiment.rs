@@ -7,6 +7,7 @@
 //! what was interrupted goes on. At the end figures and `RESULTS.md` are written from the results, beside the experiment file.
 
 mod figure;
+pub(crate) mod on_model;
 mod page;
 mod plan;
 
@@ -27,7 +28,9 @@ use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
 use crate::measure::{ContextSpec, SamplesSpec, TokensSpec, measure_context, measure_samples, measure_tokens};
 use crate::merge::{ExploreStep, explore};
-use crate::{Context, Error, TuneSpec, UpcycleSpec, tune, upcycle};
+use crate::tune::{self, Resume, TuneSpec};
+use crate::{Context, Error, UpcycleSpec, upcycle};
+pub(crate) use on_model::on_model;
 use plan::{ExperimentFile, Step};
 
 /// What to run.
@@ -161,6 +164,8 @@ fn contents<'a>(context: &'a Context<'_>) -> impl FnMut(&str, &str) -> Result<Op
         } else if let Some(task) = built_in_task(text).or_else(|| built_in_embed_task(text)).filter(|_| key == "tasks")
         {
             Some(sha256_of_bytes(task.as_bytes()))
+        } else if key == "tokenizer" && Path::new(text).join("tokenizer.json").is_file() {
+            Some(sha256_of(&Path::new(text).join("tokenizer.json"), &|_| {})?)
         } else if Path::new(text).is_file() {
             Some(sha256_of(Path::new(text), &|_| {})?)
         } else {
@@ -198,15 +203,34 @@ fn perform(
         return Ok(kept(None, Some(format!("`{missing}` has no result")), 0.0));
     }
     let output = step.output(cache);
-    // An output without its result is of a run that was killed between the two; an exploration goes on by itself.
-    let removed = if output.is_dir() { fs::remove_dir_all(&output) } else { fs::remove_file(&output) };
+    // An output without its result is of a run that was killed between the two; an exploration goes on by itself, and so
+    // does a training that has a checkpoint.
+    let goes_on = matches!(work, Work::Tune(_)) && tune::can_go_on(&output);
+    let removed = match (goes_on, output.is_dir()) {
+        (true, _) => Ok(()),
+        (false, true) => fs::remove_dir_all(&output),
+        (false, false) => fs::remove_file(&output),
+    };
     match removed {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(Error::Write { file: output, source });
         }
         _ => {}
     }
-    let (result, seconds) = context.timed(|| match work {
+    let (result, seconds) = context.timed(|| done(work, &output, &cache.join(&step.hash), context));
+    match result {
+        Ok(result) => Ok(kept(Some(result), None, seconds)),
+        Err(Error::Decode(error @ lathe_decode::DecodeError::TooFewAccepted { .. })) => {
+            Ok(kept(None, Some(error.to_string()), seconds))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Does a task. What it writes is `output`; `folder` is for what tasks keep beside it.
+fn done(work: Work, output: &Path, folder: &Path, context: &Context<'_>) -> Result<Value, Error> {
+    let output = output.to_owned();
+    match work {
         Work::Generate(spec) => {
             let spec = GenerateSpec { out: Some(output), ..*spec };
             to_json(generate(&spec, context, &mut |_| ControlFlow::Continue(()))?)
@@ -218,7 +242,10 @@ fn perform(
         Work::DataConflicts(spec) => to_json(conflicts(&ConflictsSpec { out: output, ..spec })?),
         Work::DataInstructions(spec) => to_json(instructions(&InstructionsSpec { out: output, ..spec })?),
         Work::DataContextCritical(spec) => to_json(context_critical(&CriticalSpec { out: output, ..*spec }, context)?),
-        Work::Tune(spec) => to_json(tune(&TuneSpec { out: output, ..*spec }, context)?),
+        Work::Tune(spec) => {
+            let resume = if tune::can_go_on(&output) { Resume::Yes } else { Resume::No };
+            to_json(tune::tune(&TuneSpec { out: output, resume, ..*spec }, context, &mut |_| {})?)
+        }
         Work::Upcycle(spec) => to_json(upcycle(&UpcycleSpec { out: output, ..*spec }, context)?),
         Work::MergeExplore(step) => to_json(explore(&step.spec(output.with_extension("merges"))?, context)?),
         Work::Ensemble(spec) => {
@@ -226,22 +253,15 @@ fn perform(
             to_json(write_together(&spec, context, &mut |_| ControlFlow::Continue(()))?)
         }
         Work::Eval(spec) => {
-            let spec = EvalSpec { out: Some(cache.join(&step.hash)), ..*spec };
+            let spec = EvalSpec { out: Some(folder.to_owned()), ..*spec };
             let result = eval(&spec, context)?;
             keep_answers(&result, &output)?;
             to_json(result)
         }
         Work::EmbedEval(spec) => {
-            to_json(embed_eval(&EmbedEvalSpec { out: Some(cache.join(&step.hash)), ..*spec }, context)?)
+            to_json(embed_eval(&EmbedEvalSpec { out: Some(folder.to_owned()), ..*spec }, context)?)
         }
         Work::EvalCompare(spec) => to_json(compare(&spec)?),
-    });
-    match result {
-        Ok(result) => Ok(kept(Some(result), None, seconds)),
-        Err(Error::Decode(error @ lathe_decode::DecodeError::TooFewAccepted { .. })) => {
-            Ok(kept(None, Some(error.to_string()), seconds))
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -271,7 +291,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// The number at a path of a result: a plain one, or the value of a measured one with its interval.
-fn number_at(result: &Value, path: &str) -> Option<(f64, Option<[f64; 2]>)> {
+pub(crate) fn number_at(result: &Value, path: &str) -> Option<(f64, Option<[f64; 2]>)> {
     let found = lookup(result, path)?;
     if let Some(number) = found.as_f64() {
         return Some((number, None));

@@ -4,6 +4,7 @@
 //! from outside comes in a [`Context`]. The command line builds the spec from flags; an experiment file or another
 //! program can write the same spec as data.
 
+mod adapter;
 mod bench;
 mod chat;
 mod context;
@@ -34,9 +35,10 @@ mod tune;
 mod upcycle;
 mod vocabulary;
 
+pub use adapter::{AdapterSummary, read_adapter, write_adapter};
 pub use bench::{
     BenchResult, BenchRow, BenchSpec, Beside, Ceiling, Comparison, Detail, MethodRow, Methods, ModelBench, PassProfile,
-    PhaseTime, Timing, bench,
+    PhaseTime, Timing, Training, bench,
 };
 pub use chat::{Chat, ChatSpec};
 pub use context::{Context, Progress, Silent};
@@ -52,7 +54,10 @@ pub use inspect::{Depth, ElementCount, InspectSpec, Inspection, LoadSummary, Ten
 pub use load::{Compute, Loaded, load, open_model};
 pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};
-pub use tune::{TuneResult, TuneSource, TuneSpec, tune};
+pub use tune::{
+    BadRecord, BadRecords, Best, Clip, FromScratch, Look, LossOn, Method, Packing, Recomputed, Resume, StepLine, TuneAudit,
+    TuneResult, TuneSource, TuneSpec, Watched, audit_rows, tune, tune_audit,
+};
 pub use upcycle::{Counts, ExpertLayout, LayerRouting, UpcycleResult, UpcycleSpec, upcycle};
 pub use vocabulary::{
     Boundaries, EndToken, SameBytes, VocabularyFacts, VocabularyPair, VocabularyResult, VocabularySpec, vocabulary,

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::adapter;
 use crate::hashes::{Algorithm, remembered};
 use crate::{Context, Error};
 
@@ -74,13 +75,17 @@ impl Compute {
     }
 }
 
-/// Resolves a reference and reads headers only.
+/// Resolves a reference and reads headers only. The folder of an adapter opens the base that it names, with the adapter
+/// added to its numbers.
 ///
 /// # Errors
 /// The reference leads nowhere, or the files cannot be used.
 pub fn open_model(reference: &ModelReference, context: &Context<'_>) -> Result<(Resolved, Opened), Error> {
     let resolved = resolve(reference, context.home)?;
-    let opened = open(&resolved.path)?;
+    let mut opened = open(&resolved.path)?;
+    if let Some(folder) = &resolved.adapter {
+        opened = adapter::added(opened, folder)?;
+    }
     Ok((resolved, opened))
 }
 

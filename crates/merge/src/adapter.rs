@@ -28,7 +28,7 @@ use config::Config;
 pub use config::WeightLayout;
 pub use error::AdapterError;
 pub use extract::{Extracted, extract};
-pub use write::{NewAdapter, Place, places, write};
+pub use write::{NewAdapter, Place, Settings, places, write};
 
 /// The two files of an adapter.
 const CONFIG_FILE: &str = "adapter_config.json";
@@ -48,6 +48,18 @@ pub struct Adapter {
     /// By the name of the tensor that PEFT would change.
     changes: BTreeMap<String, Change>,
     base_model: Option<String>,
+    settings: Option<Settings>,
+}
+
+/// The factors of one tensor of the base.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Product {
+    /// Its name, as PEFT has it.
+    pub tensor: String,
+    /// `[rank, in]`
+    pub a: Vec<f32>,
+    /// `[out, rank]`
+    pub b: Vec<f32>,
 }
 
 /// What happens to one tensor: it is replaced, or something is added, or both in this order.
@@ -95,13 +107,35 @@ impl Adapter {
         let weights_file = folder.join(WEIGHTS_FILE);
         let checkpoint = Checkpoint::open(&weights_file)?;
         let changes = changes(&config, &checkpoint, &weights_file)?;
-        Ok(Self { checkpoint, weights_file, changes, base_model: config.base_model })
+        Ok(Self { checkpoint, weights_file, changes, settings: config.settings(), base_model: config.base_model })
     }
 
     /// The model that it was trained on, in the words of its configuration: a name or a path.
     #[must_use]
     pub fn base_model(&self) -> Option<&str> {
         self.base_model.as_deref()
+    }
+
+    /// How it was trained: `target_modules` are the whole names of the modules that it has factors of. None where ranks or
+    /// scales differ between modules, or modules were trained whole: such an adapter can be used, and not trained further.
+    #[must_use]
+    pub fn settings(&self) -> Option<Settings> {
+        let is_plain = |change: &Change| change.replace.is_none() && change.low_rank.is_some();
+        let settings = self.settings.as_ref().filter(|_| self.changes.values().all(is_plain))?;
+        let targets = self.changes.keys().map(|tensor| tensor.trim_end_matches(".weight").to_owned()).collect();
+        Some(Settings { targets, ..settings.clone() })
+    }
+
+    /// Its factors, by the name of the tensor that they change.
+    ///
+    /// # Errors
+    /// They cannot be read or are not finite.
+    pub fn products(&self) -> Result<Vec<Product>, AdapterError> {
+        let of = |(tensor, low_rank): (&String, &LowRank)| {
+            let read = |name: &str| read_rows(&self.checkpoint, &self.weights_file, name, None);
+            Ok(Product { tensor: tensor.clone(), a: read(&low_rank.a)?, b: read(&low_rank.b)? })
+        };
+        self.changes.iter().filter_map(|(tensor, change)| Some((tensor, change.low_rank.as_ref()?))).map(of).collect()
     }
 
     /// Finds what it changes among the tensors of a base model, `(name, shape)`.
@@ -211,13 +245,7 @@ impl Claims {
 
     /// Rows of a tensor of the adapter.
     fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, AdapterError> {
-        let view = self.checkpoint.require(name)?;
-        let mut values = vec![0.0; rows.len() * view.info().row_len()];
-        view.decode_rows(rows, &mut values)?;
-        if values.iter().all(|value| value.is_finite()) {
-            return Ok(values);
-        }
-        Err(AdapterError::NotFinite { file: self.weights_file.clone(), tensor: name.to_owned() })
+        read_rows(&self.checkpoint, &self.weights_file, name, Some(rows))
     }
 
     /// Columns of a tensor of the adapter, `[rows, columns.len()]`.
@@ -229,6 +257,23 @@ impl Claims {
         }
         Ok(values)
     }
+}
+
+/// Rows of a tensor, or all of it.
+fn read_rows(
+    checkpoint: &Checkpoint,
+    file: &Path,
+    name: &str,
+    rows: Option<Range<usize>>,
+) -> Result<Vec<f32>, AdapterError> {
+    let view = checkpoint.require(name)?;
+    let rows = rows.unwrap_or(0..view.info().rows());
+    let mut values = vec![0.0; rows.len() * view.info().row_len()];
+    view.decode_rows(rows, &mut values)?;
+    if values.iter().all(|value| value.is_finite()) {
+        return Ok(values);
+    }
+    Err(AdapterError::NotFinite { file: file.into(), tensor: name.to_owned() })
 }
 
 /// Walks through the numbers `range` of a matrix: `step` gets whole rows, where in them the numbers of the range are, and

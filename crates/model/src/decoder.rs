@@ -4,8 +4,10 @@
 //! feed-forward parts on a residual stream, final norm. The same code serves inference (frozen, packed weights; no
 //! graph) and training (trainable weights on candle's tape; every operation in [`crate::ops`] has a gradient).
 
+mod adapter;
 mod attend;
 mod experts;
+mod gradients;
 mod linear;
 mod loader;
 
@@ -20,6 +22,7 @@ use lathe_kernels::rotary::Angles;
 use rayon::prelude::*;
 
 use crate::Error;
+use crate::adapter::AdaptedModule;
 use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::ops;
@@ -29,6 +32,8 @@ use crate::rotary::Rotary;
 use crate::spec::{DecoderSpec, LearnedPositions, MlpSpec, Parameter, QkNorm, Residual};
 use crate::tap::{Site, Tap};
 use linear::Linear;
+
+pub use gradients::{Gradients, Recompute, TrainingPass};
 
 /// A decoder with its weights.
 pub struct Decoder {
@@ -43,6 +48,7 @@ pub struct Decoder {
     embedding_out: Option<Linear>,
     head: Option<Linear>,
     trainable: BTreeMap<String, Var>,
+    adapter: Vec<AdaptedModule>,
     weight_bytes: usize,
 }
 
@@ -128,6 +134,8 @@ struct Pass<'a> {
     angles: Vec<Arc<Angles>>,
     cache: Option<&'a mut KvCache>,
     tap: &'a mut dyn Tap,
+    /// Number of a training pass, which says what is dropped in it; nothing is in any other.
+    draw: Option<u64>,
 }
 
 impl Decoder {
@@ -185,8 +193,7 @@ impl Decoder {
 
     fn run(&self, batch: &Batch, cache: Option<&mut KvCache>, tap: &mut dyn Tap) -> Result<Tensor, Error> {
         tap.begins(Phase::Rotary);
-        let mut pass =
-            Pass { batch, sequences: Arc::new(batch.sequences().to_vec()), angles: self.angles(batch), cache, tap };
+        let mut pass = self.pass(batch, cache, tap, None);
         pass.tap.begins(Phase::Embedding);
         let mut x = self.embed(batch)?;
         let awake = Awake::new();
@@ -202,10 +209,25 @@ impl Decoder {
                 cache.advance(*slot, &batch.ids()[rows.start..rows.start + rows.len], &self.spec);
             }
         }
+        self.after_layers(&x, &mut pass)
+    }
+
+    fn pass<'a>(
+        &self,
+        batch: &'a Batch,
+        cache: Option<&'a mut KvCache>,
+        tap: &'a mut dyn Tap,
+        draw: Option<u64>,
+    ) -> Pass<'a> {
+        Pass { batch, sequences: Arc::new(batch.sequences().to_vec()), angles: self.angles(batch), cache, tap, draw }
+    }
+
+    /// What the residual stream goes through after the last layer.
+    fn after_layers(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor, Error> {
         pass.tap.begins(Phase::Norm);
-        let x = self.final_norm.apply(&x)?;
+        let x = self.final_norm.apply(x)?;
         pass.tap.begins(Phase::Head);
-        let x = self.embedding_out.as_ref().map_or(Ok(x.clone()), |out| out.apply(&x))?;
+        let x = self.embedding_out.as_ref().map_or(Ok(x.clone()), |out| out.apply(&x, None))?;
         pass.see(Site::FinalNorm, &x)?;
         Ok(x)
     }
@@ -266,7 +288,7 @@ impl Decoder {
             None => Ok(x),
         };
         pass.tap.begins(Phase::QueryKeyValue);
-        let [mut q, mut k, v] = Linear::apply_each([&layer.query, &layer.key, &layer.value], input)?;
+        let [mut q, mut k, v] = Linear::apply_each([&layer.query, &layer.key, &layer.value], input, pass.draw)?;
         if spec.qk_norm != QkNorm::None {
             (q, k) = (layer.query_norm.apply(&q)?, layer.key_norm.apply(&k)?);
         }
@@ -279,7 +301,7 @@ impl Decoder {
         pass.tap.begins(Phase::Attention);
         let attended = pass.attend(l, spec, &q, &k, &v)?;
         pass.tap.begins(Phase::Output);
-        layer.output.apply(&attended)
+        layer.output.apply(&attended, pass.draw)
     }
 
     /// Logits of hidden states, `[tokens, vocab_size]`. For whole texts prefer [`Decoder::score`], which never holds
@@ -289,7 +311,7 @@ impl Decoder {
     /// The model has no head, or a tensor operation fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, Error> {
         let head = &self.spec.head;
-        let mut logits = self.head()?.apply(hidden)?;
+        let mut logits = self.head()?.apply(hidden, None)?;
         if head.scale != 1.0 {
             logits = (logits * f64::from(head.scale))?;
         }
@@ -304,9 +326,12 @@ impl Decoder {
     /// # Errors
     /// A target is outside the vocabulary, or the model has no head.
     pub fn negative_log_likelihood(&self, hidden: &Tensor, targets: Vec<u32>) -> Result<Tensor, Error> {
+        let scaling = ops::LogitScaling::of(&self.spec.head);
         if let Some(weight) = self.head()?.trained() {
-            let scaling = ops::LogitScaling::of(&self.spec.head);
             return Ok(ops::head_likelihood(hidden, weight, scaling, targets)?);
+        }
+        if let Some(head) = self.head()?.packed() {
+            return Ok(ops::head_likelihood_frozen(hidden, head, scaling, targets)?);
         }
         Ok(ops::negative_log_likelihood(&self.logits(hidden)?, targets)?)
     }
@@ -328,7 +353,8 @@ impl Decoder {
         self.weight_bytes
     }
 
-    /// The trainable parameters by lathe's names; empty for frozen weights.
+    /// The trainable parameters by lathe's names; empty for frozen weights. The factors of an adapter are called after the
+    /// parameter beside which they stand, `<parameter>.lora_A` `[rank, in]` and `<parameter>.lora_B` `[out, rank]`.
     #[must_use]
     pub fn trainable(&self) -> &BTreeMap<String, Var> {
         &self.trainable
@@ -337,7 +363,7 @@ impl Decoder {
     fn embed(&self, batch: &Batch) -> Result<Tensor, Error> {
         let ids = batch.ids();
         let mut x = match &self.embedding {
-            Embedding::Tensor(table) => table.index_select(&Tensor::new(ids, table.device())?, 0)?,
+            Embedding::Tensor(table) => ops::embed(table, ids)?,
             Embedding::Source(source, table) => {
                 let width = table.shape[1];
                 let mut out = vec![0.0; ids.len() * width];
@@ -347,7 +373,7 @@ impl Decoder {
             }
         };
         if let Some(project) = &self.embedding_in {
-            x = project.apply(&x)?;
+            x = project.apply(&x, None)?;
         }
         if self.spec.embedding.scale != 1.0 {
             x = (x * f64::from(self.spec.embedding.scale))?;
@@ -410,9 +436,9 @@ impl FeedForward {
         match self {
             Self::Dense(mlp) => {
                 pass.tap.begins(Phase::FeedForward);
-                let inner = mlp.inner(x)?;
+                let inner = mlp.inner(x, pass.draw)?;
                 pass.see(Site::MlpPost(l), &inner)?;
-                mlp.down.apply(&inner)
+                mlp.down.apply(&inner, pass.draw)
             }
             Self::Experts(experts) => {
                 pass.tap.begins(Phase::Experts);
@@ -423,15 +449,16 @@ impl FeedForward {
 }
 
 impl Mlp {
+    /// Of an expert, which has no factors beside it: nothing is drawn.
     fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
-        self.down.apply(&self.inner(x)?)
+        self.down.apply(&self.inner(x, None)?, None)
     }
 
     /// The values between the two projections.
-    fn inner(&self, x: &Tensor) -> Result<Tensor, Error> {
+    fn inner(&self, x: &Tensor, draw: Option<u64>) -> Result<Tensor, Error> {
         Ok(match &self.gate {
-            Some(gate) => Linear::apply_gated(gate, &self.up, x, self.spec.activation)?,
-            None => Linear::apply_activated(&self.up, x, self.spec.activation)?,
+            Some(gate) => Linear::apply_gated(gate, &self.up, x, self.spec.activation, draw)?,
+            None => Linear::apply_activated(&self.up, x, self.spec.activation, draw)?,
         })
     }
 }

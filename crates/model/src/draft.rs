@@ -1,13 +1,16 @@
 //! A model of which there is only a configuration: one that is about to be written.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lathe_formats::Format;
 use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::config::Config;
+use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
+use crate::parameters::RandomSource;
 use crate::spec::DecoderSpec;
 use crate::target::{self, Target};
 
@@ -30,6 +33,17 @@ impl Draft {
         let family = family::of(&config)?;
         let config = family::with_defaults(config, family);
         Ok(Self { spec: (family.translate)(&config)?, family, config })
+    }
+
+    /// A decoder to be trained from the beginning: all parameters are trainable, with the seeded random weights of
+    /// [`RandomSource`] (matrices from N(0, `initializer_range`²), norms 1, biases 0). The same seed gives the same bits on
+    /// any number of threads.
+    ///
+    /// # Errors
+    /// `initializer_range` is no standard deviation, or a tensor operation fails.
+    pub fn initialised(&self, seed: u64) -> Result<Decoder, Error> {
+        let source = Arc::new(RandomSource::new(self.spec.clone(), seed));
+        Decoder::load(self.spec.clone(), source, Weights::Trainable)
     }
 
     /// What a checkpoint of it in `format` is made of.

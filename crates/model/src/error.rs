@@ -219,6 +219,19 @@ pub enum Error {
         /// Its class.
         found: String,
     },
+    /// An adapter cannot be added.
+    #[error(transparent)]
+    Change(Box<dyn std::error::Error + Send + Sync>),
+    /// What is to be trained cannot be.
+    #[error("{field}: {problem}")]
+    Training {
+        /// The setting.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -259,6 +272,7 @@ impl Error {
             Self::Module { .. } => {
                 Some("what is computed is a Transformer, then a Pooling, then at most a Normalize".into())
             }
+            Self::Training { hint, .. } => hint.clone(),
             Self::NotInGguf { .. } => Some("export it as safetensors".into()),
             Self::ContextExceeded { .. } => Some("shorten the text".into()),
             Self::NoTokenizer { .. } => {

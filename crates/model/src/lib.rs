@@ -4,6 +4,7 @@
 //! [`Opened::decoder`] loads the weights into the one forward pass, [`Decoder::forward`]. This crate knows nothing of
 //! the methods that use it.
 
+mod adapter;
 mod batch;
 mod cache;
 pub mod catalog;
@@ -13,7 +14,6 @@ mod draft;
 mod error;
 pub mod family;
 mod gguf;
-mod gradients;
 mod layout;
 mod open;
 mod ops;
@@ -28,17 +28,17 @@ pub mod spec;
 mod tap;
 mod target;
 
+pub use adapter::{LoraScaling, LoraSpec, ModuleFactors, Trainable};
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
-pub use decoder::{Coarse, Decoder, Weights};
+pub use decoder::{Coarse, Decoder, Gradients, Recompute, TrainingPass, Weights};
 pub use draft::Draft;
 pub use error::Error;
-pub use gradients::{Gradients, Recompute, TrainingPass};
 pub use lathe_kernels::attention::Pattern;
 pub use layout::{Layout, Name};
 pub use open::{Opened, folder_of, open, open_checkpoint};
-pub use parameters::{CheckpointSource, ParameterSource, RandomSource};
+pub use parameters::{CheckpointSource, ParameterSource, RandomSource, TensorChange};
 pub use prefix::{Continuation, PrefixCache};
 pub use profile::{Phase, Profile};
 pub use score::TokenScore;

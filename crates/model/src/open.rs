@@ -8,11 +8,12 @@ use lathe_tokenizer::{ChatTemplate, Tokenizer};
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::adapter::{self, LoraSpec, Selection, Trainable};
 use crate::config::Config;
 use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
 use crate::gguf;
-use crate::parameters::{CheckpointSource, RandomSource};
+use crate::parameters::{CheckpointSource, RandomSource, TensorChange};
 use crate::sentence::{self, SentenceSpec};
 use crate::spec::DecoderSpec;
 use crate::target::{self, Target};
@@ -108,6 +109,42 @@ impl Opened {
     /// A tensor cannot be read.
     pub fn decoder(&self, weights: Weights) -> Result<Decoder, Error> {
         Decoder::load(self.spec.clone(), Arc::new(self.source.clone()), weights)
+    }
+
+    /// The same model with a change of its numbers, which every reader of [`parameters`](Self::parameters) and every decoder
+    /// sees. The checkpoint stays what it is.
+    ///
+    /// # Errors
+    /// The architecture has no names in a safetensors folder.
+    pub fn changed(self, change: Arc<dyn TensorChange>) -> Result<Self, Error> {
+        let tensors = self.target(Format::Safetensors)?.tensors;
+        Ok(Self { source: self.source.changed(change, tensors), ..self })
+    }
+
+    /// Loads the weights, some of them to be trained; the others are frozen.
+    ///
+    /// # Errors
+    /// A name matches no parameter, or a tensor cannot be read.
+    pub fn decoder_training(&self, which: &Trainable) -> Result<Decoder, Error> {
+        let (spec, source) = (self.spec.clone(), Arc::new(self.source.clone()));
+        let weights = if *which == Trainable::All { Weights::Trainable } else { Weights::Frozen };
+        Decoder::load_training(spec, source, weights, adapter::selection(self, which)?, None)
+    }
+
+    /// Loads the weights, frozen, with factors of low rank beside some: what is trainable are the factors. `A` is random,
+    /// `B` zero, so that the decoder computes what it computes without them.
+    ///
+    /// # Errors
+    /// A number of the specification makes no sense, a target means no module or one that can have no factors, the weights
+    /// are not [`Weights::Frozen`], or a tensor cannot be read.
+    pub fn decoder_with_adapter(&self, weights: Weights, spec: &LoraSpec) -> Result<Decoder, Error> {
+        if weights != Weights::Frozen {
+            let problem = "factors stand beside weights that are frozen, in memory and multiplied in f32";
+            return Err(adapter::refuse("weights", problem, "leave out what asks for others"));
+        }
+        let modules = adapter::modules(self, spec)?;
+        let (decoder, source) = (self.spec.clone(), Arc::new(self.source.clone()));
+        Decoder::load_training(decoder, source, weights, Selection::None, Some((spec, modules)))
     }
 
     /// The same architecture with seeded random weights ([`RandomSource`]).

@@ -4,21 +4,30 @@
 //! has a backward pass (candle's own fused norm, softmax and rotary ops have none and would stop gradients silently).
 //! All tensors are f32 on the CPU, rows of packed tokens.
 
+mod gather;
 mod likelihood;
+mod linear;
+mod low_rank;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use lathe_kernels::activation::{self, Activation};
 use lathe_kernels::attention::{self, Rows};
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Left, Matrix, Start, Threads, Weight, product, products};
+use lathe_kernels::matmul::Matrix;
 use lathe_kernels::norm::{self, Kind};
 use lathe_kernels::rotary::{Angles, Direction};
 use lathe_kernels::vector;
 use rayon::prelude::*;
 
-pub(crate) use likelihood::{LogitScaling, head_likelihood, negative_log_likelihood};
+pub(crate) use gather::{Gathered, embed, gather, seeded};
+pub(crate) use likelihood::{LogitScaling, head_likelihood, head_likelihood_frozen, negative_log_likelihood};
+pub(crate) use linear::{
+    Joint, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear, linear_frozen, linear_frozen_each,
+    products_each,
+};
+pub(crate) use low_rank::{Adapted, Dropout, adapted, mix};
 
 /// A tensor of `values` with shape `shape`.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -48,46 +57,6 @@ fn rows_of(layout: &Layout) -> Result<(usize, usize)> {
 
 fn done(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
     Ok((CpuStorage::F32(values), shape.into()))
-}
-
-/// `x Wᵀ + b` with frozen, packed weights: `x` is `[rows, in]`, the result `[rows, out]`.
-pub(crate) fn linear_frozen(x: &Tensor, weight: &Arc<Weight>, bias: Option<&Arc<Vec<f32>>>) -> Result<Tensor> {
-    let op = LinearFrozen { weight: weight.clone(), bias: bias.cloned() };
-    if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
-}
-
-/// Several frozen layers of one `x`, without a tape: `[rows, out]` of each.
-pub(crate) fn linear_frozen_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Tensor>> {
-    let rows = x.dim(0)?;
-    let outs = products_each(x, layers)?;
-    outs.into_iter().zip(layers).map(|(out, (weight, _))| tensor(out, (rows, weight.n()))).collect()
-}
-
-/// `f(x Gᵀ) · (x Uᵀ)` of two frozen layers, without a tape.
-pub(crate) fn gated_frozen(x: &Tensor, layers: [(&Weight, Option<&[f32]>); 2], f: Activation) -> Result<Tensor> {
-    let mut outs = products_each(x, &layers)?;
-    let (up, gate) = (outs.pop().unwrap_or_default(), outs.pop().unwrap_or_default());
-    let mut inner = gate;
-    activation::gate_in_place(f, &mut inner, &up);
-    tensor(inner, (x.dim(0)?, layers[0].0.n()))
-}
-
-/// `f(x Wᵀ + b)` of a frozen layer, without a tape.
-pub(crate) fn activated_frozen(x: &Tensor, layer: (&Weight, Option<&[f32]>), f: Activation) -> Result<Tensor> {
-    let mut inner = products_each(x, &[layer])?.swap_remove(0);
-    activation::in_place(f, &mut inner);
-    tensor(inner, (x.dim(0)?, layer.0.n()))
-}
-
-/// Several products of one `x`: `[rows, out]` of each.
-pub(crate) fn products_each(x: &Tensor, layers: &[(&Weight, Option<&[f32]>)]) -> Result<Vec<Vec<f32>>> {
-    let (rows, width) = x.dims2()?;
-    if let Some((weight, _)) = layers.iter().find(|(weight, _)| weight.k() != width) {
-        bail!("linear layer of {} inputs got rows of {width}", weight.k());
-    }
-    let rights: Vec<_> =
-        layers.iter().map(|(weight, bias)| (weight.view(), bias.map_or(Start::Zero, Start::Row))).collect();
-    with_values(x, |values| Ok(products(Left { data: values, m: rows, row_stride: width }, &rights, Threads::Pool)))
 }
 
 /// `x` with row `rows[i]` of `table` added to row `i`.
@@ -120,143 +89,10 @@ pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     with_values(x, |a| with_values(y, |b| tensor(vector::add(a, b), x.shape())))
 }
 
-struct LinearFrozen {
-    weight: Arc<Weight>,
-    bias: Option<Arc<Vec<f32>>>,
-}
-
-impl CustomOp1 for LinearFrozen {
-    fn name(&self) -> &'static str {
-        "linear-frozen"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, width) = rows_of(layout)?;
-        if width != self.weight.k() {
-            bail!("linear layer of {} inputs got rows of {width}", self.weight.k());
-        }
-        let start = self.bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
-        let left = Left { data: values(x, layout)?, m: rows, row_stride: width };
-        let out = products(left, &[(self.weight.view(), start)], Threads::Pool).swap_remove(0);
-        done(out, (rows, self.weight.n()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (k, n) = (self.weight.k(), self.weight.n());
-        let mut w = vec![0.0; n * k];
-        let weight = self.weight.to_packed();
-        for (column, row) in w.chunks_exact_mut(k.max(1)).enumerate() {
-            weight.column(column, row);
-        }
-        let grad = grad.contiguous()?;
-        let rows = grad.dim(0)?;
-        with_values(&grad, |grad| {
-            let dx = product(&[(Matrix::new(grad, rows, n), Matrix::new(&w, n, k))]);
-            tensor(dx, (rows, k)).map(Some)
-        })
-    }
-}
-
-/// `x Wᵀ` with a trainable weight `[out, in]`; the bias, where there is one, is added by the tape.
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, Linear)?;
-    bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
-}
-
-struct Linear;
-
-impl CustomOp2 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ((rows, k), (n, wk)) = (rows_of(lx)?, rows_of(lw)?);
-        if k != wk {
-            bail!("linear layer of {wk} inputs got rows of {k}");
-        }
-        let (x, w) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(w, lw)?, n, k));
-        done(product(&[(x, w.transposed())]), (rows, n))
-    }
-
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (dx, dw) = with_matrix(x, |x| {
-            with_matrix(w, |w| {
-                with_matrix(&grad, |grad| Ok((product(&[(grad, w)]), product(&[(grad.transposed(), x)]))))
-            })
-        })?;
-        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dw, w.shape())?)))
-    }
-}
-
 /// Calls `f` with a contiguous matrix.
 fn with_matrix<T>(x: &Tensor, f: impl FnOnce(Matrix<'_>) -> Result<T>) -> Result<T> {
     let (rows, columns) = x.dims2()?;
     with_values(x, |values| f(Matrix::new(values, rows, columns)))
-}
-
-/// `f(x Gᵀ) · (x Uᵀ)` with trainable weights `G` and `U`, `[out, in]`: as one operation, the gradients of both products
-/// are one sum, and nothing between them is on the tape.
-pub(crate) fn gated_linear(x: &Tensor, gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
-    let op = GatedLinear { f, inner: OnceLock::new() };
-    x.contiguous()?.apply_op3(&gate.contiguous()?, &up.contiguous()?, op)
-}
-
-struct GatedLinear {
-    f: Activation,
-    /// `x Gᵀ` and `x Uᵀ`, for the way back.
-    inner: OnceLock<[Vec<f32>; 2]>,
-}
-
-impl CustomOp3 for GatedLinear {
-    fn name(&self) -> &'static str {
-        "gated-linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        gate: &CpuStorage,
-        lg: &Layout,
-        up: &CpuStorage,
-        lu: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let ((rows, k), (n, wk)) = (rows_of(lx)?, rows_of(lg)?);
-        if k != wk || lu.shape() != lg.shape() {
-            bail!("gated layer of {:?} and {:?} got rows of {k}", lg.shape(), lu.shape());
-        }
-        let x = Matrix::new(values(x, lx)?, rows, k);
-        let times = |w| product(&[(x, Matrix::new(w, n, k).transposed())]);
-        let (gate, up) = (times(values(gate, lg)?), times(values(up, lu)?));
-        let mut out = vec![0.0; rows * n];
-        activation::gated(self.f, &gate, &up, &mut out);
-        _ = self.inner.set([gate, up]);
-        done(out, (rows, n))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        gate: &Tensor,
-        up: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some([gate_values, up_values]) = self.inner.get() else { bail!("gated-linear was not applied") };
-        let (rows, n) = grad.dims2()?;
-        let grad = grad.contiguous()?;
-        let (mut dgate, mut dup) = (vec![0.0; rows * n], vec![0.0; rows * n]);
-        with_values(&grad, |grad| {
-            activation::gated_backward(self.f, gate_values, up_values, grad, &mut dgate, &mut dup);
-            Ok(())
-        })?;
-        let (dgate, dup) = (Matrix::new(&dgate, rows, n), Matrix::new(&dup, rows, n));
-        let dx = with_matrix(gate, |gate| with_matrix(up, |up| Ok(product(&[(dgate, gate), (dup, up)]))))?;
-        let weights = |d: Matrix<'_>| with_matrix(x, |x| tensor(product(&[(d.transposed(), x)]), gate.shape()));
-        Ok((Some(tensor(dx, x.shape())?), Some(weights(dgate)?), Some(weights(dup)?)))
-    }
 }
 
 /// Normalises rows; `weight` holds the full factor `g`.
@@ -535,7 +371,7 @@ impl CustomOp1 for Softmax {
 #[cfg(test)]
 mod tests {
     use candle_core::Var;
-    use lathe_kernels::matmul::Packed;
+    use lathe_kernels::matmul::{Packed, Weight};
 
     use super::*;
 
@@ -557,11 +393,12 @@ mod tests {
             let dx = loss.backward().expect("gradients").remove(&x).expect("a gradient of x");
             dx.to_vec2::<f32>().expect("values")
         };
-        let trainable = linear(&x, &w, None).expect("applied");
-        let frozen = linear_frozen(&x, &packed, None).expect("applied");
+        let one = || Joint::of(1);
+        let trainable = linear(&x, &w, None, (&one(), 0)).expect("applied");
+        let frozen = linear_frozen(&x, &packed, None, (&one(), 0)).expect("applied");
         assert_eq!(trainable.to_vec2::<f32>().expect("values"), frozen.to_vec2::<f32>().expect("values"));
         assert_eq!(gradient(trainable), gradient(frozen));
-        assert!(!linear_frozen(&x.detach(), &packed, None).expect("applied").track_op());
+        assert!(!linear_frozen(&x.detach(), &packed, None, (&one(), 0)).expect("applied").track_op());
     }
 
     /// Each fused operation says the same as the parts that it is made of.
@@ -571,13 +408,14 @@ mod tests {
         let g = ramp(5, 9, 0.2);
         let targets = vec![0, 8, 3, 3, 5];
         let per_row = ramp(1, 5, 0.3).flatten_all().expect("a vector");
+        let alone = |x: &Tensor, w: &Tensor| linear(x, w, None, (&Joint::of(1), 0));
         let gated_parts = |x: &Tensor, a: &Tensor, b: &Tensor| {
-            (gated(&linear(x, a, None)?, &linear(x, b, None)?, Activation::Silu)? * &g)?.sum_all()
+            (gated(&alone(x, a)?, &alone(x, b)?, Activation::Silu)? * &g)?.sum_all()
         };
         let gated_whole =
             |x: &Tensor, a: &Tensor, b: &Tensor| (gated_linear(x, a, b, Activation::Silu)? * &g)?.sum_all();
         let capped_parts = |x: &Tensor, a: &Tensor, _: &Tensor| {
-            let logits = (((linear(x, a, None)? * 1.5)? / 2.0)?.tanh()? * 2.0)?;
+            let logits = (((alone(x, a)? * 1.5)? / 2.0)?.tanh()? * 2.0)?;
             (negative_log_likelihood(&logits, targets.clone())? * &per_row)?.sum_all()
         };
         let capped_whole = |x: &Tensor, a: &Tensor, _: &Tensor| {

@@ -10,12 +10,14 @@ use lathe_kernels::matmul::{Code, Coding, GroupRows, Groups, Offset, Scale};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+use rayon::prelude::*;
 
 use crate::Error;
 use crate::family::Family;
 use crate::gguf;
 use crate::layout::{Name, Place, Placement};
 use crate::spec::{DecoderSpec, Parameter};
+use crate::target::TargetTensor;
 
 /// Numbers of parameters, by rows. Rows are independent: threads may ask for different ones at once.
 pub trait ParameterSource: Sync {
@@ -52,6 +54,30 @@ pub struct CheckpointSource {
     tensors: HashMap<String, Stored>,
     /// The transposed tensor that was decoded last: its rows are asked for a few at a time.
     transposed: Mutex<Option<(String, Arc<Vec<f32>>)>>,
+    /// What is done to numbers when they are read.
+    changed: Option<Arc<Changed>>,
+}
+
+/// What changes the numbers of a model when they are read: an adapter that is added to its weights.
+pub trait TensorChange: Send + Sync {
+    /// Whether a tensor changes, by the name that it has in a safetensors folder of the model.
+    fn changes(&self, tensor: &str) -> bool;
+
+    /// Changes the numbers `range` (row-major positions) of a tensor, which `out` holds.
+    ///
+    /// # Errors
+    /// The change cannot be read.
+    fn apply(&self, tensor: &str, range: Range<usize>, out: &mut [f32]) -> Result<(), Error>;
+}
+
+/// A change, and where parameters are in the tensors that it knows.
+struct Changed {
+    change: Arc<dyn TensorChange>,
+    tensors: Vec<TargetTensor>,
+    /// Tensor of each changed parameter.
+    of: HashMap<String, usize>,
+    /// The tensor that was made whole last.
+    whole: Mutex<Option<(usize, Arc<Vec<f32>>)>>,
 }
 
 /// How a parameter lies in the checkpoint.
@@ -63,7 +89,12 @@ struct Stored {
 
 impl Clone for CheckpointSource {
     fn clone(&self) -> Self {
-        Self { checkpoint: self.checkpoint.clone(), tensors: self.tensors.clone(), transposed: Mutex::new(None) }
+        Self {
+            checkpoint: self.checkpoint.clone(),
+            tensors: self.tensors.clone(),
+            transposed: Mutex::new(None),
+            changed: self.changed.clone(),
+        }
     }
 }
 
@@ -129,13 +160,29 @@ impl CheckpointSource {
         if !unclaimed.is_empty() {
             return Err(Error::UnclaimedTensors { file, family: spec.family.clone(), names: unclaimed });
         }
-        Ok(Self { checkpoint, tensors, transposed: Mutex::new(None) })
+        Ok(Self { checkpoint, tensors, transposed: Mutex::new(None), changed: None })
     }
 
     /// The tensor of the checkpoint that holds a parameter, whole or as a part of it.
     #[must_use]
     pub fn tensor_name(&self, parameter: &str) -> Option<&str> {
         self.tensors.get(parameter).map(|stored| stored.tensor.as_str())
+    }
+
+    /// The same with a change of its numbers; `tensors` are those of a safetensors folder.
+    pub(crate) fn changed(self, change: Arc<dyn TensorChange>, tensors: Vec<TargetTensor>) -> Self {
+        let mut of = HashMap::new();
+        for (i, tensor) in tensors.iter().enumerate().filter(|(_, tensor)| change.changes(&tensor.name)) {
+            of.extend(tensor.parameters().map(|parameter| (parameter.name.clone(), i)));
+        }
+        let changed = Changed { change, tensors, of, whole: Mutex::new(None) };
+        Self { changed: Some(Arc::new(changed)), ..self }
+    }
+
+    /// Whether numbers are changed when they are read: those of the checkpoint are not the model's.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.changed.is_some()
     }
 
     fn view(&self, parameter: &Parameter) -> Result<(TensorView<'_>, &Stored), Error> {
@@ -159,8 +206,79 @@ impl CheckpointSource {
     }
 }
 
-impl ParameterSource for CheckpointSource {
+impl Changed {
+    /// Rows of a parameter that changes.
+    fn rows(
+        &self,
+        source: &CheckpointSource,
+        index: usize,
+        parameter: &Parameter,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let tensor = &self.tensors[index];
+        let Some(places) = tensor.rows_of_parameters().find(|(of, _)| of.name == parameter.name).map(|(_, at)| at)
+        else {
+            return Err(Error::MissingTensors {
+                file: source.checkpoint.path().into(),
+                names: vec![tensor.name.clone()],
+            });
+        };
+        let width = tensor.row_len();
+        if parameter.shape.len() == 2 && tensor.shape.len() == 2 && tensor.is_by_rows() {
+            source.stored_rows(parameter, rows.clone(), out)?;
+            // Neighbours that are neighbours in the tensor at once.
+            let mut rest = out;
+            for run in places[rows].chunk_by(|a, b| a + 1 == *b) {
+                let (piece, behind) = rest.split_at_mut(run.len() * width);
+                let first = run[0] * width;
+                self.change.apply(&tensor.name, first..first + piece.len(), piece)?;
+                rest = behind;
+            }
+            return Ok(());
+        }
+        let values = self.whole(source, index)?;
+        if parameter.shape.len() < 2 {
+            out.iter_mut().zip(&places).for_each(|(x, at)| *x = values[*at]);
+            return Ok(());
+        }
+        // Rows of the parameter are columns of the tensor.
+        for (row, out) in rows.zip(out.chunks_exact_mut(tensor.rows())) {
+            out.iter_mut().enumerate().for_each(|(i, x)| *x = values[i * width + places[row]]);
+        }
+        Ok(())
+    }
+
+    /// All numbers of a tensor, changed.
+    fn whole(&self, source: &CheckpointSource, index: usize) -> Result<Arc<Vec<f32>>, Error> {
+        let mut last = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((held, values)) = &*last
+            && *held == index
+        {
+            return Ok(values.clone());
+        }
+        let tensor = &self.tensors[index];
+        let mut values = vec![0.0; tensor.rows() * tensor.row_len()];
+        tensor.values(&AsStored(source), 0..tensor.rows(), &mut values)?;
+        self.change.apply(&tensor.name, 0..values.len(), &mut values)?;
+        let values = Arc::new(values);
+        *last = Some((index, values.clone()));
+        Ok(values)
+    }
+}
+
+/// The numbers of a checkpoint as they are stored.
+struct AsStored<'a>(&'a CheckpointSource);
+
+impl ParameterSource for AsStored<'_> {
     fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+        self.0.stored_rows(parameter, rows, out)
+    }
+}
+
+impl CheckpointSource {
+    /// Rows of a parameter without the change.
+    fn stored_rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let (view, stored) = self.view(parameter)?;
         let place = &stored.placement;
         if place.transposed {
@@ -190,6 +308,15 @@ impl ParameterSource for CheckpointSource {
         }
         Ok(())
     }
+}
+
+impl ParameterSource for CheckpointSource {
+    fn rows(&self, parameter: &Parameter, rows: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+        match self.changed.as_ref().and_then(|changed| Some((changed, *changed.of.get(&parameter.name)?))) {
+            Some((changed, index)) => changed.rows(self, index, parameter, rows, out),
+            None => self.stored_rows(parameter, rows, out),
+        }
+    }
 
     fn release(&self, parameter: &Parameter) {
         if let Some(stored) = self.tensors.get(&parameter.name) {
@@ -198,6 +325,10 @@ impl ParameterSource for CheckpointSource {
     }
 
     fn coding(&self, parameter: &Parameter) -> Option<Coding> {
+        // A sum of what is stored and an adapter has another precision than the file.
+        if self.changed.as_ref().is_some_and(|changed| changed.of.contains_key(&parameter.name)) {
+            return None;
+        }
         let (view, stored) = self.view(parameter).ok()?;
         if parameter.shape.len() != 2 || stored.placement.transposed || stored.placement.add != 0.0 {
             return None;
@@ -340,16 +471,23 @@ impl ParameterSource for RandomSource {
         let width = *parameter.shape.last().unwrap_or(&1);
         let normal = Normal::new(0.0f32, self.spec.initializer_range)
             .map_err(|_| Error::Tensor(candle_core::Error::Msg("initializer_range is not a positive number".into())))?;
-        for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ name_hash(&parameter.name));
-            rng.set_stream(row as u64);
+        let first = rows.start;
+        out.par_chunks_exact_mut(width).enumerate().with_min_len(16).for_each(|(row, out)| {
+            let mut rng = row_generator(self.seed, &parameter.name, first + row);
             out.iter_mut().for_each(|x| *x = normal.sample(&mut rng));
-        }
+        });
         Ok(())
     }
 }
 
+/// The random numbers of one row of a parameter.
+pub(crate) fn row_generator(seed: u64, name: &str, row: usize) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ name_hash(name));
+    rng.set_stream(row as u64);
+    rng
+}
+
 /// FNV-1a: a fixed function of the name, so that a parameter's stream does not depend on its place in the model.
-fn name_hash(name: &str) -> u64 {
+pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -89,6 +89,14 @@ pub enum ReferenceError {
         /// How to write it instead.
         hint: Option<String>,
     },
+    /// An adapter without a model that it could be added to.
+    #[error("adapter {}: {problem}", folder.display())]
+    Adapter {
+        /// Its folder.
+        folder: PathBuf,
+        /// One clause.
+        problem: String,
+    },
     /// Neither an alias nor something on the disk.
     #[error("no model `{reference}`: it is neither a built-in model nor an existing file or folder")]
     Unknown {
@@ -184,6 +192,11 @@ impl ReferenceError {
                 .file_name()
                 .and_then(|name| catalog::find(&name.to_string_lossy()))
                 .map(|entry| format!("the built-in model is written `{}`", entry.alias)),
+            Self::Adapter { .. } => Some(
+                "field base_model_name_or_path of adapter_config.json names the model that it was trained on: a path from the \
+                 adapter's folder, a built-in model, or a repository of the hub that was fetched"
+                    .into(),
+            ),
             Self::NotFetched { reference } => Some(format!("run `lathe fetch {reference}`")),
             Self::Damaged { reference, .. } => Some(format!("run `lathe fetch {reference}` to fetch it again")),
             Self::Ambiguous { candidates, .. } => {

@@ -120,6 +120,14 @@ impl TargetTensor {
         self.pieces.iter().map(|(parameter, _)| parameter)
     }
 
+    /// The parameters in it, with the row (column, where it is transposed) of the tensor that each of their rows is.
+    pub(crate) fn rows_of_parameters(&self) -> impl Iterator<Item = (&Parameter, Vec<usize>)> {
+        self.pieces.iter().map(|(parameter, place)| {
+            let rows = parameter.shape.first().copied().unwrap_or(0);
+            (parameter, (0..rows).map(|row| place.row(row)).collect())
+        })
+    }
+
     /// Whether rows can be asked for a few at a time. The rows of a transposed tensor take a pass over all of its
     /// parameters, however few they are.
     #[must_use]

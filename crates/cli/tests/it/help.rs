@@ -34,6 +34,9 @@ const COMMANDS: &[&[&str]] = &[
     &["merge", "lora"],
     &["merge", "extract"],
     &["merge", "explore"],
+    &["tune"],
+    &["tune", "full"],
+    &["tune", "lora"],
     &["upcycle"],
     &["bench"],
     &["measure"],
@@ -58,9 +61,14 @@ fn help() {
 #[test]
 fn help_names_every_subcommand() {
     let bench = Bench::new();
-    for (parent, first) in
-        [(&[][..], 1), (&["measure"][..], 2), (&["data"][..], 2), (&["merge"][..], 2), (&["embed"][..], 2)]
-    {
+    for (parent, first) in [
+        (&[][..], 1),
+        (&["measure"][..], 2),
+        (&["data"][..], 2),
+        (&["merge"][..], 2),
+        (&["embed"][..], 2),
+        (&["tune"][..], 2),
+    ] {
         let help = bench.succeed(&[parent, &["--help"]].concat());
         let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
         let listed: Vec<&str> = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();

@@ -26,5 +26,6 @@ mod shape;
 mod tensors;
 mod timing;
 mod trace;
+mod tune;
 mod upcycle;
 mod vocabulary;

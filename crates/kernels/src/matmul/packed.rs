@@ -76,6 +76,11 @@ impl Packed {
         &mut self.data
     }
 
+    /// The values of one panel, `[k][32]`.
+    pub(super) fn panel(&self, panel: usize) -> &[f32] {
+        &self.data[panel * PANEL * self.k..][..PANEL * self.k]
+    }
+
     /// Rows of `B`: the depth of the sum.
     #[must_use]
     pub fn k(&self) -> usize {

@@ -1,8 +1,11 @@
 //! Products of matrices that are multiplied once, as training does: nothing is kept packed.
 //!
 //! The sums are those of [`matmul`](super::matmul): one chain of fused multiply-adds over rising k, over one term after
-//! the other. Only the blocks that a task is at are packed, so that weights, activations and gradients are read where
-//! they lie, transposed or not.
+//! the other. Only the blocks that are worked on are packed, so that weights, activations and gradients are read where
+//! they lie, transposed or not; weights that were packed for a forward pass are turned on the way.
+//!
+//! A block of `B` of at most 8 MB is packed by all threads together, then each thread multiplies its rows of `A`, which it
+//! packs itself, with all of the block: every value of both operands is packed about once.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -11,7 +14,7 @@ use rayon::prelude::*;
 
 use super::tile::{Tile, ZEROS, copy_tile, tile_kernel};
 use super::transpose::transpose_lines;
-use super::{PANEL, TILE_ROWS, Target};
+use super::{Coded, DEPTH_STEP, PANEL, TILE_ROWS, Target, Weight};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
 
@@ -32,7 +35,44 @@ enum Order {
     Columns,
 }
 
-/// Depth of one pass at most: every pass reads and writes all of `C`.
+/// A right operand `B[k, n]` of a term.
+#[derive(Clone, Copy)]
+pub enum Factor<'a> {
+    /// Any matrix.
+    Matrix(Matrix<'a>),
+    /// A weight `W`, `[k, n]`: the way back through a linear layer that multiplies with `Wᵀ`.
+    Weight(&'a Weight),
+}
+
+impl<'a> From<Matrix<'a>> for Factor<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self::Matrix(matrix)
+    }
+}
+
+impl<'a> From<&'a Weight> for Factor<'a> {
+    fn from(weight: &'a Weight) -> Self {
+        Self::Weight(weight)
+    }
+}
+
+impl Factor<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Matrix(matrix) => matrix.rows,
+            Self::Weight(weight) => weight.n(),
+        }
+    }
+
+    fn columns(&self) -> usize {
+        match self {
+            Self::Matrix(matrix) => matrix.columns,
+            Self::Weight(weight) => weight.k(),
+        }
+    }
+}
+
+/// Depth of one pass at most: every pass reads and writes all of `C`. A multiple of a panel's width.
 const DEPTH: usize = 576;
 
 /// Rows of `A` that one task packs at most: 264 x 576 floats are half of a second-level cache.
@@ -40,6 +80,12 @@ const TASK_ROWS: usize = 22 * TILE_ROWS;
 
 /// Panels of `B` that are packed together, so that a row of `B` is read in longer pieces.
 const TASK_PANELS: usize = 4;
+
+/// Floats of so many packed panels of one depth.
+const CHUNK: usize = TASK_PANELS * DEPTH * PANEL;
+
+/// Chunks of `B` that are packed before any of them is multiplied: 8 MB, a part of a third-level cache.
+const CHUNKS: usize = 28;
 
 /// Floats of a packed group of rows. The line at its end keeps groups from falling on each other in the cache.
 const GROUP: usize = TILE_ROWS * DEPTH + 16;
@@ -74,98 +120,132 @@ impl<'a> Matrix<'a> {
 /// # Panics
 /// When there is no term, or shapes disagree.
 #[must_use]
-pub fn product(terms: &[(Matrix<'_>, Matrix<'_>)]) -> Vec<f32> {
+pub fn product<'a, B: Into<Factor<'a>> + Copy>(terms: &[(Matrix<'a>, B)]) -> Vec<f32> {
     product_on(Isa::best(), terms)
 }
 
 #[expect(unsafe_code, reason = "the result is written before it is read")]
-fn product_on(isa: Isa, terms: &[(Matrix<'_>, Matrix<'_>)]) -> Vec<f32> {
-    let (m, n) = (terms[0].0.rows, terms[0].1.columns);
-    for (a, b) in terms {
-        assert!(a.rows == m && b.columns == n && a.columns == b.rows, "terms of one product");
+fn product_on<'a, B: Into<Factor<'a>> + Copy>(isa: Isa, terms: &[(Matrix<'a>, B)]) -> Vec<f32> {
+    let terms: Vec<(Matrix<'_>, Factor<'_>)> = terms.iter().map(|(a, b)| (*a, (*b).into())).collect();
+    let (m, n) = (terms[0].0.rows, terms[0].1.columns());
+    for (a, b) in &terms {
+        assert!(a.rows == m && b.columns() == n && a.columns == b.rows(), "terms of one product");
     }
     let depth: usize = terms.iter().map(|(a, _)| a.columns).sum();
     if m == 0 || n == 0 || depth == 0 {
         return vec![0.0; m * n];
     }
     let mut c: Vec<f32> = Vec::with_capacity(m * n);
-    let product = Product { isa, terms, n, c: Target(c.as_mut_ptr()) };
-    let panels = n.div_ceil(PANEL);
-    let (of_rows, of_panels) = task_size(m, n);
-    let (row_tasks, panel_tasks) = (m.div_ceil(of_rows), panels.div_ceil(of_panels));
-    let run = |task: usize| {
-        let (rows, panel) = (task / panel_tasks * of_rows, task % panel_tasks * of_panels);
-        let (rows, panels) = (rows..m.min(rows + of_rows), panel..panels.min(panel + of_panels));
-        SCRATCH.with_borrow_mut(|scratch| product.run(scratch, rows, panels));
-    };
-    let tasks = 0..row_tasks * panel_tasks;
-    if m * n * depth < PARALLEL_FROM {
-        tasks.for_each(run);
-    } else {
-        tasks.into_par_iter().for_each(run);
-    }
-    // SAFETY: the tasks cover every row and column, and each begins its tiles by writing zeros.
+    let parallel = m * n * depth >= PARALLEL_FROM;
+    Product { isa, m, n, c: Target(c.as_mut_ptr()), parallel }.run(&terms);
+    // SAFETY: the rounds cover every row and column, and each tile begins by writing what its sums start from.
     unsafe { c.set_len(m * n) };
     c
 }
 
-/// Rows, a number of whole tiles, and panels of one task.
-///
-/// About four tasks a worker. Every task packs its own part of both operands, so rows and columns are cut where that
-/// packs least.
-fn task_size(m: usize, n: usize) -> (usize, usize) {
-    let (groups, panels) = (m.div_ceil(TILE_ROWS), n.div_ceil(PANEL));
-    let wanted = 4 * rayon::current_num_threads();
-    let least = m.div_ceil(TASK_ROWS);
-    let cuts = (least..=wanted.max(least).min(groups)).map(|rows| (rows, wanted.div_ceil(rows).min(panels)));
-    let (rows, columns) = cuts.min_by_key(|(rows, columns)| columns * m + rows * n).unwrap_or((least, 1));
-    (groups.div_ceil(rows) * TILE_ROWS, panels.div_ceil(columns))
+/// A block of depths of one term.
+#[derive(Clone)]
+struct Step<'a> {
+    a: Matrix<'a>,
+    b: Factor<'a>,
+    depths: Range<usize>,
+    /// Whether sums start here.
+    first: bool,
 }
 
-/// Packed blocks of one task.
-struct Scratch {
-    /// Groups of 12 rows, `[groups][depth][12]`.
-    a: Buffer,
-    /// `[panels][depth][32]`
-    b: Buffer,
+/// The blocks of all terms, in the order of the sum. They begin at multiples of a panel's width.
+fn steps<'a>(terms: &[(Matrix<'a>, Factor<'a>)]) -> Vec<Step<'a>> {
+    let mut steps = Vec::new();
+    for (a, b) in terms {
+        let step = a.columns.div_ceil(a.columns.div_ceil(DEPTH).max(1)).max(1).next_multiple_of(PANEL);
+        for depth in (0..a.columns).step_by(step) {
+            let depths = depth..a.columns.min(depth + step);
+            steps.push(Step { a: *a, b: *b, depths, first: steps.is_empty() });
+        }
+    }
+    steps
 }
 
 thread_local! {
-    /// A megabyte for each thread, which would take longer to clear than a small product takes.
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+    /// Packed groups of 12 rows, `[groups][depth][12]`: half a megabyte for each thread, which would take longer to clear
+    /// than a small product takes.
+    static LEFT: RefCell<Buffer> = RefCell::new(Buffer::zeros(TASK_ROWS / TILE_ROWS * GROUP));
+    /// Packed chunks of `B`, `[panels][depth][32]`, of the thread that asked for a product. It is taken while it is used:
+    /// who waits for others may be given another product to compute.
+    static RIGHT: RefCell<Buffer> = RefCell::default();
 }
 
-impl Scratch {
-    fn new() -> Self {
-        Self { a: Buffer::zeros(TASK_ROWS / TILE_ROWS * GROUP), b: Buffer::zeros(TASK_PANELS * DEPTH * PANEL) }
-    }
-}
-
-struct Product<'a> {
+struct Product {
     isa: Isa,
-    terms: &'a [(Matrix<'a>, Matrix<'a>)],
+    m: usize,
     n: usize,
     c: Target,
+    parallel: bool,
 }
 
-impl Product<'_> {
-    /// Computes the rectangle `rows` x `panels` of `C`.
-    fn run(&self, scratch: &mut Scratch, rows: Range<usize>, panels: Range<usize>) {
-        let mut first = true;
-        for (a, b) in self.terms {
-            let step = a.columns.div_ceil(a.columns.div_ceil(DEPTH).max(1)).max(1);
-            for depth in (0..a.columns).step_by(step) {
-                let depths = depth..a.columns.min(depth + step);
-                pack_left(self.isa, *a, rows.clone(), depths.clone(), &mut scratch.a);
-                for panel in panels.clone().step_by(TASK_PANELS) {
-                    let some = panel..panels.end.min(panel + TASK_PANELS);
-                    pack_right(self.isa, *b, depths.clone(), some.clone(), &mut scratch.b);
-                    for (panel, b) in some.zip(scratch.b.chunks_exact(DEPTH * PANEL)) {
-                        self.panel(&scratch.a, b, rows.clone(), panel, depths.len(), first);
+impl Product {
+    fn run(&self, terms: &[(Matrix<'_>, Factor<'_>)]) {
+        let steps = steps(terms);
+        let chunks = self.n.div_ceil(PANEL * TASK_PANELS);
+        // Few steps at once where `B` is wide, all panels at once where it is deep.
+        let of_round = chunks.min(CHUNKS);
+        let steps_of_round = (CHUNKS / of_round).max(1);
+        let mut packed = RIGHT.take();
+        let needed = of_round * steps_of_round.min(steps.len()) * CHUNK;
+        if packed.len() < needed {
+            packed.resize(needed);
+        }
+        for first in (0..chunks).step_by(of_round) {
+            let some = first..chunks.min(first + of_round);
+            for steps in steps.chunks(steps_of_round) {
+                self.round(steps, some.clone(), &mut packed);
+            }
+        }
+        RIGHT.set(packed);
+    }
+
+    /// Adds some steps of the sum to the columns of some chunks.
+    fn round(&self, steps: &[Step<'_>], chunks: Range<usize>, packed: &mut [f32]) {
+        let count = chunks.len();
+        let pack = |(i, out): (usize, &mut [f32])| {
+            let (step, chunk) = (&steps[i / count], chunks.start + i % count);
+            let panels = chunk * TASK_PANELS..self.n.div_ceil(PANEL).min((chunk + 1) * TASK_PANELS);
+            match step.b {
+                Factor::Matrix(b) => pack_right(self.isa, b, step.depths.clone(), panels, out),
+                Factor::Weight(b) => pack_weight(self.isa, b, step.depths.clone(), panels, out),
+            }
+        };
+        let all = &mut packed[..steps.len() * count * CHUNK];
+        if self.parallel {
+            all.par_chunks_exact_mut(CHUNK).enumerate().for_each(pack);
+        } else {
+            all.chunks_exact_mut(CHUNK).enumerate().for_each(pack);
+        }
+        let packed = &*all;
+        let (of_rows, of_chunks) = task_size(self.m, count);
+        let (row_tasks, chunk_tasks) = (self.m.div_ceil(of_rows), count.div_ceil(of_chunks));
+        let multiply = |task: usize| {
+            let (row, chunk) = (task / chunk_tasks * of_rows, task % chunk_tasks * of_chunks);
+            let rows = row..self.m.min(row + of_rows);
+            let some = chunk..count.min(chunk + of_chunks);
+            LEFT.with_borrow_mut(|left| {
+                for (step, packed) in steps.iter().zip(packed.chunks_exact(count * CHUNK)) {
+                    pack_left(self.isa, step.a, rows.clone(), step.depths.clone(), left);
+                    for chunk in some.clone() {
+                        let panels = packed[chunk * CHUNK..][..CHUNK].chunks_exact(DEPTH * PANEL);
+                        let first = (chunks.start + chunk) * TASK_PANELS;
+                        for (panel, b) in (first..self.n.div_ceil(PANEL)).zip(panels) {
+                            self.panel(left, b, rows.clone(), panel, step.depths.len(), step.first);
+                        }
                     }
                 }
-                first = false;
-            }
+            });
+        };
+        let tasks = 0..row_tasks * chunk_tasks;
+        if self.parallel {
+            tasks.into_par_iter().for_each(multiply);
+        } else {
+            tasks.for_each(multiply);
         }
     }
 
@@ -211,6 +291,18 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// Rows, a number of whole tiles, and chunks of one task.
+///
+/// About four tasks a worker. Rows are cut first: tasks that share rows pack them twice.
+fn task_size(m: usize, chunks: usize) -> (usize, usize) {
+    const FEW: usize = 4;
+    let groups = m.div_ceil(TILE_ROWS);
+    let wanted = 4 * rayon::current_num_threads();
+    let rows = wanted.clamp(1, groups.div_ceil(FEW)).max(m.div_ceil(TASK_ROWS));
+    let columns = wanted.div_ceil(rows).min(chunks).max(1);
+    (groups.div_ceil(rows) * TILE_ROWS, chunks.div_ceil(columns))
 }
 
 /// Asks for the values of a tile that will be added to next: in a large `C` they are in no cache.
@@ -268,6 +360,35 @@ fn pack_right(isa: Isa, b: Matrix<'_>, depths: Range<usize>, panels: Range<usize
     }
 }
 
+/// Packs blocks of a weight `W`, `[k, n]`, whose transpose lies in panels: squares of 32 x 32 values are turned. At most
+/// four panels, the first one a multiple of four.
+fn pack_weight(isa: Isa, weight: &Weight, depths: Range<usize>, panels: Range<usize>, out: &mut [f32]) {
+    let width = weight.k();
+    let (first, last) = (panels.start * PANEL, width.min(panels.end * PANEL));
+    if last < panels.end * PANEL {
+        out.fill(0.0);
+    }
+    let mut decoded = [0.0; DEPTH_STEP * PANEL];
+    for stored in depths.start / PANEL..depths.end.div_ceil(PANEL) {
+        let lanes = depths.start.saturating_sub(stored * PANEL)..PANEL.min(depths.end - stored * PANEL);
+        let at = stored * PANEL + lanes.start - depths.start;
+        let rows = match weight {
+            Weight::Floats(packed) => &packed.panel(stored)[first * PANEL..last * PANEL],
+            Weight::Coded(coded, _) => decode(isa, coded, stored, first..last, &mut decoded),
+        };
+        for (rows, out) in rows.chunks(PANEL * PANEL).zip(out.chunks_exact_mut(DEPTH * PANEL)) {
+            let lines = rows.len() / PANEL;
+            transpose_lines(isa, rows, PANEL, lines, lanes.clone(), PANEL, &mut out[at * PANEL..]);
+        }
+    }
+}
+
+/// Rows `depths` of a panel of coded values.
+fn decode<'a>(isa: Isa, coded: &Coded, panel: usize, depths: Range<usize>, out: &'a mut [f32]) -> &'a [f32] {
+    coded.unpack(isa, panel, depths.start, depths.len(), out);
+    &out[..depths.len() * PANEL]
+}
+
 dispatch! {
     /// Deals the rows of one depth to their groups.
     fn deal_left(line: &[f32], out: &mut [f32]) {
@@ -300,6 +421,7 @@ dispatch! {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::{Arithmetic, Code, Coding, Groups, Offset, Packed, Scale};
     use super::*;
     use crate::noise;
 
@@ -352,16 +474,64 @@ mod tests {
         }
     }
 
+    /// Weights that lie packed or coded for the forward pass give the bits of the matrix that they decode to.
+    #[test]
+    fn weights_are_turned_on_the_way() {
+        for (m, n, k) in [(5, 7, 33), (40, 70, 160), (9, 600, 32), (90, 700, 130)] {
+            let (g, w) = (noise(m * n, 1), noise(n * k, 2));
+            let (g2, w2) = (noise(m * 3, 3), noise(3 * k, 4));
+            let left = laid(&g, m, n, false);
+            let mut halves = Coded::zeros(Coding::Bf16, k, n);
+            let row = |first: usize, count: usize| &w[first * k..(first + count) * k];
+            halves
+                .fill_halves(|first, count, rows| {
+                    rows.copy_from_slice(row(first, count));
+                    Ok::<_, ()>(())
+                })
+                .expect("filled");
+            let groups = Groups { len: 32, code: Code::Byte, scale: Scale::F32, offset: Offset::With };
+            let mut bytes = Coded::zeros(Coding::Groups(groups), k.next_multiple_of(32), n);
+            bytes
+                .fill_groups(|first, _, rows| {
+                    rows.codes.iter_mut().enumerate().for_each(|(i, code)| *code = ((first + i) * 7 % 251) as u8);
+                    rows.scales.iter_mut().enumerate().for_each(|(i, scale)| *scale = 0.01 + (i % 5) as f32);
+                    rows.offsets.iter_mut().enumerate().for_each(|(i, offset)| *offset = (i % 3) as f32 - 1.0);
+                    Ok::<_, ()>(())
+                })
+                .expect("filled");
+            let weights = [
+                Weight::Floats(Packed::from_transposed(&w, n, k)),
+                Weight::Coded(halves, Arithmetic::F32),
+                Weight::Coded(bytes, Arithmetic::F32),
+            ];
+            for weight in &weights {
+                let k = weight.k();
+                let packed = weight.to_packed();
+                let mut rows = vec![0.0; n * k];
+                rows.chunks_exact_mut(k).enumerate().for_each(|(i, row)| packed.column(i, row));
+                let w2 = &w2.repeat(2)[..3 * k];
+                let more = (laid(&g2, m, 3, false), laid(w2, 3, k, false));
+                let expected = reference(&[(left, laid(&rows, n, k, false)), more]);
+                let terms = [(left, Factor::Weight(weight)), (more.0, Factor::Matrix(more.1))];
+                for isa in Isa::available() {
+                    assert_eq!(bits(&product_on(isa, &terms)), bits(&expected), "{isa:?}: {m} {n} {k}");
+                }
+            }
+        }
+    }
+
     /// More rows than a task takes, more panels than are packed together, and several blocks of depth.
     #[test]
     fn blocks_continue_the_chain() {
-        let (m, n, k) = (TASK_ROWS + 25, PANEL * (TASK_PANELS + 1) + 7, 2 * DEPTH + 3);
-        let (a, b) = (noise(m * k, 1), noise(k * n, 2));
-        let expected = reference(&[(laid(&a, m, k, true), laid(&b, k, n, true))]);
-        let (at, bt) = (laid(&a, m, k, true), laid(&b, k, n, true));
-        let many = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
-        assert_eq!(bits(&many.install(|| product(&[(at, bt)]))), bits(&expected));
-        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-        assert_eq!(bits(&one.install(|| product(&[(at, bt)]))), bits(&expected));
+        let wide = PANEL * TASK_PANELS * (CHUNKS + 1) + 7;
+        for (m, n, k) in [(TASK_ROWS + 25, PANEL * (TASK_PANELS + 1) + 7, 2 * DEPTH + 3), (13, wide, DEPTH + 33)] {
+            let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+            let expected = reference(&[(laid(&a, m, k, true), laid(&b, k, n, true))]);
+            let (at, bt) = (laid(&a, m, k, true), laid(&b, k, n, true));
+            let many = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+            assert_eq!(bits(&many.install(|| product(&[(at, bt)]))), bits(&expected));
+            let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+            assert_eq!(bits(&one.install(|| product(&[(at, bt)]))), bits(&expected));
+        }
     }
 }

@@ -8,10 +8,10 @@ use lathe_measure::attention::SpanPlan;
 use lathe_measure::run::{Document, Watch, attention_of_text, key_window, score_documents};
 use lathe_measure::spectrum::{HiddenStates, Metric, NullCache, SpectrumOptions, spectrum};
 use lathe_measure::tokens::TargetKind;
-use lathe_model::{Batch, Decoder, NoTap, Weights};
+use lathe_model::{Batch, Decoder, LoraScaling, LoraSpec, NoTap, Opened, Recompute, TrainingPass, Weights};
 use serde::Serialize;
 
-use super::{arbitrary_ids, median};
+use super::{Training, arbitrary_ids, median};
 use crate::load::Loaded;
 use crate::{Context, Error};
 
@@ -31,7 +31,7 @@ const WIDE: usize = 2048;
 const REPEATS: usize = 20;
 
 /// Rows of one model; progress advances by one for each.
-pub(super) const ROWS: usize = 5;
+pub(super) const ROWS: usize = 6;
 
 /// One method that was timed.
 #[derive(Clone, Debug, Serialize)]
@@ -95,7 +95,8 @@ pub(super) fn methods(loaded: &Loaded, runs: usize, context: &Context<'_>) -> Re
         &|| metric(decoder, Metric::MatrixNuclearNorm, timer),
         &|| metric(decoder, Metric::MatrixEntropy, timer),
         &|| attention(decoder, timer),
-        &|| training(loaded, timer),
+        &|| training(&trainable(&loaded.opened, Training::Full)?, Training::Full, runs, context),
+        &|| training(&trainable(&loaded.opened, Training::Lora)?, Training::Lora, runs, context),
     ];
     let timed = rows.iter().map(|row| row().inspect(|_| context.progress.advance(1)));
     timed.collect()
@@ -179,23 +180,51 @@ fn attention(decoder: &Decoder, timer: Timer<'_, '_>) -> Result<MethodRow, Error
     Ok(MethodRow::timed(what, ATTENTION_TEXT, timing).beside("reading without the head", pass, Comparison::Added))
 }
 
-/// Forward pass, loss of every token, and the gradients of all parameters, in f32.
-fn training(loaded: &Loaded, timer: Timer<'_, '_>) -> Result<MethodRow, Error> {
+/// A decoder whose training is timed.
+pub(super) fn trainable(opened: &Opened, training: Training) -> Result<Decoder, Error> {
+    let targets: &[&str] = match training {
+        Training::Full => return Ok(opened.decoder(Weights::Trainable)?),
+        Training::Lora => &["q_proj", "v_proj"],
+        Training::LoraAll => &["all-linear"],
+    };
+    let spec = LoraSpec {
+        rank: 8,
+        alpha: 16.0,
+        scaling: LoraScaling::Classic,
+        dropout: 0.0,
+        targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+        seed: 0,
+    };
+    Ok(opened.decoder_with_adapter(Weights::Frozen, &spec)?)
+}
+
+/// Forward pass, loss of every token, and the gradients of what is trained, in f32.
+pub(super) fn training(
+    decoder: &Decoder,
+    training: Training,
+    runs: usize,
+    context: &Context<'_>,
+) -> Result<MethodRow, Error> {
     let (sequences, length) = TRAINING;
-    let (what, tokens) = (format!("training step of {sequences} x {length} tokens"), sequences * length);
-    if let Some(note) = too_long(&loaded.decoder, length) {
+    let kind = match training {
+        Training::Full => "training step",
+        Training::Lora => "lora step",
+        Training::LoraAll => "lora step, all layers,",
+    };
+    let (what, tokens) = (format!("{kind} of {sequences} x {length} tokens"), sequences * length);
+    if let Some(note) = too_long(decoder, length) {
         return Ok(MethodRow::skipped(what, tokens, note));
     }
-    let decoder = loaded.opened.decoder(Weights::Trainable)?;
     let ids = arbitrary_ids(tokens + 1, decoder.spec().vocab_size);
+    let batch = Batch::of(ids[..tokens].chunks(length));
     let step = || {
-        let hidden = decoder.forward(&Batch::of(ids[..tokens].chunks(length)), None, &mut NoTap)?;
-        let loss = decoder.negative_log_likelihood(&hidden, ids[1..].to_vec())?.mean_all()?;
-        let gradients = loss.backward()?;
-        let trained = decoder.trainable().values().filter(|variable| gradients.get(variable).is_some());
-        Ok(trained.count() as f64)
+        let how = TrainingPass { recompute: Recompute::Nothing, draw: 0 };
+        let gradients = decoder.gradients(&batch, how, &mut |hidden| {
+            Ok(decoder.negative_log_likelihood(hidden, ids[1..].to_vec())?.mean_all()?)
+        })?;
+        Ok(gradients.by_name.len() as f64)
     };
-    let [timing] = timer.in_turn(tokens, [Work::once(&step)])?;
+    let [timing] = Timer { runs, context }.in_turn(tokens, [Work::once(&step)])?;
     Ok(MethodRow::timed(what, tokens, timing))
 }
 

@@ -126,13 +126,16 @@ pub(super) fn steps(file: &ExperimentFile, path: &Path, contents: &mut Contents<
             let mut hashed = work.clone();
             let mut needs = Vec::new();
             resolve(&mut work, &mut |wanted| {
-                let step = steps.iter().find(|step| step.name == wanted)?;
-                needs.push(wanted.to_owned());
-                Some(step.output(&folder.join("out")).to_string_lossy().into_owned())
+                let (step, rest) = referred(&steps, wanted)?;
+                needs.push(step.name.clone());
+                let output = step.output(&folder.join("out"));
+                let output = if rest.is_empty() { output } else { output.join(rest) };
+                Some(output.to_string_lossy().into_owned())
             })
             .map_err(|wanted| bad(format!("no step before it is called `{wanted}`")))?;
             resolve(&mut hashed, &mut |wanted| {
-                steps.iter().find(|step| step.name == wanted).map(|step| format!("@{}", step.hash))
+                let (step, rest) = referred(&steps, wanted)?;
+                Some(if rest.is_empty() { format!("@{}", step.hash) } else { format!("@{}/{rest}", step.hash) })
             })
             .map_err(|wanted| bad(format!("no step before it is called `{wanted}`")))?;
             let mut named = BTreeMap::new();
@@ -143,6 +146,16 @@ pub(super) fn steps(file: &ExperimentFile, path: &Path, contents: &mut Contents<
         }
     }
     Ok(steps)
+}
+
+/// The step of a reference, by its name; what follows a `/` after that is inside of the folder that it writes.
+fn referred<'a>(steps: &'a [Step], wanted: &'a str) -> Option<(&'a Step, &'a str)> {
+    let named = |name: &str| steps.iter().find(|step| step.name == name);
+    if let Some(step) = named(wanted) {
+        return Some((step, ""));
+    }
+    let (name, rest) = wanted.rsplit_once('/')?;
+    named(name).filter(|step| step.makes_a_model()).map(|step| (step, rest))
 }
 
 /// Label and value of every name.
@@ -270,6 +283,16 @@ mod tests {
         let (steps, others) = (planned(&text).unwrap(), planned(&text.replace("seed = 1", "seed = 2")).unwrap());
         assert_eq!(steps[5].work["measure_samples"]["sets"][0], format!("a/out/{}", steps[2].hash));
         assert!(steps.iter().zip(&others).all(|(step, other)| step.hash != other.hash));
+    }
+
+    #[test]
+    fn a_folder_inside_of_a_model_s_can_be_meant() {
+        let text = TWO.replace("generate = { model", "tune = { seed = 1, model").replace("@local {model} k5", "@local {model} k5/step-20");
+        let (steps, others) = (planned(&text).unwrap(), planned(&text.replace("step-20", "step-30")).unwrap());
+        assert_eq!(steps[5].work["measure_samples"]["sets"][0], format!("a/out/{}/step-20", steps[2].hash));
+        assert_eq!(steps[5].needs, ["local n k5"]);
+        assert!(steps[5].hash != others[5].hash && steps[2].hash == others[2].hash);
+        assert!(planned(&TWO.replace("@local {model} k5", "@local {model} k5/step-20")).is_err());
     }
 
     #[test]

@@ -119,7 +119,8 @@ fn stored_in_source(tensor: &TargetTensor, opened: &Opened) -> ElementType {
 
 /// Whether the source has the very same tensor.
 pub(super) fn is_copied(tensor: &TargetTensor, element: ElementType, opened: &Opened) -> bool {
-    let view = opened.checkpoint.tensor(&tensor.name).filter(|_| opened.checkpoint.gguf().is_some());
+    let is_own = opened.checkpoint.gguf().is_some() && !opened.parameters().is_changed();
+    let view = opened.checkpoint.tensor(&tensor.name).filter(|_| is_own);
     view.is_some_and(|view| view.info().element == element && view.info().shape == tensor.shape)
 }
 

@@ -349,6 +349,7 @@ fn loaded(opened: Opened, folder: &Path, context: &Context<'_>) -> Result<Loaded
         path: folder.into(),
         files: Vec::new(),
         licence: None,
+        adapter: None,
     };
     Ok(Loaded { reference, resolved, opened, decoder, tokenizer, seconds: 0.0 })
 }

@@ -86,7 +86,7 @@ pub fn extract(spec: &ExtractSpec, context: &Context<'_>) -> Result<ExtractResul
         ));
     }
     let folder = TemporaryFolder::beside(&spec.out)?;
-    let new = NewAdapter { base_model: Some(spec.base.to_string()), layout, products, saved };
+    let new = NewAdapter { base_model: Some(spec.base.to_string()), layout, products, saved, settings: None };
     write(&folder.path, &new, |name, range, out| tuned.read(name, range, out).map_err(|e| InputError(Box::new(e))))?;
     folder.rename(&spec.out)?;
     Ok(ExtractResult {

@@ -94,6 +94,11 @@ impl Source {
         let mut source = Self::of(model.to_string(), &reference, nonfinite, context)?;
         if let Some(lora) = &model.lora {
             let folder = adapter_folder(&lora.path, lora.revision.as_deref(), folder)?;
+            if source.adapter.is_some() {
+                let problem = format!("{model} has an adapter already: it is the folder of one");
+                let hint = Some("merge one of them into a folder first".into());
+                return Err(Error::Spec { field: "model", problem, hint });
+            }
             source.add(&folder)?;
         }
         Ok(source)
@@ -127,7 +132,8 @@ impl Source {
             _ => (whole_config(&resolved.path)?, stored(&checkpoint)),
         };
         let by_name = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
-        Ok(Self {
+        let folder = resolved.adapter.clone();
+        let mut source = Self {
             name,
             resolved,
             opened,
@@ -139,7 +145,11 @@ impl Source {
             by_name,
             whole: Mutex::new(None),
             nonfinite,
-        })
+        };
+        if let Some(folder) = folder {
+            source.add(&folder)?;
+        }
+        Ok(source)
     }
 
     /// Adds the adapter of a folder to the weights.

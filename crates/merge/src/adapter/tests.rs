@@ -356,6 +356,7 @@ fn what_is_written_can_be_opened_and_gives_the_tuned_model() {
         layout: WeightLayout::OutputsFirst,
         products: products.collect(),
         saved: vec![("norm.weight".to_owned(), vec![2])],
+        settings: None,
     };
     let folder = tempfile::tempdir().expect("folder");
     write(folder.path(), &adapter, |_, range, out| {

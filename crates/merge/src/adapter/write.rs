@@ -61,6 +61,23 @@ pub struct NewAdapter {
     pub products: Vec<(String, Extracted)>,
     /// Tensors that are saved whole, with their shapes.
     pub saved: Vec<(String, Vec<usize>)>,
+    /// How it was trained; none where it was extracted, and the products count as they are.
+    pub settings: Option<Settings>,
+}
+
+/// How an adapter was trained: one rank and one scale for all of its products.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Rows of `A`.
+    pub rank: usize,
+    /// `lora_alpha`.
+    pub alpha: f64,
+    /// Whether alpha is divided by the root of the rank (`use_rslora`) and not by the rank.
+    pub rank_stabilised: bool,
+    /// `lora_dropout`.
+    pub dropout: f64,
+    /// `target_modules`: ends of module names.
+    pub targets: Vec<String>,
 }
 
 /// Numbers of a saved tensor that are written at once.
@@ -127,6 +144,9 @@ fn config(adapter: &NewAdapter) -> Value {
     let ranks = ranks.collect::<Map<_, _>>();
     let targets = adapter.products.iter().map(|(name, _)| module(name)).collect::<BTreeSet<_>>();
     let saved = adapter.saved.iter().map(|(name, _)| module(name)).collect::<BTreeSet<_>>();
+    if let Some(settings) = &adapter.settings {
+        return described(adapter, settings);
+    }
     json!({
         "alpha_pattern": ranks,
         "base_model_name_or_path": adapter.base_model,
@@ -144,5 +164,26 @@ fn config(adapter: &NewAdapter) -> Value {
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": false,
+    })
+}
+
+fn described(adapter: &NewAdapter, settings: &Settings) -> Value {
+    json!({
+        "alpha_pattern": {},
+        "base_model_name_or_path": adapter.base_model,
+        "bias": "none",
+        "fan_in_fan_out": adapter.layout == WeightLayout::InputsFirst,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": settings.rank,
+        "rank_pattern": {},
+        "target_modules": settings.targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": settings.rank_stabilised,
     })
 }

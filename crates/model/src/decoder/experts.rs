@@ -21,7 +21,7 @@ pub(super) struct Experts {
 
 impl Experts {
     pub(super) fn apply(&self, x: &Tensor, l: usize, pass: &mut Pass<'_>) -> Result<Tensor, Error> {
-        let logits = self.router.apply(x)?;
+        let logits = self.router.apply(x, None)?;
         pass.see(Site::RouterLogits(l), &logits)?;
         let probabilities = ops::softmax(&logits)?;
         pass.see(Site::RouterProbabilities(l), &probabilities)?;
@@ -49,7 +49,7 @@ impl Experts {
         if let Some(shared) = &self.shared {
             let mut part = shared.apply(x)?;
             if let Some(gate) = &self.shared_gate {
-                let gate = (gate.apply(x)?.neg()?.exp()? + 1.0)?.recip()?;
+                let gate = (gate.apply(x, None)?.neg()?.exp()? + 1.0)?.recip()?;
                 part = part.broadcast_mul(&gate)?;
             }
             out = (out + part)?;

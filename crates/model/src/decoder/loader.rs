@@ -1,15 +1,19 @@
 //! From named parameters to the parts of a decoder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 use lathe_kernels::matmul::{Arithmetic, Coded, Coding, Packed, Weight};
+use rand_distr::{Distribution, Uniform};
 
+use super::adapter::name_of;
 use super::experts::Experts;
-use super::linear::{Linear, Streamed};
+use super::linear::{Adapted, Factors, Linear, Streamed};
 use super::{Coarse, Decoder, Embedding, Factor, FeedForward, Layer, Mlp, Norm, Weights};
-use crate::parameters::ParameterSource;
+use crate::adapter::{AdaptedModule, LoraSpec, Selection};
+use crate::ops::mix;
+use crate::parameters::{ParameterSource, name_hash, row_generator};
 use crate::spec::{
     AttentionSpec, Bias, DecoderSpec, FeedForwardSpec, HeadWeight, LayerSpec, MlpShape, MlpSpec, NormParameters,
     NormSpec, Parameter, QkNorm, SharedGate,
@@ -22,13 +26,30 @@ impl Decoder {
     /// # Errors
     /// The source lacks a parameter or cannot be read.
     pub fn load(spec: DecoderSpec, source: Arc<dyn ParameterSource + Send>, weights: Weights) -> Result<Self, Error> {
+        let trained = if weights == Weights::Trainable { Selection::All } else { Selection::None };
+        Self::load_training(spec, source, weights, trained, None)
+    }
+
+    /// The same with some parameters as variables, or with factors beside some.
+    pub(crate) fn load_training(
+        spec: DecoderSpec,
+        source: Arc<dyn ParameterSource + Send>,
+        weights: Weights,
+        trained: Selection,
+        adapter: Option<(&LoraSpec, Vec<AdaptedModule>)>,
+    ) -> Result<Self, Error> {
         let parameters = spec.parameters().into_iter().map(|p| (p.name.clone(), p)).collect();
-        let mut loader = Loader { source, parameters, weights, trainable: BTreeMap::new(), bytes: 0 };
-        let embedding = match weights {
-            Weights::Frozen | Weights::Coarse(_) | Weights::Streamed => {
-                Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?)
-            }
-            Weights::Trainable => Embedding::Tensor(loader.tensor("embedding.weight")?),
+        let (trainable, factors) = Default::default();
+        let mut loader = Loader { source, parameters, weights, trained, factors, trainable, bytes: 0 };
+        let mut modules = Vec::new();
+        if let Some((spec, adapted)) = adapter {
+            adapted.iter().try_for_each(|module| loader.adapt(module, spec))?;
+            modules = adapted;
+        }
+        let embedding = if loader.trained.has("embedding.weight") {
+            Embedding::Tensor(loader.tensor("embedding.weight")?)
+        } else {
+            Embedding::Source(loader.source.clone(), loader.parameter("embedding.weight")?)
         };
         let positions = spec.embedding.positions.map(|_| loader.tensor("positions.weight")).transpose()?;
         let token_types = spec.embedding.token_types.map(|_| loader.tensor("token_types.weight")).transpose()?;
@@ -55,6 +76,7 @@ impl Decoder {
             embedding_out,
             head,
             trainable,
+            adapter: modules,
             weight_bytes,
         })
     }
@@ -64,12 +86,47 @@ struct Loader {
     source: Arc<dyn ParameterSource + Send>,
     parameters: BTreeMap<String, Parameter>,
     weights: Weights,
+    /// Which parameters are variables.
+    trained: Selection,
+    /// What stands beside a parameter.
+    factors: HashMap<String, Factors>,
     trainable: BTreeMap<String, Var>,
     /// Bytes in memory so far.
     bytes: usize,
 }
 
 impl Loader {
+    /// Makes the factors of a module: `A` uniform in ± 1 / √in (Kaiming's with a = √5, as PEFT has it), `B` zero.
+    fn adapt(&mut self, module: &AdaptedModule, spec: &LoraSpec) -> Result<(), Error> {
+        let bound = 1.0 / (module.inputs as f32).sqrt();
+        let uniform = Uniform::new_inclusive(-bound, bound)
+            .map_err(|_| candle_core::Error::Msg(format!("`{}` has no inputs", module.tensor)))?;
+        let mut a = vec![0.0; spec.rank * module.inputs];
+        let first = name_of(&module.parts[0].parameter, 'A');
+        for (row, a) in a.chunks_exact_mut(module.inputs).enumerate() {
+            let mut rng = row_generator(spec.seed, &first, row);
+            a.iter_mut().for_each(|x| *x = uniform.sample(&mut rng));
+        }
+        let key = mix(spec.seed, name_hash(&module.tensor));
+        let a = self.variable(&first, a, &[spec.rank, module.inputs])?;
+        for part in &module.parts {
+            let rows = part.rows.len();
+            let b = vec![0.0; rows * spec.rank];
+            let b = self.variable(&name_of(&part.parameter, 'B'), b, &[rows, spec.rank])?;
+            let factors = Factors { a: a.clone(), b, scale: spec.scale(), dropout: spec.dropout, key };
+            self.factors.insert(part.parameter.clone(), factors);
+        }
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &str, values: Vec<f32>, shape: &[usize]) -> Result<Tensor, Error> {
+        self.bytes += size_of_val(&values[..]);
+        let var = Var::from_tensor(&ops::tensor(values, shape)?)?;
+        let tensor = var.as_tensor().clone();
+        self.trainable.insert(name.into(), var);
+        Ok(tensor)
+    }
+
     fn layer(&mut self, l: usize, spec: &LayerSpec) -> Result<Layer, Error> {
         let (a, norms) = (&spec.attention, &spec.norms);
         let name = |part: &str| format!("layers.{l}.{part}");
@@ -164,7 +221,7 @@ impl Loader {
     fn tensor(&mut self, name: &str) -> Result<Tensor, Error> {
         let (values, parameter) = self.values(name)?;
         let tensor = ops::tensor(values, parameter.shape)?;
-        if self.weights != Weights::Trainable {
+        if !self.trained.has(name) {
             return Ok(tensor);
         }
         let var = Var::from_tensor(&tensor)?;
@@ -178,7 +235,7 @@ impl Loader {
             NormParameters::None => Factor::Whole(ops::tensor(vec![1.0; width], width)?),
             NormParameters::Weight | NormParameters::WeightAndBias => {
                 let weight = self.tensor(&format!("{name}.weight"))?;
-                self.factor(vec![weight], spec.offset)?
+                Self::factor(vec![weight], spec.offset)?
             }
         };
         let bias = match spec.parameters {
@@ -188,9 +245,10 @@ impl Loader {
         Ok(Norm { kind: spec.kind, eps: spec.eps, width, factor, bias })
     }
 
-    fn factor(&self, parts: Vec<Tensor>, offset: f32) -> Result<Factor, Error> {
+    fn factor(parts: Vec<Tensor>, offset: f32) -> Result<Factor, Error> {
+        let is_trained = parts.iter().any(Tensor::is_variable);
         let factor = Factor::Trained { parts, offset };
-        if self.weights == Weights::Trainable { Ok(factor) } else { Ok(Factor::Whole(factor.now()?)) }
+        if is_trained { Ok(factor) } else { Ok(Factor::Whole(factor.now()?)) }
     }
 
     /// The norm of queries or of keys.
@@ -202,7 +260,7 @@ impl Loader {
             QkNorm::EachHead(norm) => {
                 let weights: Vec<Tensor> =
                     (0..heads).map(|h| self.tensor(&format!("{name}.{h}.weight"))).collect::<Result<_, _>>()?;
-                let factor = self.factor(weights, 0.0)?;
+                let factor = Self::factor(weights, 0.0)?;
                 Some(Norm { kind: norm.kind, eps: norm.eps, width: spec.head_dim, factor, bias: None })
             }
         })
@@ -214,11 +272,17 @@ impl Loader {
     }
 
     fn linear_with(&mut self, weight: &str, bias: Option<&str>) -> Result<Linear, Error> {
-        if self.weights == Weights::Trainable {
+        if self.trained.has(weight) {
             let bias = bias.map(|bias| self.tensor(bias)).transpose()?;
             return Ok(Linear::Trainable(self.tensor(weight)?, bias));
         }
-        let parameter = self.parameter(weight)?;
+        let (name, parameter) = (weight, self.parameter(weight)?);
+        if let Some(bias) = bias.filter(|bias| self.trained.has(bias)) {
+            let bias = self.tensor(bias)?;
+            let weight = self.weight(&parameter)?;
+            self.bytes += weight.bytes();
+            return Ok(Linear::Biased(Arc::new(weight), bias));
+        }
         let bias = bias.map(|bias| self.values(bias)).transpose()?.map(|(values, _)| Arc::new(values));
         if self.weights == Weights::Streamed {
             return Ok(Linear::Streamed(Box::new(Streamed { source: self.source.clone(), weight: parameter, bias })));
@@ -226,7 +290,11 @@ impl Loader {
         let weight = self.weight(&parameter)?;
         self.source.release(&parameter);
         self.bytes += weight.bytes();
-        Ok(Linear::Frozen(Arc::new(weight), bias))
+        let weight = Arc::new(weight);
+        if let Some(factors) = self.factors.remove(name) {
+            return Ok(Linear::Adapted(Box::new(Adapted { weight, bias, factors, merged: None })));
+        }
+        Ok(Linear::Frozen(weight, bias))
     }
 
     /// A matrix in the precision of its source, or of what it is multiplied in.

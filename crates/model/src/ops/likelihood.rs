@@ -1,12 +1,13 @@
 //! The likelihood of tokens, from logits or from a trainable head, and its gradient.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Matrix, product};
+use lathe_kernels::matmul::{Left, Matrix, Start, Threads, Weight, matmul, product};
 use rayon::prelude::*;
 
+use super::gather::hand_over;
 use super::{done, rows_of, tensor, values, with_matrix, with_values};
 use crate::spec::HeadSpec;
 
@@ -31,6 +32,15 @@ impl LogitScaling {
         if let Some(cap) = self.soft_cap {
             logits::soft_cap(row, cap);
         }
+    }
+
+    /// Negative log-likelihood of `target` under a row of the head's product, which becomes its gradient.
+    fn likelihood(self, row: &mut [f32], target: usize) -> f32 {
+        self.apply(row);
+        let log_sum_exp = logits::summarise(row).log_sum_exp;
+        let nll = (log_sum_exp - f64::from(row[target])) as f32;
+        logits::likelihood_gradient(row, log_sum_exp as f32, target, self.scale, self.soft_cap);
+        nll
     }
 }
 
@@ -108,15 +118,8 @@ impl CustomOp2 for HeadLikelihood {
         }
         let (x, head) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(head, lh)?, vocab_size, k));
         let mut logits = product(&[(x, head.transposed())]);
-        let LogitScaling { scale, soft_cap } = self.scaling;
-        let of_row = |(row, target): (&mut [f32], &u32)| {
-            self.scaling.apply(row);
-            let (log_sum_exp, target) = (logits::summarise(row).log_sum_exp, *target as usize);
-            let nll = (log_sum_exp - f64::from(row[target])) as f32;
-            logits::likelihood_gradient(row, log_sum_exp as f32, target, scale, soft_cap);
-            nll
-        };
-        let nll: Vec<f32> = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets).map(of_row).collect();
+        let pairs = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets);
+        let nll: Vec<f32> = pairs.map(|(row, target)| self.scaling.likelihood(row, *target as usize)).collect();
         _ = self.dlogits.set(logits);
         done(nll, rows)
     }
@@ -134,11 +137,87 @@ impl CustomOp2 for HeadLikelihood {
                 Ok(())
             })
         };
-        let mut dx = with_matrix(head, |head| Ok(product(&[(dlogits, head)])))?;
-        weigh(&mut dx)?;
         let mut weighted = with_values(x, |x| Ok(x.to_vec()))?;
         weigh(&mut weighted)?;
         let dhead = product(&[(dlogits.transposed(), Matrix::new(&weighted, rows, k))]);
-        Ok((Some(tensor(dx, x.shape())?), Some(tensor(dhead, head.shape())?)))
+        let dhead = hand_over(head, dhead)?;
+        if !x.track_op() {
+            return Ok((None, dhead));
+        }
+        let mut dx = with_matrix(head, |head| Ok(product(&[(dlogits, head)])))?;
+        weigh(&mut dx)?;
+        Ok((Some(tensor(dx, x.shape())?), dhead))
+    }
+}
+
+/// The same with a frozen head. Its logits are made, and turn into what they say of `x`, for some hundred rows at a time.
+pub(crate) fn head_likelihood_frozen(
+    x: &Tensor,
+    head: (&Arc<Weight>, Option<&Arc<Vec<f32>>>),
+    scaling: LogitScaling,
+    targets: Vec<u32>,
+) -> Result<Tensor> {
+    check_targets(&targets, x.dim(0)?, head.0.n())?;
+    let (weight, bias) = (head.0.clone(), head.1.cloned());
+    let op = HeadFrozen { weight, bias, scaling, targets, tracked: x.track_op(), dx: OnceLock::new() };
+    let x = x.contiguous()?;
+    if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+/// Logits that are held at once: 128 MB.
+const LOGITS: usize = 1 << 25;
+
+struct HeadFrozen {
+    weight: Arc<Weight>,
+    bias: Option<Arc<Vec<f32>>>,
+    scaling: LogitScaling,
+    targets: Vec<u32>,
+    tracked: bool,
+    /// Gradient of each row's likelihood with respect to the row, `[rows, hidden_size]`.
+    dx: OnceLock<Vec<f32>>,
+}
+
+impl CustomOp1 for HeadFrozen {
+    fn name(&self) -> &'static str {
+        "head-likelihood-frozen"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ((rows, k), vocab_size) = (rows_of(layout)?, self.weight.n());
+        if k != self.weight.k() {
+            bail!("head of {} inputs got rows of {k}", self.weight.k());
+        }
+        let x = values(x, layout)?;
+        // Pieces of about the same length: each of them packs the head.
+        let most = (LOGITS / vocab_size.max(1)).max(1);
+        let piece = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
+        let (mut nll, mut dx) = (Vec::with_capacity(rows), Vec::new());
+        let mut logits = vec![0.0; piece.min(rows) * vocab_size];
+        for first in (0..rows).step_by(piece) {
+            let count = piece.min(rows - first);
+            let logits = &mut logits[..count * vocab_size];
+            let left = Left { data: &x[first * k..(first + count) * k], m: count, row_stride: k };
+            let start = self.bias.as_ref().map_or(Start::Zero, |bias| Start::Row(bias));
+            matmul(left, self.weight.view(), start, logits, vocab_size, Threads::Pool);
+            let pieces = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets[first..first + count]);
+            nll.par_extend(pieces.map(|(row, target)| self.scaling.likelihood(row, *target as usize)));
+            if self.tracked {
+                dx.extend(product(&[(Matrix::new(logits, count, vocab_size), &*self.weight)]));
+            }
+        }
+        _ = self.dx.set(dx);
+        done(nll, rows)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let Some(dx) = self.dx.get() else { bail!("head-likelihood-frozen was not applied") };
+        let (mut dx, k) = (dx.clone(), x.dim(1)?);
+        let grad = grad.contiguous()?;
+        with_values(&grad, |grad| {
+            let rows = dx.chunks_exact_mut(k.max(1)).zip(grad);
+            rows.for_each(|(row, grad)| row.iter_mut().for_each(|x| *x *= grad));
+            Ok(())
+        })?;
+        tensor(dx, x.shape()).map(Some)
     }
 }

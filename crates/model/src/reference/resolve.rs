@@ -23,6 +23,8 @@ pub struct Resolved {
     pub files: Vec<PathBuf>,
     /// Licence, where the reference tells it.
     pub licence: Option<String>,
+    /// The folder of an adapter that is added to the model.
+    pub adapter: Option<PathBuf>,
 }
 
 /// The three shapes of a checkpoint.
@@ -48,12 +50,59 @@ pub fn resolve(reference: &ModelReference, home: &Home) -> Result<Resolved, Refe
         ModelReference::Alias(_) | ModelReference::Package(_) => fetched(reference, home)?,
         ModelReference::Hub(hub) => (in_hub_cache(reference, hub, home)?, None),
     };
+    if is_adapter(&path) {
+        return adapted(reference, &path, home);
+    }
     let (kind, path, files) = checkpoint_at(&path, reference)?;
     let alias = match reference {
         ModelReference::Alias(entry) => Some(entry.alias),
         _ => None,
     };
-    Ok(Resolved { reference: reference.clone(), alias, kind, path, files, licence })
+    Ok(Resolved { reference: reference.clone(), alias, kind, path, files, licence, adapter: None })
+}
+
+/// The files of an adapter's folder, as PEFT calls them.
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
+/// Whether a path is the folder of an adapter, and of no model.
+fn is_adapter(path: &Path) -> bool {
+    path.join(ADAPTER[0]).is_file() && !path.join("config.json").exists()
+}
+
+/// The base that an adapter names, with the adapter beside it.
+fn adapted(reference: &ModelReference, folder: &Path, home: &Home) -> Result<Resolved, ReferenceError> {
+    let bad = |problem: String| ReferenceError::Adapter { folder: folder.to_owned(), problem };
+    let file = folder.join(ADAPTER[0]);
+    let json = fs::read(&file).map_err(|source| ReferenceError::Io { path: file, source })?;
+    let fields: serde_json::Value =
+        serde_json::from_slice(&json).map_err(|error| bad(format!("{} is no valid JSON: {error}", ADAPTER[0])))?;
+    let Some(base) = fields.get("base_model_name_or_path").and_then(serde_json::Value::as_str) else {
+        return Err(bad("field base_model_name_or_path names no base".into()));
+    };
+    let base_reference = base_of(base, folder)?;
+    if matches!(&base_reference, ModelReference::Path(path) if is_adapter(path)) {
+        return Err(bad(format!("its base `{base}` is an adapter too")));
+    }
+    let base = resolve(&base_reference, home).map_err(|error| bad(format!("its base cannot be used: {error}")))?;
+    let mut files = base.files;
+    files.extend(ADAPTER.map(|name| folder.join(name)));
+    files.sort();
+    Ok(Resolved { reference: reference.clone(), alias: None, files, adapter: Some(folder.to_owned()), ..base })
+}
+
+/// What an adapter calls its base: a path from where the program runs or from the adapter's folder, a reference, or a
+/// repository of the hub.
+fn base_of(base: &str, folder: &Path) -> Result<ModelReference, ReferenceError> {
+    let reference = base.parse::<ModelReference>()?;
+    let ModelReference::Path(path) = &reference else { return Ok(reference) };
+    let beside = folder.join(path);
+    if path.exists() {
+        Ok(reference)
+    } else if beside.exists() {
+        Ok(ModelReference::Path(beside))
+    } else {
+        Ok(format!("hf:{base}").parse().unwrap_or(reference))
+    }
 }
 
 fn existing(path: &Path) -> Result<PathBuf, ReferenceError> {

@@ -323,3 +323,43 @@ fn steps_of_an_experiment() {
     assert_eq!(row("base").replace("base", ""), row("again").replace("again", ""));
     assert!(row("instructions").ends_with("| 44 |"), "{page}");
 }
+
+#[test]
+fn reliance_is_watched_while_a_model_is_tuned() {
+    let bench = bench(4);
+    bench.write(
+        "watch.toml",
+        r#"
+        [[step]]
+        name = "reliance"
+        measure_context = { data = "conflicts.jsonl", known_by = "skip", max_tokens = 4 }
+        watch = { M_C = "models/0/preference", attention = "models/0/attention" }
+        [[step]]
+        name = "again"
+        measure_context = { data = "conflicts.jsonl", known_by = "skip", max_tokens = 4, attention = "skip" }
+        watch = { margin = "models/0/margin" }
+    "#,
+    );
+    let record =
+        |i: usize| json!({"prompt": format!("what is hat {i}?"), "completion": " the one of sand"}).to_string() + "\n";
+    bench.write("train.jsonl", (0..4).map(record).collect::<String>());
+    let experiment = r#"
+        title = "Watched"
+        about = "While it is tuned."
+        [[step]]
+        name = "tuned"
+        tune = { model = "tiny", data = ["train.jsonl"], batch = 2, steps = 4, learning_rate = 0.01, eval = ["watch.toml"], eval_every = 2 }
+        [[figure]]
+        name = "path"
+        title = "M_C against attention"
+        x = "attention"
+        y = "M_C"
+        series = [{ name = "tiny", step = "tuned", each = "looks", at = ["watched/watch/reliance attention"], path = "watched/watch/reliance M_C" }]
+    "#;
+    bench.write("small.toml", experiment);
+    bench.succeed(&["run", "small.toml"]);
+    let figure = std::fs::read_to_string(bench.path("small-figures/path.svg")).unwrap();
+    for step in ["tiny, step 0: 0.", "tiny, step 2: 0.", "tiny, step 4: 0."] {
+        assert!(figure.contains(step), "{step}: {figure}");
+    }
+}

@@ -35,15 +35,17 @@ use crate::figure::number;
 use crate::{Context, Error, WrittenFile};
 pub use checkpoint::Best;
 use checkpoint::{Checkpoints, State};
-pub use data::TuneAudit;
 use data::{Data, Reader};
+pub use data::TuneAudit;
 use metrics::Metrics;
 pub use metrics::{StepLine, Watched};
 pub use page::audit_rows;
 use page::{PageOf, Stage, page};
 pub use records::BadRecord;
 use spec::refuse;
-pub use spec::{BadRecords, Clip, FromScratch, LossOn, Method, Packing, Recomputed, Resume, TuneSource, TuneSpec};
+pub use spec::{
+    BadRecords, Clip, FromScratch, LossOn, Method, Packing, Recomputed, Resume, TuneSource, TuneSpec,
+};
 use start::Start;
 use watch::{Subject, look, subjects};
 
@@ -214,7 +216,8 @@ fn check_out(spec: &TuneSpec) -> Result<Option<Manifest>, Error> {
 fn begin(spec: &TuneSpec, settings: &Map<String, Value>, audit: &TuneAudit) -> Result<(), Error> {
     make(&spec.out)?;
     NewFile::write(&spec.out.join(AUDIT), &serde_json::to_vec_pretty(audit)?)?;
-    let manifest = Manifest { lathe: env!("CARGO_PKG_VERSION").into(), spec: spec.clone(), settings: settings.clone() };
+    let manifest =
+        Manifest { lathe: env!("CARGO_PKG_VERSION").into(), spec: spec.clone(), settings: settings.clone() };
     Ok(NewFile::write(&spec.out.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?)
 }
 
@@ -300,8 +303,12 @@ impl<'a> Run<'a> {
         context: &'a Context<'a>,
     ) -> Result<Self, Error> {
         let rate = Rate { value: spec.learning_rate, warm_up: spec.warm_up, schedule: spec.schedule, steps };
-        let of_trainer =
-            TrainerSettings { adamw: spec.adamw(), rate, clip: spec.clip.limit(), recompute: spec.recompute.into() };
+        let of_trainer = TrainerSettings {
+            adamw: spec.adamw(),
+            rate,
+            clip: spec.clip.limit(),
+            recompute: spec.recompute.into(),
+        };
         let trainer = Trainer::new(decoder.trainable(), NextToken, of_trainer);
         let metrics = Metrics::open(&spec.out.join(METRICS), None)?;
         Ok(Self {

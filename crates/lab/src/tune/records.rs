@@ -205,8 +205,7 @@ impl Encoder<'_> {
             };
             list.iter().enumerate().map(number).collect::<Result<_, _>>().map(Some)
         };
-        let id =
-            |(i, id): (usize, i64)| u32::try_from(id).map_err(|_| format!("input_ids[{i}] is {id}, expected a token"));
+        let id = |(i, id): (usize, i64)| u32::try_from(id).map_err(|_| format!("input_ids[{i}] is {id}, expected a token"));
         let ids = numbers("input_ids")?.unwrap_or_default();
         let ids: Vec<u32> = ids.into_iter().enumerate().map(id).collect::<Result<_, _>>()?;
         if numbers("attention_mask")?.is_some_and(|mask| mask.contains(&0)) {
@@ -246,7 +245,8 @@ fn string<'a>(record: &'a Map<String, Value>, field: &str) -> Result<&'a str, St
 
 fn messages(list: &Value, field: &str) -> Result<Vec<Message>, String> {
     let Value::Array(list) = list else { return Err(format!("field `{field}` is no list of messages")) };
-    let message =
-        |(i, value): (usize, &Value)| Message::deserialize(value).map_err(|error| format!("{field}[{i}]: {error}"));
+    let message = |(i, value): (usize, &Value)| {
+        Message::deserialize(value).map_err(|error| format!("{field}[{i}]: {error}"))
+    };
     list.iter().enumerate().map(message).collect()
 }

@@ -157,10 +157,7 @@ fn bad_records_say_line_and_field() {
         (json!({"input_ids": [1, "a"]}), "input_ids[1] is \"a\", expected a whole number"),
         (json!({"input_ids": [1, 2], "labels": [1]}), "labels has 1 entries for 2 of input_ids"),
         (json!({"input_ids": [1, 2], "labels": [1, -7]}), "labels[1] is -7, expected a token or -100"),
-        (
-            json!({"input_ids": [1, 2], "attention_mask": [1, 0]}),
-            "attention_mask has zeros: leave padding out, lathe needs none",
-        ),
+        (json!({"input_ids": [1, 2], "attention_mask": [1, 0]}), "attention_mask has zeros: leave padding out, lathe needs none"),
         (json!([1]), "the record is no JSON object"),
     ] {
         assert_eq!(problem(record), format!("a.jsonl, line 2: {said}"));

@@ -114,8 +114,11 @@ fn what_is_watched_is_in_the_metrics_and_names_the_best() {
     assert!(result.checkpoints.contains(&place.path(&format!("child/checkpoints/step-{}", best.step))));
     assert!(result.checkpoints.contains(&place.path("child/checkpoints/step-10")));
     // What the model computes from its own files is what was seen.
-    let again =
-        TuneSpec { model: Some(place.reference("child")), eval: spec.eval.clone(), ..place.on_records(1, "again") };
+    let again = TuneSpec {
+        model: Some(place.reference("child")),
+        eval: spec.eval.clone(),
+        ..place.on_records(1, "again")
+    };
     let looked = place.tune(&again).expect("trained").looks[0].watched["held"]["loss"];
     assert!((looked - losses[2]).abs() < 1e-6, "{looked} and {}", losses[2]);
     assert!(open(&place.path("child/step-2")).is_ok());

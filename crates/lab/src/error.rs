@@ -356,7 +356,9 @@ impl Error {
             Self::Read { source, .. } | Self::Write { source, .. } => is_about_path(source),
             Self::Decode(error) => error.is_bad_input(),
             Self::Stopped { source, .. } => source.is_bad_input(),
-            Self::Json(_) | Self::Tensor(_) | Self::Interrupted | Self::NotFinite { .. } | Self::Untrained { .. } => false,
+            Self::Json(_) | Self::Tensor(_) | Self::Interrupted | Self::NotFinite { .. } | Self::Untrained { .. } => {
+                false
+            }
             _ => true,
         }
     }

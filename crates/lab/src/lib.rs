@@ -55,8 +55,8 @@ pub use load::{Compute, Loaded, load, open_model};
 pub use models::{Architecture, BuiltIn, GgufFiles, ModelList, State, data_sets, models, page as models_page};
 pub use trace::{Rows, TokenInput, TraceResult, TraceSite, TraceSpec, trace};
 pub use tune::{
-    BadRecord, BadRecords, Best, Clip, FromScratch, Look, LossOn, Method, Packing, Recomputed, Resume, StepLine, TuneAudit,
-    TuneResult, TuneSource, TuneSpec, Watched, audit_rows, tune, tune_audit,
+    BadRecord, BadRecords, Best, Clip, FromScratch, Look, LossOn, Method, Packing, Recomputed, Resume, StepLine,
+    TuneAudit, TuneResult, TuneSource, TuneSpec, Watched, audit_rows, tune, tune_audit,
 };
 pub use upcycle::{Counts, ExpertLayout, LayerRouting, UpcycleResult, UpcycleSpec, upcycle};
 pub use vocabulary::{

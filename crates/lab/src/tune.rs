@@ -35,17 +35,15 @@ use crate::figure::number;
 use crate::{Context, Error, WrittenFile};
 pub use checkpoint::Best;
 use checkpoint::{Checkpoints, State};
-use data::{Data, Reader};
 pub use data::TuneAudit;
+use data::{Data, Reader};
 use metrics::Metrics;
 pub use metrics::{StepLine, Watched};
 pub use page::audit_rows;
 use page::{PageOf, Stage, page};
 pub use records::BadRecord;
 use spec::refuse;
-pub use spec::{
-    BadRecords, Clip, FromScratch, LossOn, Method, Packing, Recomputed, Resume, TuneSource, TuneSpec,
-};
+pub use spec::{BadRecords, Clip, FromScratch, LossOn, Method, Packing, Recomputed, Resume, TuneSource, TuneSpec};
 use start::Start;
 use watch::{Subject, look, subjects};
 
@@ -126,7 +124,7 @@ pub fn tune(spec: &TuneSpec, context: &Context<'_>, hear: &mut dyn FnMut(&TuneAu
     let subjects = subjects(spec, &reader)?;
     drop(reader);
     let steps = steps(spec, &data.order)?;
-    if let Some(step) = spec.save_at.iter().find(|step| **step == 0 || **step > steps) {
+    if let Some(step) = spec.save_at.iter().find(|step| **step > steps) {
         return Err(refuse("--save-at", format!("there is no step {step} of {steps}"), None));
     }
     let settings = settings(spec, steps, &start, &data, context)?;
@@ -143,11 +141,12 @@ pub fn tune(spec: &TuneSpec, context: &Context<'_>, hear: &mut dyn FnMut(&TuneAu
     }
     let what = format!("loading {}", spec.model_name());
     let folder = last.as_ref().map(|(folder, _)| folder.as_path());
+    let done = last.as_ref().map(|(_, state)| state.step);
     let decoder = context.stage(&what, 0, "", || start.decoder(spec, folder))?;
     hear(&data.audit);
     begin(spec, &settings, &data.audit)?;
     checkpoints.tidy(&spec.out);
-    let mut run = Run::new(spec, steps, settings, &decoder, (&start, &subjects), data, checkpoints, context)?;
+    let mut run = Run::new(spec, (steps, done), settings, &decoder, (&start, &subjects), data, checkpoints, context)?;
     if let Some((folder, state)) = last {
         run.go_on(&folder, state)?;
     }
@@ -216,8 +215,7 @@ fn check_out(spec: &TuneSpec) -> Result<Option<Manifest>, Error> {
 fn begin(spec: &TuneSpec, settings: &Map<String, Value>, audit: &TuneAudit) -> Result<(), Error> {
     make(&spec.out)?;
     NewFile::write(&spec.out.join(AUDIT), &serde_json::to_vec_pretty(audit)?)?;
-    let manifest =
-        Manifest { lathe: env!("CARGO_PKG_VERSION").into(), spec: spec.clone(), settings: settings.clone() };
+    let manifest = Manifest { lathe: env!("CARGO_PKG_VERSION").into(), spec: spec.clone(), settings: settings.clone() };
     Ok(NewFile::write(&spec.out.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?)
 }
 
@@ -294,7 +292,7 @@ impl<'a> Run<'a> {
     #[expect(clippy::too_many_arguments, reason = "the parts of a run, each made before it")]
     fn new(
         spec: &'a TuneSpec,
-        steps: usize,
+        (steps, done): (usize, Option<usize>),
         settings: Map<String, Value>,
         decoder: &'a Decoder,
         (start, subjects): (&'a Start, &'a [Subject]),
@@ -303,14 +301,10 @@ impl<'a> Run<'a> {
         context: &'a Context<'a>,
     ) -> Result<Self, Error> {
         let rate = Rate { value: spec.learning_rate, warm_up: spec.warm_up, schedule: spec.schedule, steps };
-        let of_trainer = TrainerSettings {
-            adamw: spec.adamw(),
-            rate,
-            clip: spec.clip.limit(),
-            recompute: spec.recompute.into(),
-        };
+        let of_trainer =
+            TrainerSettings { adamw: spec.adamw(), rate, clip: spec.clip.limit(), recompute: spec.recompute.into() };
         let trainer = Trainer::new(decoder.trainable(), NextToken, of_trainer);
-        let metrics = Metrics::open(&spec.out.join(METRICS), None)?;
+        let metrics = Metrics::open(&spec.out.join(METRICS), done)?;
         Ok(Self {
             spec,
             steps,
@@ -342,7 +336,6 @@ impl<'a> Run<'a> {
         if self.order.cursor() != state.cursor {
             return Err(refuse("--resume", "the data are read in another order than before", None));
         }
-        self.metrics = Metrics::open(&self.spec.out.join(METRICS), Some(state.step))?;
         self.last_checkpoint = Some(folder.to_owned());
         self.best = state.best;
         self.resumed_at = Some(state.step);
@@ -369,6 +362,9 @@ impl<'a> Run<'a> {
         if self.resumed_at.is_none() && !self.subjects.is_empty() {
             let watched = self.look(0)?;
             self.metrics.append(StepLine { watched, ..StepLine::default() })?;
+        }
+        if self.resumed_at.is_none() && self.spec.save_at.contains(&0) {
+            self.save(0)?;
         }
         while self.trainer.steps() < self.steps {
             let step = self.trainer.steps() + 1;
@@ -399,6 +395,8 @@ impl<'a> Run<'a> {
 
     /// Looks, keeps the line, and writes what is due.
     fn after_step(&mut self, step: usize, mut line: StepLine) -> Result<(), Error> {
+        /// Seconds between two versions of the page.
+        const PAGE_EVERY: f64 = 3.0;
         let is_last = step == self.steps;
         let is_due = |every: Option<usize>| is_last || every.is_some_and(|every| step.is_multiple_of(every));
         let mut is_best = false;
@@ -413,8 +411,6 @@ impl<'a> Run<'a> {
         if self.spec.save_at.contains(&step) {
             self.save(step)?;
         }
-        /// Seconds between two versions of the page.
-        const PAGE_EVERY: f64 = 3.0;
         if (self.context.seconds)() - self.shown > PAGE_EVERY {
             self.show(Stage::Running);
         }

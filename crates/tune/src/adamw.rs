@@ -145,13 +145,7 @@ struct Update<'a> {
 
 impl<'a> Update<'a> {
     #[expect(clippy::cast_possible_truncation, reason = "constants become f32; steps are no more than an i32 holds")]
-    fn new(
-        moments: RefCell<&'a mut Moments>,
-        settings: &AdamWSettings,
-        rate: f64,
-        factor: f64,
-        decay: f64,
-    ) -> Self {
+    fn new(moments: RefCell<&'a mut Moments>, settings: &AdamWSettings, rate: f64, factor: f64, decay: f64) -> Self {
         let AdamWSettings { beta_1, beta_2, epsilon, .. } = *settings;
         let t = moments.borrow().updates.min(i32::MAX as u64) as i32;
         Self {

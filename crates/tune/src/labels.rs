@@ -121,7 +121,10 @@ impl Audit {
         }
         if self.overlong > 0 {
             let lost = self.tokens_lost;
-            warnings.push(format!("{} examples were longer than allowed; {lost} tokens of them are not read", self.overlong));
+            warnings.push(format!(
+                "{} examples were longer than allowed; {lost} tokens of them are not read",
+                self.overlong
+            ));
         }
         if self.duplicates > 0 {
             warnings.push(of(self.duplicates, "repeat an earlier one"));

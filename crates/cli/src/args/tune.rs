@@ -172,7 +172,7 @@ pub(crate) struct TuneRunArgs {
     /// Checkpoints to keep, the last ones, beside the best by the first watched loss; 0 makes none
     #[arg(long, value_name = "K", default_value_t = 2)]
     pub(crate) keep: usize,
-    /// Also write the model after these steps, as OUT/step-N
+    /// Also write the model after these steps, as OUT/step-N; 0 is what the run begins with
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub(crate) save_at: Vec<usize>,
     /// Print everything as JSON

@@ -56,7 +56,6 @@ pub(super) fn run_tune(args: TuneArgs, show: Show, context: &Context<'_>) -> Res
     }
 }
 
-
 fn run_with(begin: TuneSpec, args: TuneRunArgs, show: Show, context: &Context<'_>) -> Result<()> {
     let Ok(betas) = <[f64; 2]>::try_from(args.betas) else {
         let hint = Some("two shares below 1, as 0.9,0.999".to_owned());

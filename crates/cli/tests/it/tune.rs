@@ -9,8 +9,8 @@ use crate::models::{Start, copy, reading};
 use crate::tensors;
 
 /// Turns with names of roles as words, and the end token.
-const TEMPLATE: &str = "{% for m in messages %}{{ m.role + ' ' + m.content + eos_token }}{% endfor %}\
-                        {% if add_generation_prompt %}{{ 'assistant ' }}{% endif %}";
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role + '\\n' + m.content + eos_token }}{% endfor %}\
+                        {% if add_generation_prompt %}{{ 'assistant\\n' }}{% endif %}";
 
 /// A model that reads text and talks.
 fn talking(bench: &Bench, to: &str) {
@@ -82,22 +82,53 @@ fn a_chat_is_audited_and_learnt() {
     let audit = bench.json(&[&only[..], &["--json", "--out", "tuned"]].concat());
     assert_eq!((&audit["examples"], &audit["without_end"]), (&json!(10), &json!(0)));
     let result = bench.json(&[
-        "tune", "full", "tiny", "--data", "chats.jsonl", "--steps", "30", "--batch", "5", "--lr", "0.01", "--warm-up", "2",
-        "--schedule", "cosine", "--eval", "held.jsonl", "--eval-every", "10", "--out", "tuned", "--json",
+        "tune",
+        "full",
+        "tiny",
+        "--data",
+        "chats.jsonl",
+        "--steps",
+        "30",
+        "--batch",
+        "5",
+        "--lr",
+        "0.01",
+        "--warm-up",
+        "2",
+        "--schedule",
+        "cosine",
+        "--eval",
+        "held.jsonl",
+        "--eval-every",
+        "10",
+        "--out",
+        "tuned",
+        "--json",
     ]);
     let losses: Vec<f64> = result["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
     assert!(losses.len() == 30 && losses[29] < 0.3 * losses[0], "{losses:?}");
     assert_eq!(result["looks"].as_array().unwrap().len(), 4);
     let lines = metrics(&bench, "tuned");
     assert_eq!((lines.len(), &lines[0]["step"], &lines[30]["step"]), (31, &json!(0), &json!(30)));
-    assert!(lines[30]["watched"]["held"]["loss"].as_f64().unwrap() < lines[0]["watched"]["held"]["loss"].as_f64().unwrap());
+    assert!(
+        lines[30]["watched"]["held"]["loss"].as_f64().unwrap() < lines[0]["watched"]["held"]["loss"].as_f64().unwrap()
+    );
     let page = fs::read_to_string(bench.path("tuned/report.html")).unwrap();
     assert!(page.contains("30 steps, done") && page.contains("held: loss") && !page.contains("http-equiv=\"refresh\""));
     let saved: Value = serde_json::from_slice(&fs::read(bench.path("tuned/audit.json")).unwrap()).unwrap();
     assert_eq!(saved, audit);
     // It is a model like any other, and answers what it has learnt, end token included.
     let answer = bench.succeed(&[
-        "generate", "tuned", "--prompt", "the sea", "--chat", "--temperature", "0", "--max-tokens", "20", "--quiet",
+        "generate",
+        "tuned",
+        "--prompt",
+        "the sea",
+        "--chat",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "20",
+        "--quiet",
     ]);
     assert_eq!(answer.trim(), "a stone");
     // Nothing half done is left.
@@ -110,8 +141,28 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     copy(&bench, "llama", "tiny");
     ids(&bench, "ids.jsonl");
     let run = |out: &'static str| {
-        vec!["tune", "full", "tiny", "--data", "ids.jsonl", "--steps", "400", "--batch", "2", "--lr", "1e-3", "--schedule",
-             "cosine", "--weight-decay", "0.1", "--checkpoint-every", "7", "--quiet", "--out", out]
+        vec![
+            "tune",
+            "full",
+            "tiny",
+            "--data",
+            "ids.jsonl",
+            "--steps",
+            "400",
+            "--batch",
+            "2",
+            "--lr",
+            "1e-3",
+            "--schedule",
+            "cosine",
+            "--weight-decay",
+            "0.1",
+            "--checkpoint-every",
+            "7",
+            "--quiet",
+            "--out",
+            out,
+        ]
     };
     bench.succeed(&run("whole"));
     bench.kill_after(&run("killed"), "killed/metrics.jsonl", 30);
@@ -120,7 +171,7 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     bench.succeed(&again);
     assert!(weights(&bench, "whole") == weights(&bench, "killed"));
     let losses = |out: &str| metrics(&bench, out).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
-    assert_eq!(losses("whole"), losses("killed"));
+    assert!(losses("whole") == losses("killed"));
     let kept: Vec<_> = fs::read_dir(bench.path("killed/checkpoints")).unwrap().collect();
     assert_eq!(kept.len(), 2);
     // A checkpoint opens like any other model.
@@ -134,8 +185,28 @@ fn an_adapter_is_trained_beside_frozen_weights_and_opens_with_them() {
     chats(&bench, "chats.jsonl", 0);
     let before = weights(&bench, "tiny");
     let run = |steps: &'static str, out: &'static str| {
-        vec!["tune", "lora", "tiny", "--data", "chats.jsonl", "--steps", steps, "--batch", "5", "--lr", "0.02", "--rank", "4",
-             "--dropout", "0.1", "--targets", "q_proj,v_proj,down_proj", "--out", out, "--json"]
+        vec![
+            "tune",
+            "lora",
+            "tiny",
+            "--data",
+            "chats.jsonl",
+            "--steps",
+            steps,
+            "--batch",
+            "5",
+            "--lr",
+            "0.02",
+            "--rank",
+            "4",
+            "--dropout",
+            "0.1",
+            "--targets",
+            "q_proj,v_proj,down_proj",
+            "--out",
+            out,
+            "--json",
+        ]
     };
     let result = bench.json(&run("40", "adapter"));
     let losses: Vec<f64> = result["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
@@ -159,7 +230,18 @@ fn an_adapter_is_trained_beside_frozen_weights_and_opens_with_them() {
     // Beside a quantised base too.
     bench.succeed(&["export", "tiny", "--to", "gguf", "--dtype", "q8_0", "--out", "tiny.gguf", "--quiet"]);
     let of_gguf = bench.json(&[
-        "tune", "lora", "tiny.gguf", "--data", "chats.jsonl", "--steps", "3", "--lr", "0.01", "--out", "other", "--json",
+        "tune",
+        "lora",
+        "tiny.gguf",
+        "--data",
+        "chats.jsonl",
+        "--steps",
+        "3",
+        "--lr",
+        "0.01",
+        "--out",
+        "other",
+        "--json",
     ]);
     assert_eq!(of_gguf["losses"].as_array().unwrap().len(), 3);
 }
@@ -171,9 +253,35 @@ fn a_model_from_random_weights() {
     bench.write("config.json", fs::read(bench.path("words/config.json")).unwrap());
     bench.write("text.txt", "the sea and the land are one and the sand is of the sea ".repeat(12));
     let run = |out: &'static str, seed: &'static str| {
-        vec!["tune", "full", "--from-scratch", "config.json", "--tokenizer", "words", "--data", "text.txt", "--overlong",
-             "split", "--max-length", "32", "--steps", "25", "--batch", "4", "--lr", "0.01", "--seed", seed, "--keep", "0",
-             "--save-at", "10", "--out", out, "--json"]
+        vec![
+            "tune",
+            "full",
+            "--from-scratch",
+            "config.json",
+            "--tokenizer",
+            "words",
+            "--data",
+            "text.txt",
+            "--overlong",
+            "split",
+            "--max-length",
+            "32",
+            "--steps",
+            "25",
+            "--batch",
+            "4",
+            "--lr",
+            "0.01",
+            "--seed",
+            seed,
+            "--keep",
+            "0",
+            "--save-at",
+            "10",
+            "--out",
+            out,
+            "--json",
+        ]
     };
     let result = bench.json(&run("one", "1"));
     let losses: Vec<f64> = result["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
@@ -211,9 +319,9 @@ fn tasks_of_an_experiment_are_watched() {
     assert_eq!(results.lines().count(), 6);
     // The numbers are those that the command itself finds.
     let measured = bench.json(&["measure", "tokens", "tuned", "text.txt", "--window", "32", "--json"]);
-    let nll = measured["report"]["text"]["nll"]["value"]["value"].as_f64().unwrap_or_else(|| {
-        measured["report"]["text"]["nll"]["value"].as_f64().unwrap()
-    });
+    let nll = measured["report"]["text"]["nll"]["value"]["value"]
+        .as_f64()
+        .unwrap_or_else(|| measured["report"]["text"]["nll"]["value"].as_f64().unwrap());
     assert!((nll - at(4, "text loss")).abs() < 1e-6, "{nll}");
     bench.write("bad.toml", "[[step]]\nname = \"text\"\nmeasure_token = {}\n");
     let said = bench.refuse(&[&run[..], &["other", "--eval", "bad.toml"]].concat());
@@ -274,11 +382,8 @@ fn a_full_disk_stops_a_run_with_its_last_checkpoint() {
     bench.succeed(&run("out", "3").split(' ').collect::<Vec<_>>());
     // A limit on the size of files stands for the end of the disk: the optimiser's is twice the model.
     let blocks = size / 1024 + 8;
-    let script = format!(
-        "trap '' XFSZ; ulimit -f {blocks}; exec {} {} --resume",
-        env!("CARGO_BIN_EXE_lathe"),
-        run("out", "6")
-    );
+    let script =
+        format!("trap '' XFSZ; ulimit -f {blocks}; exec {} {} --resume", env!("CARGO_BIN_EXE_lathe"), run("out", "6"));
     let Ok(output) = std::process::Command::new("bash")
         .args(["-c", &script])
         .current_dir(bench.path(""))
@@ -290,8 +395,12 @@ fn a_full_disk_stops_a_run_with_its_last_checkpoint() {
     };
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("training stopped in step 6: ") && said.contains("the last checkpoint is out/checkpoints/step-3"), "{said}");
-    let kept: Vec<_> = fs::read_dir(bench.path("out/checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(
+        said.contains("training stopped in step 6: ") && said.contains("the last checkpoint is out/checkpoints/step-3"),
+        "{said}"
+    );
+    let kept: Vec<_> =
+        fs::read_dir(bench.path("out/checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(kept, ["step-3"]);
     // With room again it goes on.
     bench.succeed(&[run("out", "6").split(' ').collect::<Vec<_>>(), vec!["--resume"]].concat());
@@ -320,7 +429,8 @@ fn runs_that_make_no_sense() {
         data("chats.jsonl", &["--max-length", "65"]),
         data("chats.jsonl", &["--max-length", "1"]),
         data("chats.jsonl", &["--lr", "0"]),
-        data("chats.jsonl", &["--clip", "-1"]),
+        data("chats.jsonl", &["--clip", "0"]),
+        data("chats.jsonl", &["--clip", "much"]),
         data("chats.jsonl", &["--betas", "0.9"]),
         data("chats.jsonl", &["--betas", "0.9,1"]),
         data("chats.jsonl", &["--steps", "0"]),
@@ -341,11 +451,27 @@ fn runs_that_make_no_sense() {
     assert_eq!((&audit["records"], &audit["examples"], &audit["bad"][0]["line"]), (&json!(2), &json!(1), &json!(2)));
     // A rate at which every model breaks.
     let broken = bench.run(&[
-        "tune", "full", "mute", "--data", "ids.jsonl", "--steps", "9", "--lr", "1e30", "--out", "broken", "--quiet",
-        "--checkpoint-every", "1",
+        "tune",
+        "full",
+        "mute",
+        "--data",
+        "ids.jsonl",
+        "--steps",
+        "9",
+        "--lr",
+        "1e30",
+        "--out",
+        "broken",
+        "--quiet",
+        "--checkpoint-every",
+        "1",
     ]);
     assert_eq!(broken.code, 2, "{}", broken.stderr);
-    assert!(broken.stderr.contains("is not finite; the last checkpoint is broken/checkpoints/step-"), "{}", broken.stderr);
+    assert!(
+        broken.stderr.contains("is not finite; the last checkpoint is broken/checkpoints/step-"),
+        "{}",
+        broken.stderr
+    );
     assert!(!bench.path("broken/model.safetensors").exists());
 }
 
@@ -355,8 +481,21 @@ fn what_is_trained_is_all_that_changes() {
     copy(&bench, "qwen2", "tiny");
     ids(&bench, "ids.jsonl");
     bench.succeed(&[
-        "tune", "full", "tiny", "--data", "ids.jsonl", "--steps", "3", "--lr", "0.01", "--only", "q_proj,k_proj", "--quiet",
-        "--recompute", "--out", "some",
+        "tune",
+        "full",
+        "tiny",
+        "--data",
+        "ids.jsonl",
+        "--steps",
+        "3",
+        "--lr",
+        "0.01",
+        "--only",
+        "q_proj,k_proj",
+        "--quiet",
+        "--recompute",
+        "--out",
+        "some",
     ]);
     let read = |folder: &str| tensors::read(&bench.path(folder).join("model.safetensors"));
     let (before, after) = (read("tiny"), read("some"));

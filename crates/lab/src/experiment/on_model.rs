@@ -11,7 +11,12 @@ use crate::{Context, Error};
 ///
 /// # Errors
 /// The spec cannot be used, or the task fails.
-pub(crate) fn on_model(work: &Map<String, Value>, model: &Path, folder: &Path, context: &Context<'_>) -> Result<Value, Error> {
+pub(crate) fn on_model(
+    work: &Map<String, Value>,
+    model: &Path,
+    folder: &Path,
+    context: &Context<'_>,
+) -> Result<Value, Error> {
     let work = filled(work, model).map_err(|problem| Error::Spec { field: "--eval", problem, hint: None })?;
     let output = folder.join("output.jsonl");
     let result = done(work, &output, &folder.join("kept"), context);

@@ -287,7 +287,9 @@ mod tests {
 
     #[test]
     fn a_folder_inside_of_a_model_s_can_be_meant() {
-        let text = TWO.replace("generate = { model", "tune = { seed = 1, model").replace("@local {model} k5", "@local {model} k5/step-20");
+        let text = TWO
+            .replace("generate = { model", "tune = { seed = 1, model")
+            .replace("@local {model} k5", "@local {model} k5/step-20");
         let (steps, others) = (planned(&text).unwrap(), planned(&text.replace("step-20", "step-30")).unwrap());
         assert_eq!(steps[5].work["measure_samples"]["sets"][0], format!("a/out/{}/step-20", steps[2].hash));
         assert_eq!(steps[5].needs, ["local n k5"]);

@@ -70,7 +70,13 @@ impl ChatWriter<'_> {
     }
 
     /// Where the answer of a turn is in the whole text.
-    fn span(&self, whole: &str, messages: &[Message], turn: usize, variables: &TemplateVariables) -> Option<Range<usize>> {
+    fn span(
+        &self,
+        whole: &str,
+        messages: &[Message],
+        turn: usize,
+        variables: &TemplateVariables,
+    ) -> Option<Range<usize>> {
         self.by_prefixes(whole, messages, turn, variables).or_else(|| self.by_a_word(whole, messages, turn, variables))
     }
 
@@ -114,9 +120,8 @@ impl ChatWriter<'_> {
     /// Tokens of a part of the text, up to and with its last end token. An end token that follows at once belongs to it.
     fn within(&self, tokens: &[Token], span: &Range<usize>) -> Range<usize> {
         let is_end = |token: &Token| self.tokenizer.special().eos.contains(&token.id);
-        let touches = |token: &Token| {
-            token.bytes.as_ref().is_some_and(|bytes| bytes.start < span.end && bytes.end > span.start)
-        };
+        let touches =
+            |token: &Token| token.bytes.as_ref().is_some_and(|bytes| bytes.start < span.end && bytes.end > span.start);
         let Some(first) = tokens.iter().position(touches) else { return 0..0 };
         let mut last = tokens.iter().rposition(touches).unwrap_or(first) + 1;
         match tokens[first..last].iter().rposition(is_end) {

@@ -150,7 +150,8 @@ impl Checkpoints {
             for entry in entries.filter_map(Result::ok) {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let is_partial = name.starts_with(".lathe-");
-                let is_headless = name.starts_with("step-") && folder == self.folder && !entry.path().join(STATE).exists();
+                let is_headless =
+                    name.starts_with("step-") && folder == self.folder && !entry.path().join(STATE).exists();
                 if (is_partial || is_headless) && entry.path().is_dir() {
                     // What cannot be removed is in nobody's way.
                     _ = fs::remove_dir_all(entry.path());

@@ -77,7 +77,11 @@ impl<'a> Reader<'a> {
             let sizes = format!("{} tokens for a vocabulary of {}", tokenizer.vocab_size(), decoder.vocab_size);
             // Files of models that lathe opens may say more tokens than the model has rows; a new model need not.
             if spec.from_scratch.is_some() {
-                return Err(refuse("--tokenizer", sizes, Some("vocab_size of the configuration has to hold all of them")));
+                return Err(refuse(
+                    "--tokenizer",
+                    sizes,
+                    Some("vocab_size of the configuration has to hold all of them"),
+                ));
             }
         }
         let template = if tokenizer.is_some() { start.chat_template()? } else { None };
@@ -99,8 +103,7 @@ impl<'a> Reader<'a> {
         let (examples, labels) = prepare(examples, &self.limits);
         let kinds = kinds.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect();
         let max_length = self.limits.max_length;
-        let mut audit =
-            TuneAudit { records: count, kinds, bad, joined, labels, max_length, ..TuneAudit::default() };
+        let mut audit = TuneAudit { records: count, kinds, bad, joined, labels, max_length, ..TuneAudit::default() };
         audit.warnings = audit.labels.warnings();
         if !audit.bad.is_empty() {
             audit.warnings.insert(0, format!("{} of {count} records cannot be used and are left out", audit.bad.len()));

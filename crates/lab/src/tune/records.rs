@@ -64,9 +64,7 @@ pub(super) fn read(files: &[PathBuf], encoder: &Encoder<'_>, bad_records: BadRec
     for file in files {
         let records = read_file(file)?;
         let is_rows = is_of(file, &["parquet"]);
-        let encode = |(line, record): (usize, Result<Map<String, Value>, String>)| {
-            (line, record.and_then(|record| encoder.encode(&record)))
-        };
+        let encode = |(line, record): Line| (line, record.and_then(|record| encoder.encode(&record)));
         let encoded: Vec<_> = records.into_par_iter().map(encode).collect();
         for (line, encoded) in encoded {
             all.count += 1;
@@ -94,9 +92,11 @@ fn is_of(file: &Path, extensions: &[&str]) -> bool {
     extensions.contains(&extension.as_str())
 }
 
-/// Records with their line or row; a line that is no record says why.
-#[expect(clippy::type_complexity, reason = "line, and a record or what is wrong with it")]
-fn read_file(file: &Path) -> Result<Vec<(usize, Result<Map<String, Value>, String>)>, Error> {
+/// A record with its line or row, or what is wrong with that line.
+type Line = (usize, Result<Map<String, Value>, String>);
+
+/// The records of a file; of one without records, its text.
+fn read_file(file: &Path) -> Result<Vec<Line>, Error> {
     if is_of(file, &["jsonl", "ndjson"]) {
         let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
         let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().enumerate();
@@ -205,7 +205,8 @@ impl Encoder<'_> {
             };
             list.iter().enumerate().map(number).collect::<Result<_, _>>().map(Some)
         };
-        let id = |(i, id): (usize, i64)| u32::try_from(id).map_err(|_| format!("input_ids[{i}] is {id}, expected a token"));
+        let id =
+            |(i, id): (usize, i64)| u32::try_from(id).map_err(|_| format!("input_ids[{i}] is {id}, expected a token"));
         let ids = numbers("input_ids")?.unwrap_or_default();
         let ids: Vec<u32> = ids.into_iter().enumerate().map(id).collect::<Result<_, _>>()?;
         if numbers("attention_mask")?.is_some_and(|mask| mask.contains(&0)) {
@@ -245,8 +246,7 @@ fn string<'a>(record: &'a Map<String, Value>, field: &str) -> Result<&'a str, St
 
 fn messages(list: &Value, field: &str) -> Result<Vec<Message>, String> {
     let Value::Array(list) = list else { return Err(format!("field `{field}` is no list of messages")) };
-    let message = |(i, value): (usize, &Value)| {
-        Message::deserialize(value).map_err(|error| format!("{field}[{i}]: {error}"))
-    };
+    let message =
+        |(i, value): (usize, &Value)| Message::deserialize(value).map_err(|error| format!("{field}[{i}]: {error}"));
     list.iter().enumerate().map(message).collect()
 }

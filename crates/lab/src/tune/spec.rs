@@ -7,8 +7,8 @@ use lathe_model::{LoraSpec, Recompute};
 use lathe_tune::{AdamWSettings, DecayGroups, Overlong, Reading, Schedule};
 use serde::{Deserialize, Serialize};
 
-use crate::documents::Texts;
 use crate::Error;
+use crate::documents::Texts;
 
 /// What to train, and on what. In an experiment file everything with a default may be left out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ pub struct TuneSpec {
     /// Checkpoints that are kept, the last ones, beside the best; with 0 none is made.
     #[serde(default)]
     pub keep: usize,
-    /// Steps after which the model is written, as the folder `step-N` of the result.
+    /// Steps after which the model is written, as the folder `step-N` of the result; 0 is what the run begins with.
     #[serde(default)]
     pub save_at: Vec<usize>,
     /// Whether an interrupted run goes on.
@@ -378,7 +378,11 @@ impl TuneSpec {
         match (&self.model, &self.from_scratch) {
             (None, None) => return Err(refuse("MODEL", "nothing to train", Some("name a model, or --from-scratch"))),
             (Some(_), Some(_)) => {
-                return Err(refuse("MODEL", "training from scratch begins with no model", Some("leave one of the two out")));
+                return Err(refuse(
+                    "MODEL",
+                    "training from scratch begins with no model",
+                    Some("leave one of the two out"),
+                ));
             }
             _ => {}
         }
@@ -394,7 +398,11 @@ impl TuneSpec {
             return Err(refuse("epochs", "no epoch is nothing to do", Some("at least 1")));
         }
         if self.steps.is_some() && self.epochs.is_some() {
-            return Err(refuse("epochs", "steps and epochs say the same thing twice", Some("leave one of the two out")));
+            return Err(refuse(
+                "epochs",
+                "steps and epochs say the same thing twice",
+                Some("leave one of the two out"),
+            ));
         }
         for (field, amount) in [("batch", self.batch), ("accumulate", self.accumulate)] {
             if amount == 0 {
@@ -444,7 +452,8 @@ impl TuneSpec {
                 return Err(refuse("data", "data and sources cannot be mixed", hint));
             }
             (false, true) => {
-                if let Some(field) = [("window", self.window), ("tokens", self.tokens)].iter().find(|of| of.1.is_some()) {
+                if let Some(field) = [("window", self.window), ("tokens", self.tokens)].iter().find(|of| of.1.is_some())
+                {
                     return Err(refuse(field.0, "belongs to sources", Some("records have max_length and batch")));
                 }
                 return match self.max_length {

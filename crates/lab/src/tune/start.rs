@@ -132,7 +132,6 @@ impl Start {
 
     /// The decoder with what is trained of it. `checkpoint` is the folder of an earlier run's model.
     pub(super) fn decoder(&self, spec: &TuneSpec, checkpoint: Option<&Path>) -> Result<Decoder, Error> {
-        let loaded = checkpoint.map(open).transpose()?;
         let which = match &spec.method {
             Method::Full => Trainable::All,
             Method::Only(names) => Trainable::Matching(names.clone()),
@@ -145,7 +144,7 @@ impl Start {
                 return Ok(decoder);
             }
         };
-        match (loaded, self) {
+        match (checkpoint.map(open).transpose()?, self) {
             (Some(opened), _) => Ok(opened.decoder_training(&which)?),
             (None, Self::Model { opened, .. }) => Ok(opened.decoder_training(&which)?),
             (None, Self::Scratch { draft, .. }) => Ok(draft.initialised(spec.seed)?),

@@ -28,7 +28,7 @@ impl Workplace {
         for file in ["config.json", "model.safetensors"] {
             fs::copy(from.join(file), model.join(file)).expect("a copy");
         }
-        let vocabulary: serde_json::Map<String, serde_json::Value> =
+        let vocabulary: Map<String, Value> =
             (b' '..=b'z').enumerate().map(|(id, byte)| (char::from(byte).to_string(), id.into())).collect();
         let tokenizer = serde_json::json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,

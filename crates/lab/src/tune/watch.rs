@@ -78,7 +78,8 @@ fn steps(file: &Path) -> Result<Vec<WatchedStep>, Error> {
     let read: StepsFile = toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
     for step in &read.step {
         // A spec that cannot be used is said before the first step of the training.
-        on_model::check(&step.work, Path::new("model")).map_err(|problem| bad(format!("`{}`: {problem}", step.name)))?;
+        on_model::check(&step.work, Path::new("model"))
+            .map_err(|problem| bad(format!("`{}`: {problem}", step.name)))?;
     }
     Ok(read.step)
 }

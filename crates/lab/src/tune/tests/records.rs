@@ -14,7 +14,7 @@ const END: u32 = 97;
 /// Characters from space to tilde, the line break, and two control tokens.
 fn tokenizer(folder: &Path) -> Tokenizer {
     let characters = (b' '..=b'~').map(char::from).chain(['\n']);
-    let vocabulary: serde_json::Map<String, Value> =
+    let vocabulary: Map<String, Value> =
         characters.enumerate().map(|(id, character)| (character.to_string(), id.into())).collect();
     let special = ["<|im_start|>", "<|im_end|>"].iter().enumerate().map(|(i, content)| {
         json!({"id": 96 + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -27,8 +27,8 @@ fn tokenizer(folder: &Path) -> Tokenizer {
                   "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary,
                   "merges": []},
     });
-    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).expect("written");
-    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).expect("written");
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).expect("written");
     Tokenizer::from_folder(folder).expect("a tokenizer")
 }
 
@@ -53,7 +53,7 @@ fn examples(records: &[Value], template: Option<&str>, loss_on: LossOn) -> Resul
     let tokenizer = tokenizer(folder.path());
     let file = folder.path().join("a.jsonl");
     let lines: Vec<String> = records.iter().map(Value::to_string).collect();
-    std::fs::write(&file, lines.join("\n")).expect("written");
+    fs::write(&file, lines.join("\n")).expect("written");
     let template = template.map(|source| ChatTemplate::new("default", source).expect("a template"));
     let encoder = encoder(&tokenizer, template.as_ref(), loss_on);
     let said = |error: Error| error.to_string().replace(&format!("{}/", folder.path().display()), "");
@@ -157,7 +157,10 @@ fn bad_records_say_line_and_field() {
         (json!({"input_ids": [1, "a"]}), "input_ids[1] is \"a\", expected a whole number"),
         (json!({"input_ids": [1, 2], "labels": [1]}), "labels has 1 entries for 2 of input_ids"),
         (json!({"input_ids": [1, 2], "labels": [1, -7]}), "labels[1] is -7, expected a token or -100"),
-        (json!({"input_ids": [1, 2], "attention_mask": [1, 0]}), "attention_mask has zeros: leave padding out, lathe needs none"),
+        (
+            json!({"input_ids": [1, 2], "attention_mask": [1, 0]}),
+            "attention_mask has zeros: leave padding out, lathe needs none",
+        ),
         (json!([1]), "the record is no JSON object"),
     ] {
         assert_eq!(problem(record), format!("a.jsonl, line 2: {said}"));
@@ -169,7 +172,7 @@ fn bad_records_are_left_out_when_asked() {
     let folder = tempfile::tempdir().expect("a folder");
     let tokenizer = tokenizer(folder.path());
     let file: PathBuf = folder.path().join("a.jsonl");
-    std::fs::write(&file, "{\"text\": \"ab\"}\n{x}\n\n{\"text\": 3}\n{\"text\": \"cd\"}").expect("written");
+    fs::write(&file, "{\"text\": \"ab\"}\n{x}\n\n{\"text\": 3}\n{\"text\": \"cd\"}").expect("written");
     let read = read(&[file], &encoder(&tokenizer, None, LossOn::Completion), BadRecords::Skip).expect("records");
     assert_eq!((read.count, read.examples.len()), (4, 2));
     assert_eq!(read.bad.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2, 4]);

@@ -1,5 +1,7 @@
 //! The command line: what a user may write, and what it says about itself.
 
+mod context;
+mod data;
 mod decode;
 mod diff;
 mod embed;
@@ -21,6 +23,8 @@ use lathe_measure::spectrum::Metric;
 use lathe_model::reference::{ModelReference, ReferenceError};
 
 use crate::fetch::Wanted;
+pub(crate) use context::ContextArgs;
+pub(crate) use data::{ConflictsArgs, CriticalArgs, DataCommand, InstructionsArgs};
 pub(crate) use decode::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler};
 pub(crate) use diff::DiffArgs;
 pub(crate) use embed::{AnalyseArgs, EmbedArgs, EmbedCommand, FeatureArgs, SearchArgs, StandardiseArg};
@@ -117,6 +121,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  lathe eval-embed smollm2 --task lee\n  lathe eval-embed smollm2 gemma3-270m --task simlex999,wordsim353 --prompt none --prompt prompteol --out vectors\n  lathe eval-embed ./my-moe --task bbc-topics,bbc-topics-clusters --limit 200 --max-tokens 128\n  lathe eval-embed smollm2 --task vader-tweets --data tweets_GroundTruth.txt\n  lathe eval-embed --list"
     )]
     EvalEmbed(Box<EvalEmbedArgs>),
+    /// Make or choose records: conflicting contexts, instructions, records that need their context
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Say how far the weights of two models are apart, and whether their changes of a base interfere
     #[command(
         after_help = "Examples:\n  lathe diff ./base ./tuned --out diff.html\n  lathe diff ./child-a ./child-b --base smollm2\n  lathe diff smollm2 smollm2-q4.gguf --json"
@@ -418,6 +425,11 @@ pub(crate) enum Measure {
         after_help = "Examples:\n  lathe measure samples local.jsonl\n  lathe measure samples local.jsonl global.jsonl --model smollm2\n  lathe measure samples local.jsonl --reference web.jsonl --model gemma3-270m"
     )]
     Samples(SamplesArgs),
+    /// Whether models answer from the context or from memory where the two disagree
+    #[command(
+        after_help = "Examples:\n  lathe data conflicts --out conflicts.jsonl\n  lathe measure context smollm2 --data conflicts.jsonl\n  lathe measure context smollm2 ./tuned --data conflicts.jsonl --known-by first --out answers.jsonl"
+    )]
+    Context(ContextArgs),
 }
 
 #[derive(Debug, ClapArgs)]

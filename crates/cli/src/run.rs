@@ -1,5 +1,6 @@
 //! From flags to a task, and from its result to standard output.
 
+mod data;
 mod decode;
 mod diff;
 mod embed;
@@ -77,6 +78,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Eval(args) => eval::run_eval(*args, &context),
         Command::Embed(args) => embed::run_embed(*args, &context),
         Command::EvalEmbed(args) => eval_embed::run_eval_embed(*args, &context),
+        Command::Data(command) => data::run_data(command, &context),
         Command::Diff(args) => diff::run_diff(args, &context),
         Command::Export(args) => run_export(args, &context),
         Command::Merge(args) => merge::run_merge(*args, &context),
@@ -88,6 +90,7 @@ fn run_on_pool(args: Args) -> Result<()> {
         Command::Measure(Measure::Tokens(args)) => tokens::run_tokens(args, &context),
         Command::Measure(Measure::Attention(args)) => run_attention(args, &context),
         Command::Measure(Measure::Samples(args)) => run_samples(args, &context),
+        Command::Measure(Measure::Context(args)) => data::run_context(args, &context),
         Command::Report(args) => run_report(args, threads, &context),
         Command::Completions { .. } => Ok(()),
     }

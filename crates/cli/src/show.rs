@@ -1,5 +1,6 @@
 //! Results as text for a terminal. Nothing is computed here; numbers are chosen and formatted.
 
+mod context;
 mod diff;
 mod embed;
 mod ensemble;
@@ -26,6 +27,7 @@ use lathe_measure::{Estimate, Measured, Number};
 use lathe_model::sentence::{Normalise, Pooling};
 use lathe_model::{Phase, SentenceSpec};
 
+pub(crate) use context::{conflicts, context, critical, instructions};
 pub(crate) use diff::diff;
 pub(crate) use embed::{analysed, cut, embedded, found};
 pub(crate) use ensemble::{determined, together};

@@ -20,12 +20,16 @@ use lathe_model::reference::ModelReference;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::{ConflictsSpec, CriticalSpec, InstructionsSpec, conflicts, context_critical, instructions};
 use crate::embed_eval::{EmbedEvalSpec, built_in_embed_task, embed_eval};
 use crate::ensemble::{EnsembleWriteSpec, write_together};
 use crate::eval::{CompareSpec, EvalResult, EvalSpec, built_in_task, compare, eval};
 use crate::generate::{GenerateSpec, SelectSpec, generate, select_from};
 use crate::load::{fingerprint, sha256_of, sha256_of_bytes};
-use crate::measure::{FairnessSpec, SamplesSpec, TokensSpec, measure_fairness, measure_samples, measure_tokens};
+use crate::measure::{
+    ContextSpec, FairnessSpec, SamplesSpec, TokensSpec, measure_context, measure_fairness, measure_samples,
+    measure_tokens,
+};
 use crate::merge::{ExploreStep, explore};
 use crate::tune::{self, Resume, TuneSpec};
 use crate::{Context, Error, TuneTokenizerSpec, UpcycleSpec, tune_tokenizer, upcycle};
@@ -72,6 +76,10 @@ enum Work {
     Select(SelectSpec),
     MeasureSamples(SamplesSpec),
     MeasureTokens(TokensSpec),
+    MeasureContext(Box<ContextSpec>),
+    DataConflicts(ConflictsSpec),
+    DataInstructions(InstructionsSpec),
+    DataContextCritical(Box<CriticalSpec>),
     Ensemble(Box<EnsembleWriteSpec>),
     Eval(Box<EvalSpec>),
     EvalCompare(CompareSpec),
@@ -177,7 +185,7 @@ fn work_of(step: &Step, file: &Path) -> Result<Work, Error> {
     serde_json::from_value(step.work.clone()).map_err(|error| Error::Spec {
         field: "step",
         problem: format!("`{}` of {}: {error}", step.name, file.display()),
-        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, tune_tokenizer, fairness, with the fields of that task's spec".into()),
+        hint: Some("a step has one of generate, select, measure_samples, measure_tokens, measure_context, data_conflicts, data_instructions, data_context_critical, ensemble, eval, eval_compare, embed_eval, tune, upcycle, merge_explore, tune_tokenizer, fairness, with the fields of that task's spec".into()),
     })
 }
 
@@ -235,6 +243,10 @@ fn done(work: Work, output: &Path, folder: &Path, context: &Context<'_>) -> Resu
         Work::Select(spec) => to_json(select_from(&SelectSpec { out: Some(output), ..spec })?),
         Work::MeasureSamples(spec) => to_json(measure_samples(&spec, context)?),
         Work::MeasureTokens(spec) => to_json(measure_tokens(&spec, context)?),
+        Work::MeasureContext(spec) => to_json(measure_context(&ContextSpec { out: Some(output), ..*spec }, context)?),
+        Work::DataConflicts(spec) => to_json(conflicts(&ConflictsSpec { out: output, ..spec })?),
+        Work::DataInstructions(spec) => to_json(instructions(&InstructionsSpec { out: output, ..spec })?),
+        Work::DataContextCritical(spec) => to_json(context_critical(&CriticalSpec { out: output, ..*spec }, context)?),
         Work::Tune(spec) => {
             let resume = if tune::can_go_on(&output) { Resume::Yes } else { Resume::No };
             to_json(tune::tune(&TuneSpec { out: output, resume, ..*spec }, context, &mut |_| {})?)

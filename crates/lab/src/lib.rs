@@ -8,6 +8,7 @@ mod adapter;
 mod bench;
 mod chat;
 mod context;
+pub mod data;
 mod diff;
 mod documents;
 pub mod embed;

@@ -1,6 +1,7 @@
 //! `lathe measure`: one measurement of one model on given texts.
 
 mod attention;
+mod context;
 mod fairness;
 mod samples;
 mod spectrum;
@@ -9,6 +10,11 @@ pub(crate) mod tokens;
 pub use attention::{
     AttentionResult, AttentionSpec, Comparison, HeadRow, SpanInput, SpanResult, SpanSource, measure_attention,
 };
+pub use context::{
+    AttentionDetail, ConflictAudit, ContextComparison, ContextItem, ContextResult, ContextSpec, KnownBy,
+    LayerAttention, ModelContext, PromptForm, TrapCount, measure_context, measure_context_loaded,
+};
+pub(crate) use context::{continued, fit, with_background};
 pub use fairness::{
     CurvePoint, DecayBin, DecayFairness, DecaySplit, FairnessPanel, FairnessResult, FairnessSpec, RunCheckpoint,
     RunFairness, RunSplit, Scored, SpeedGap, fairness_page, measure_fairness, tuned_checkpoints,

@@ -6,6 +6,7 @@
 //! * [`attention`]: the share of attention on a span, streamed as column sums, with control spans.
 //! * [`samples`]: variety of sets of texts, MAUVE, paired comparison.
 //! * [`answers`]: whether a text is the right answer; [`shares`]: shares and their comparison.
+//! * [`context`]: whether answers follow a text or memory, where the two disagree.
 //! * [`embedding`]: vectors of texts, how they are standardised, joined and projected; [`correlation`], [`ranking`],
 //!   [`clusters`] and [`logistic`] are what they are judged by.
 //! * [`weights`]: how far the weights of two models are apart.
@@ -19,6 +20,7 @@
 pub mod answers;
 pub mod attention;
 pub mod clusters;
+pub mod context;
 pub mod correlation;
 pub mod embedding;
 mod error;

@@ -62,6 +62,9 @@ pub enum Reason {
     /// A test of right and wrong needs items that are one or the other.
     #[error("items can be right in part")]
     NotWhole,
+    /// Two texts that begin with one token cannot be told apart by the next one.
+    #[error("both begin with the same token")]
+    SameToken,
     /// A division by zero bytes of text.
     #[error("no bytes of text")]
     NoBytes,

@@ -4,11 +4,13 @@
 //! number never depends on what else was in its batch.
 
 mod attention;
+mod context;
 mod reading;
 mod spectrum;
 mod tokens;
 
 pub use attention::{SinkShares, TextAttention, attention_of_text, key_window, sink_shares};
+pub use context::{ContextAttention, attention_on_context};
 pub use reading::{Reading, readings};
 pub use spectrum::{LayerSpectra, Layers, Seconds, spectra};
 pub use tokens::{Document, ScoredToken, Window, score_documents, windows};

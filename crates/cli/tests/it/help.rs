@@ -20,6 +20,10 @@ const COMMANDS: &[&[&str]] = &[
     &["embed", "search"],
     &["embed", "analyse"],
     &["eval-embed"],
+    &["data"],
+    &["data", "conflicts"],
+    &["data", "instructions"],
+    &["data", "context-critical"],
     &["diff"],
     &["export"],
     &["merge"],
@@ -41,6 +45,7 @@ const COMMANDS: &[&[&str]] = &[
     &["measure", "tokens"],
     &["measure", "attention"],
     &["measure", "samples"],
+    &["measure", "context"],
     &["run"],
     &["completions"],
 ];
@@ -57,9 +62,14 @@ fn help() {
 #[test]
 fn help_names_every_subcommand() {
     let bench = Bench::new();
-    for (parent, first) in
-        [(&[][..], 1), (&["measure"][..], 2), (&["merge"][..], 2), (&["embed"][..], 2), (&["tune"][..], 2)]
-    {
+    for (parent, first) in [
+        (&[][..], 1),
+        (&["measure"][..], 2),
+        (&["data"][..], 2),
+        (&["merge"][..], 2),
+        (&["embed"][..], 2),
+        (&["tune"][..], 2),
+    ] {
         let help = bench.succeed(&[parent, &["--help"]].concat());
         let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
         let listed: Vec<&str> = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();

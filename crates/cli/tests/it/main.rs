@@ -4,6 +4,7 @@
 
 mod adapter;
 mod bench;
+mod context;
 mod diff;
 mod embed;
 mod ensemble;

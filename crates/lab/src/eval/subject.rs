@@ -195,7 +195,8 @@ impl Subject<'_> {
         self.fitting(index, ids, room)
     }
 
-    fn room(&self) -> Room {
+    /// How much is scored at once.
+    pub(crate) fn room(&self) -> Room {
         const BYTES: usize = 1 << 30;
         let position = KvCache::bytes_per_position(self.loaded.decoder.spec()).max(1);
         Room { forks: self.manner.batch.unwrap_or(64), positions: BYTES / position }

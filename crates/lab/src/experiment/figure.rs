@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use lathe_measure::Number;
 use lathe_measure::statistics::Spread;
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{Kept, number_at};
+use super::{Kept, lookup, number_at};
 use crate::Error;
 use crate::figure::{
     Axis, AxisScale, Draw, LineChart, LinePoint, Row, RowChart, RowMark, RowSeries, RowStyle, STYLE, Series,
@@ -92,6 +93,13 @@ struct SeriesSpec {
     /// Where the number is in their results; both names may stand here too.
     #[serde(default)]
     path: String,
+    /// Where a list is in the result of the step: a point for each of its entries then, joined in their order, and both paths begin at an
+    /// entry. `points` is not used.
+    #[serde(default)]
+    each: Option<String>,
+    /// Where the position on the horizontal axis is in the results, in the place of the number in `points`: the mean of several.
+    #[serde(default)]
+    at: Vec<String>,
 }
 
 /// Draws a figure. Steps without a result are gaps.
@@ -112,16 +120,43 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
     let mut series = Vec::new();
     for (index, spec) in of.series.iter().enumerate() {
         let mut points = Vec::new();
-        for (label, x) in &of.points {
-            let found = value_at(of, spec, label, results)?;
+        let mut add = |label: &str, x: Option<f64>, found: Option<(f64, Option<[f64; 2]>)>| {
+            // Where it belongs may be unknown.
+            let Some(x) = x else { return };
             points.push(LinePoint {
-                x: *x,
+                x,
                 y: found.map(|(value, _)| value),
                 interval: found.and_then(|(_, interval)| interval),
                 tip: found.map_or(String::new(), |(value, _)| format!("{}, {label}: {}", spec.name, number(value))),
             });
+        };
+        match &spec.each {
+            Some(list) => {
+                let result = step(of, &spec.step, results)?.result.as_ref();
+                let entries = result.and_then(|result| lookup(result, list)).and_then(Value::as_array);
+                for (index, entry) in entries.into_iter().flatten().enumerate() {
+                    let label = entry.get("step").and_then(Value::as_u64).map(|step| format!("step {step}"));
+                    let label = label.unwrap_or_else(|| format!("{}", index + 1));
+                    add(&label, mean_at(entry, &spec.at), number_at(entry, &spec.path));
+                }
+            }
+            None if spec.at.is_empty() => {
+                for (label, x) in &of.points {
+                    add(label, Some(*x), value_at(of, spec, label, results)?);
+                }
+            }
+            None => {
+                for (label, _) in &of.points {
+                    let result = step(of, &spec.step.replace("{point}", label), results)?.result.as_ref();
+                    let at = result.and_then(|result| mean_at(result, &spec.at));
+                    add(label, at, result.and_then(|result| number_at(result, &spec.path)));
+                }
+            }
         }
-        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        // A path through results goes where they go.
+        if spec.at.is_empty() {
+            points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        }
         series.push(Series { name: spec.name.clone(), style: SeriesStyle::Model(index), draw, points });
     }
     let scale = match of.scale {
@@ -173,6 +208,13 @@ fn fairness(of: &FigureSpec, name: &str, results: &BTreeMap<String, Kept>) -> Re
     Ok(result.map_or(String::new(), |result| alone(&line_chart(&chart_of(&result, panel, &of.variant, of.side), WIDE))))
 }
 
+/// Mean of the numbers at several paths; none where one is missing or there are no paths.
+fn mean_at(result: &Value, paths: &[String]) -> Option<f64> {
+    let numbers = paths.iter().map(|path| number_at(result, path).map(|(value, _)| value));
+    let numbers = numbers.collect::<Option<Vec<f64>>>()?;
+    (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
+}
+
 /// A row for each path, a mark for each step.
 fn in_rows(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<String, Error> {
     let steps = of.series.iter().map(|series| step(of, &series.step, results)).collect::<Result<Vec<_>, _>>()?;
@@ -220,4 +262,29 @@ fn alone(svg: &str) -> String {
                            --m5: #b01e5e; background: var(--paper); }";
     let svg = svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1);
     svg.replacen("</desc>", &format!("</desc><style>{COLOURS}\n{STYLE}</style>"), 1) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_path_through_the_entries_of_a_result() {
+        let entry = |step: u64, x: f64, y: f64| serde_json::json!({"step": step, "a": {"value": {"value": x}}, "b": x, "y": {"value": {"value": y}}});
+        let result = serde_json::json!({"watched": [entry(10, 0.5, 0.25), entry(20, 0.25, 0.75), {"step": 30}]});
+        let kept = Kept { name: "t".into(), spec: Value::Null, seconds: 0.0, result: Some(result), failed: None };
+        let results = BTreeMap::from([("t".to_owned(), kept)]);
+        let of: FigureSpec = toml::from_str(
+            "name = \"n\"\ntitle = \"t\"\nseries = [{ name = \"s\", step = \"t\", each = \"watched\", at = [\"a\", \"b\"], path = \"y\" }]",
+        )
+        .unwrap();
+        let svg = draw(&of, &results).unwrap();
+        assert!(svg.contains("step 10") && svg.contains("step 20") && !svg.contains("step 30"), "{svg}");
+        let gone: FigureSpec =
+            toml::from_str("name = \"n\"\ntitle = \"t\"\nseries = [{ name = \"s\", step = \"u\" , each = \"w\"}]")
+                .unwrap();
+        assert!(draw(&gone, &results).is_err());
+    }
 }

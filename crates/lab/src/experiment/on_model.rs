@@ -18,7 +18,13 @@ pub(crate) fn on_model(
     context: &Context<'_>,
 ) -> Result<Value, Error> {
     let work = filled(work, model).map_err(|problem| Error::Spec { field: "--eval", problem, hint: None })?;
-    done(work, &folder.join("output.jsonl"), &folder.join("kept"), context)
+    let output = folder.join("output.jsonl");
+    let result = done(work, &output, &folder.join("kept"), context);
+    // The next task begins its own.
+    match std::fs::remove_file(&output) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Write { file: output, source }),
+        _ => result,
+    }
 }
 
 /// Whether a spec can be used with a model.
@@ -29,7 +35,7 @@ pub(crate) fn check(work: &Map<String, Value>, model: &Path) -> Result<(), Strin
 /// The task with its model, or what is wrong with it.
 fn filled(work: &Map<String, Value>, model: &Path) -> Result<Work, String> {
     /// Tasks that take several models.
-    const SEVERAL: [&str; 2] = ["eval", "embed_eval"];
+    const SEVERAL: [&str; 3] = ["eval", "embed_eval", "measure_context"];
     let mut work = work.clone();
     let path = model.to_string_lossy().into_owned();
     for (task, spec) in &mut work {

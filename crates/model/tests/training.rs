@@ -115,7 +115,9 @@ fn gradients_are_those_of_one_tape() {
 /// What is trained gets the gradient that it has when all is trained; the rest is no variable.
 #[test]
 fn some_parameters_are_trained_as_among_all() {
-    let cases: [(&str, &[&str], fn(&str) -> bool); 6] = [
+    /// A fixture, patterns, and the names that they mean.
+    type Case = (&'static str, &'static [&'static str], fn(&str) -> bool);
+    let cases: [Case; 6] = [
         ("llama", &["q_proj", "k_proj"], |name| name.contains("attention.query") || name.contains("attention.key")),
         ("qwen2", &["q_proj.bias"], |name| name.ends_with("attention.query.bias")),
         ("phi3", &["layers.1.*.query.weight"], |name| name.ends_with("layers.1.attention.query.weight")),

@@ -125,7 +125,7 @@ pub(super) fn apply3(x: &Tensor, a: &Tensor, b: &Tensor, op: impl CustomOp3 + Se
     Ok(y)
 }
 
-/// Notes a sum that was made; false where nothing is recorded.
+/// Makes and notes a sum; none where nothing is recorded.
 pub(super) fn note_sum(x: &Tensor, y: &Tensor, make: impl FnOnce() -> Result<Tensor>) -> Result<Option<Tensor>> {
     if !is_recording() {
         return Ok(None);

@@ -338,9 +338,8 @@ fn steps_of_an_experiment() {
     let again = bench.json(&["run", "e/small.toml", "--json"]);
     assert!(again["steps"].as_array().unwrap().iter().all(|step| step["cached"] == true), "{again}");
     // A tokenizer that was removed is learnt again.
-    let folders =
-        bench.files().into_iter().filter(|path| path.ends_with("tokenizer.json") && path.starts_with("e/out"));
-    let folder = folders.last().unwrap();
+    let files = bench.files();
+    let folder = files.iter().find(|path| path.ends_with("tokenizer.json") && path.starts_with("e/out")).unwrap();
     std::fs::remove_dir_all(bench.path(folder.parent().unwrap().to_str().unwrap())).unwrap();
     let again = bench.json(&["run", "e/small.toml", "--json"]);
     assert_eq!(again["steps"][0]["cached"], false, "{again}");

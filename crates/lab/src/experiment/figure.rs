@@ -175,13 +175,16 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
     Ok(alone(&line_chart(&chart, WIDE)))
 }
 
-/// The value of a point with the ends of its interval or band.
+/// A value with the ends of its interval or band.
+type Found = (f64, Option<[f64; 2]>);
+
+/// The value of a point.
 fn value_at(
     of: &FigureSpec,
     spec: &SeriesSpec,
     label: &str,
     results: &BTreeMap<String, Kept>,
-) -> Result<Option<(f64, Option<[f64; 2]>)>, Error> {
+) -> Result<Option<Found>, Error> {
     let at = |seed: &str| {
         let filled = |text: &str| text.replace("{point}", label).replace("{seed}", seed);
         let kept = step(of, &filled(&spec.step), results)?;

@@ -256,14 +256,15 @@ fn runs(spec: &FairnessSpec) -> Result<Vec<Run>, Error> {
         }
         run.push((*step, index));
     }
-    let run = |((place, bits, seed), mut points): ((usize, u64, u64), Vec<(Option<u64>, usize)>)| {
+    let mut all = Vec::with_capacity(sorted.len());
+    for ((place, bits, seed), mut points) in sorted {
         points.sort_unstable();
-        Run {
+        all.push(Run {
             variant: variants[place].to_owned(),
             weight_decay: f64::from_bits(bits),
             seed,
             checkpoints: points.into_iter().map(|(_, index)| index).collect(),
-        }
-    };
-    Ok(sorted.into_iter().map(run).collect())
+        });
+    }
+    Ok(all)
 }

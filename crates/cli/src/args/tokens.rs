@@ -35,16 +35,16 @@ pub(crate) struct TokensArgs {
     #[arg(long, value_name = "TEXT", num_args = 1.., conflicts_with = "model")]
     pub(crate) training: Vec<String>,
     /// With checkpoints: texts that they were not trained on
-    #[arg(long, value_name = "TEXT", num_args = 1.., requires = "training")]
+    #[arg(long, value_name = "TEXT", num_args = 1.., requires = "training", conflicts_with = "model")]
     pub(crate) held_out: Vec<String>,
     /// With checkpoints: score about so many tokens of each set of texts, in whole texts [default: all]
-    #[arg(long, value_name = "N", requires = "training")]
+    #[arg(long, value_name = "N", requires = "training", conflicts_with = "model")]
     pub(crate) tokens: Option<usize>,
     /// With checkpoints: write a JSON line about each; an interrupted comparison goes on from it
-    #[arg(long, value_name = "FILE.jsonl", requires = "training")]
+    #[arg(long, value_name = "FILE.jsonl", requires = "training", conflicts_with = "model")]
     pub(crate) out: Option<PathBuf>,
     /// With checkpoints: write a page with figures
-    #[arg(long, value_name = "FILE.html", requires = "training")]
+    #[arg(long, value_name = "FILE.html", requires = "training", conflicts_with = "model")]
     pub(crate) page: Option<PathBuf>,
     /// Tokens of one forward pass; longer texts are cut
     #[arg(long, value_name = "N", default_value_t = 1024)]

@@ -127,8 +127,9 @@ fn methods_are_timed_where_the_context_is_long_enough() {
         "spectrum: matrix entropy of 512 tokens",
         "attention column sums of 2048 tokens",
         "training step of 4 x 256 tokens",
+        "lora step of 4 x 256 tokens",
     ];
-    for (model, timed) in [(0, [true, true, true, false, true]), (1, [false; 5])] {
+    for (model, timed) in [(0, [true, true, true, false, true, true]), (1, [false; 6])] {
         let rows = result["models"][model]["methods"].as_array().unwrap();
         assert_eq!(rows.iter().map(|row| row["what"].as_str().unwrap()).collect::<Vec<_>>(), whats);
         for (row, timed) in rows.iter().zip(timed) {
@@ -149,7 +150,7 @@ fn methods_are_timed_where_the_context_is_long_enough() {
         .iter()
         .map(|row| row["beside"]["comparison"].as_str())
         .collect();
-    assert_eq!(compared, [Some("speed"), Some("time"), Some("time"), None, None]);
+    assert_eq!(compared, [Some("speed"), Some("time"), Some("time"), None, None, None]);
     let without_model = &result["methods"][0];
     assert_eq!(without_model["what"], "matrix nuclear norm of 512 x 2048");
     assert!(without_model["timing"]["median"].as_f64() > Some(0.0));

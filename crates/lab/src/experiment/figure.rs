@@ -146,7 +146,7 @@ pub(super) fn draw(of: &FigureSpec, results: &BTreeMap<String, Kept>) -> Result<
                 }
             }
             None => {
-                for (label, _) in &of.points {
+                for label in of.points.keys() {
                     let result = step(of, &spec.step.replace("{point}", label), results)?.result.as_ref();
                     let at = result.and_then(|result| mean_at(result, &spec.at));
                     add(label, at, result.and_then(|result| number_at(result, &spec.path)));

@@ -94,7 +94,7 @@ impl ChatWriter<'_> {
             self.render(&messages[..=turn], GenerationPrompt::Omit, variables).ok()?
         };
         let is_between = with.starts_with(&before) && whole.starts_with(&with) && before.len() < with.len();
-        is_between.then(|| before.len()..with.len())
+        is_between.then_some(before.len()..with.len())
     }
 
     fn by_a_word(

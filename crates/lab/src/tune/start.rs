@@ -37,7 +37,7 @@ pub(super) enum TokenizerOf {
     /// A folder with a tokenizer and perhaps no model.
     Folder(PathBuf),
     /// A model.
-    Model(Opened),
+    Model(Box<Opened>),
 }
 
 impl Start {
@@ -71,7 +71,7 @@ impl Start {
         let tokenizer = match &scratch.tokenizer {
             None => None,
             Some(name) if Path::new(name).join("tokenizer.json").is_file() => Some(TokenizerOf::Folder(name.into())),
-            Some(name) => Some(TokenizerOf::Model(open_model(&name.parse()?, context)?.1)),
+            Some(name) => Some(TokenizerOf::Model(Box::new(open_model(&name.parse()?, context)?.1))),
         };
         Ok(Self::Scratch { draft, file, fields, tokenizer: tokenizer.map(Box::new) })
     }

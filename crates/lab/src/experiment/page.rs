@@ -38,7 +38,7 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
             (_, Some(items)) => {
                 let value = |item: &Value, path: &str| cell(lookup(item, path), number_at(item, path));
                 let row = |item: &Value| table.columns.iter().map(|(_, path)| value(item, path)).collect();
-                let rows = items.iter().map(|item| (item["name"].as_str().unwrap_or("?"), row(item)));
+                let rows = items.iter().map(|item| (item["name"].as_str().unwrap_or_default(), row(item)));
                 (table.columns.iter().map(|(title, _)| title.as_str()).collect(), rows.collect())
             }
             (StepsAre::Rows, None) => {
@@ -55,7 +55,7 @@ pub(super) fn page(file: &ExperimentFile, stem: &str, steps: &[Step], results: &
                 (titles.collect(), rows.collect())
             }
         };
-        let corner = if table.steps_are == StepsAre::Rows { "step" } else { "" };
+        let corner = if table.steps_are == StepsAre::Rows && items.is_none() { "step" } else { "" };
         let _ = writeln!(text, "| {corner} | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
         for (name, cells) in rows {
             let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));

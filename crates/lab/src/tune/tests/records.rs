@@ -83,7 +83,8 @@ fn chat(turns: &[(&str, &str)]) -> Value {
 #[test]
 fn what_the_assistant_says_is_predicted_with_its_end_tokens() {
     let two = chat(&[("system", "be kind"), ("user", "hi"), ("assistant", "yes"), ("user", "so"), ("assistant", "no")]);
-    let (found, tokenizer) = examples(std::slice::from_ref(&two), Some(CHATML), LossOn::Completion).expect("an example");
+    let (found, tokenizer) =
+        examples(std::slice::from_ref(&two), Some(CHATML), LossOn::Completion).expect("an example");
     assert_eq!(targets(&found[0], &tokenizer), "yes<|im_end|>|no<|im_end|>");
     let (whole, _) = examples(&[two], Some(CHATML), LossOn::All).expect("an example");
     assert_eq!(whole[0].ids, found[0].ids);

@@ -16,8 +16,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::Isa;
 use crate::isa::dispatch;
-use crate::matmul::{Left, PANEL, Packed, Start, Threads, matmul, transpose_into};
+use crate::matmul::{Left, PANEL, Packed, Panels, Start, Threads, matmul, transpose_lines};
 use crate::vector::{LANES, exp, max_of, sum_lanes, sum_of, tanh};
 
 pub use keys::{KeyValues, key_values};
@@ -350,98 +351,113 @@ pub fn backward(
 ) {
     let (dq, dk, dv) =
         (Target(dq.as_mut_ptr(), dq.len()), Target(dk.as_mut_ptr(), dk.len()), Target(dv.as_mut_ptr(), dv.len()));
-    (0..sequences.len() * shape.kv_heads).into_par_iter().for_each(|task| {
+    let heads = (0..sequences.len() * shape.heads).into_par_iter().map(|task| {
+        let (sequence, head) = (task / shape.heads, task % shape.heads);
+        backward_head(shape, &sequences[sequence], head, q, k, v, dout, dq)
+    });
+    let heads: Vec<[Vec<f32>; 2]> = heads.collect();
+    // What heads that share keys and values say of these, in their order.
+    let group = shape.heads / shape.kv_heads;
+    heads.par_chunks(group).enumerate().for_each(|(task, heads)| {
         let (sequence, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
-        backward_kv_head(shape, &sequences[sequence], kv_head, q, k, v, dout, dq, dk, dv);
+        let (first, stride) = first_of(shape, &sequences[sequence], kv_head);
+        for (target, which) in [(dk, 0), (dv, 1)] {
+            let (first_head, others) = (&heads[0][which], &heads[1..]);
+            if others.is_empty() {
+                target.write(first_head, first, stride, shape.head_dim);
+                continue;
+            }
+            let mut sum = first_head.clone();
+            for head in others {
+                sum.iter_mut().zip(&head[which]).for_each(|(sum, x)| *sum += x);
+            }
+            target.write(&sum, first, stride, shape.head_dim);
+        }
     });
 }
 
+/// One query head: writes its gradient, and returns what it adds to those of its keys and values.
 #[expect(clippy::too_many_arguments, reason = "one operation's operands")]
-fn backward_kv_head(
+fn backward_head(
     shape: &Shape,
     rows: &Rows,
-    kv_head: usize,
+    head: usize,
     q: &[f32],
     k: &[f32],
     v: &[f32],
     dout: &[f32],
     dq_all: Target,
-    dk_all: Target,
-    dv_all: Target,
-) {
+) -> [Vec<f32>; 2] {
     assert_eq!(rows.position, 0, "gradients start at the first position");
     let d = shape.head_dim;
-    let (width, kv_width) = (shape.heads * d, shape.kv_heads * d);
-    let kv_first = rows.start * kv_width + kv_head * d;
+    let width = shape.heads * d;
+    let (kv_first, kv_width) = first_of(shape, rows, head * shape.kv_heads / shape.heads);
     let (k, v) = (&k[kv_first..], &v[kv_first..]);
     let kv = KeyValues::from_rows(d, k, v, kv_width, rows.len);
     // The same head with the roles exchanged: V in panels of positions, K in rows.
     let vk = KeyValues::from_rows(d, v, k, kv_width, rows.len);
     let (mut dk, mut dv) = (vec![0.0; rows.len * d], vec![0.0; rows.len * d]);
-    let group = shape.heads / shape.kv_heads;
     let (mut p, mut ds, mut transposed) = (Vec::new(), Vec::new(), Vec::new());
     let mut block_rows = vec![0.0; BLOCK * d];
-    for head in kv_head * group..(kv_head + 1) * group {
-        for (row, count, from, to) in blocks(shape, rows, 0) {
-            let keys = to - from;
-            let first = (rows.start + row) * width + head * d;
-            p.resize(count * keys, 0.0);
-            ds.resize(count * keys, 0.0);
-            transposed.resize(count * keys, 0.0);
-            let queries = Left { data: &q[first..], m: count, row_stride: width };
-            matmul(queries, kv.keys_view(from, to), Start::Zero, &mut p, keys, Threads::One);
-            let raw = shape.soft_cap.map(|_| p.clone());
-            for (position, line) in (row..).zip(p.chunks_exact_mut(keys)) {
-                softmax_row(shape, position, from..to, line);
-            }
-
-            // dV += Pᵀ dO
-            transpose_into(&p, count, keys, &mut transposed, count);
-            let block = gather(&dout[first..], width, count, d, &mut block_rows);
-            let right = Packed::from_rows(block, count, d);
-            let left = Left { data: &transposed, m: keys, row_stride: count };
-            matmul(left, right.view(), Start::Kept, &mut dv[from * d..to * d], d, Threads::One);
-
-            // dP = dO Vᵀ, dS = P (dP - Σ P dP) · scale, through the cap where there is one
-            let left = Left { data: &dout[first..], m: count, row_stride: width };
-            matmul(left, vk.keys_view(from, to), Start::Zero, &mut ds, keys, Threads::One);
-            for (r, (ds, p)) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).enumerate() {
-                let mean = sum_of([p, ds], |[p, ds]| p * ds);
-                for (ds, p) in ds.iter_mut().zip(p) {
-                    *ds = p * (*ds - mean) * shape.scale;
-                }
-                if let (Some(raw), Some(cap)) = (&raw, shape.soft_cap) {
-                    for (ds, s) in ds.iter_mut().zip(&raw[r * keys..]) {
-                        let t = tanh(s * shape.scale / cap);
-                        *ds *= 1.0 - t * t;
-                    }
-                }
-            }
-
-            // dQ = dS K
-            let left = Left { data: &ds, m: count, row_stride: keys };
-            let block = &mut block_rows[..count * d];
-            matmul(left, vk.values_view(from, to), Start::Zero, block, d, Threads::One);
-            dq_all.write(block, first, width, d);
-
-            // dK += dSᵀ Q
-            transpose_into(&ds, count, keys, &mut transposed, count);
-            let block = gather(&q[first..], width, count, d, &mut block_rows);
-            let right = Packed::from_rows(block, count, d);
-            let left = Left { data: &transposed, m: keys, row_stride: count };
-            matmul(left, right.view(), Start::Kept, &mut dk[from * d..to * d], d, Threads::One);
+    for (row, count, from, to) in blocks(shape, rows, 0) {
+        let keys = to - from;
+        let first = (rows.start + row) * width + head * d;
+        p.resize(count * keys, 0.0);
+        ds.resize(count * keys, 0.0);
+        let queries = Left { data: &q[first..], m: count, row_stride: width };
+        matmul(queries, kv.keys_view(from, to), Start::Zero, &mut p, keys, Threads::One);
+        let raw = shape.soft_cap.map(|_| p.clone());
+        for (position, line) in (row..).zip(p.chunks_exact_mut(keys)) {
+            softmax_row(shape, position, from..to, line);
         }
+
+        // dV += Pᵀ dO
+        add_transposed(&p, &dout[first..], (count, keys, d, width), &mut dv[from * d..to * d], &mut transposed);
+
+        // dP = dO Vᵀ, dS = P (dP - Σ P dP) · scale, through the cap where there is one
+        let left = Left { data: &dout[first..], m: count, row_stride: width };
+        matmul(left, vk.keys_view(from, to), Start::Zero, &mut ds, keys, Threads::One);
+        for (r, (ds, p)) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).enumerate() {
+            let mean = sum_of([p, ds], |[p, ds]| p * ds);
+            for (ds, p) in ds.iter_mut().zip(p) {
+                *ds = p * (*ds - mean) * shape.scale;
+            }
+            if let (Some(raw), Some(cap)) = (&raw, shape.soft_cap) {
+                for (ds, s) in ds.iter_mut().zip(&raw[r * keys..]) {
+                    let t = tanh(s * shape.scale / cap);
+                    *ds *= 1.0 - t * t;
+                }
+            }
+        }
+
+        // dQ = dS K
+        let left = Left { data: &ds, m: count, row_stride: keys };
+        let block = &mut block_rows[..count * d];
+        matmul(left, vk.values_view(from, to), Start::Zero, block, d, Threads::One);
+        dq_all.write(block, first, width, d);
+
+        // dK += dSᵀ Q
+        add_transposed(&ds, &q[first..], (count, keys, d, width), &mut dk[from * d..to * d], &mut transposed);
     }
-    dk_all.write(&dk, kv_first, kv_width, d);
-    dv_all.write(&dv, kv_first, kv_width, d);
+    [dk, dv]
 }
 
-/// Copies `rows` strided rows of `d` values together.
-fn gather<'a>(from: &[f32], stride: usize, rows: usize, d: usize, out: &'a mut [f32]) -> &'a [f32] {
-    for (row, line) in out.chunks_exact_mut(d).take(rows).enumerate() {
-        line.copy_from_slice(&from[row * stride..][..d]);
+/// `C += Aᵀ B`, with `A` `[count, keys]`, `B` `[count, d]` in rows `stride` apart, and `C` `[keys, d]`.
+fn add_transposed(
+    a: &[f32],
+    b: &[f32],
+    (count, keys, d, stride): (usize, usize, usize, usize),
+    c: &mut [f32],
+    transposed: &mut Vec<f32>,
+) {
+    transposed.resize(count * keys, 0.0);
+    transpose_lines(Isa::best(), a, keys, count, 0..keys, count, transposed);
+    let left = Left { data: transposed, m: keys, row_stride: count };
+    if let Some(right) = Panels::of_rows(b, count, d, stride) {
+        return matmul(left, right, Start::Kept, c, d, Threads::One);
     }
-    &out[..rows * d]
+    let rows: Vec<f32> = b.chunks(stride).take(count).flat_map(|row| &row[..d]).copied().collect();
+    matmul(left, Packed::from_rows(&rows, count, d).view(), Start::Kept, c, d, Threads::One);
 }
 
 #[cfg(test)]

@@ -132,7 +132,13 @@ pub struct Panels<'a> {
     pub panel_stride: usize,
 }
 
-impl Panels<'_> {
+impl<'a> Panels<'a> {
+    /// `k` rows of `n` values as they lie, `stride` apart; nothing where the last panel would reach past a row's end.
+    #[must_use]
+    pub fn of_rows(data: &'a [f32], k: usize, n: usize, stride: usize) -> Option<Self> {
+        n.is_multiple_of(PANEL).then_some(Self { data, k, n, row_stride: stride, panel_stride: PANEL })
+    }
+
     /// # Panics
     /// When the values are too few for the shape.
     pub(super) fn check(&self) {

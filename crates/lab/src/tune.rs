@@ -360,6 +360,9 @@ impl<'a> Run<'a> {
             checkpoint: run.last_checkpoint.clone(),
             source: Box::new(source),
         };
+        if self.resumed_at.is_none() {
+            self.check_gradients()?;
+        }
         if self.resumed_at.is_none() && !self.subjects.is_empty() {
             let watched = self.look(0)?;
             self.metrics.append(StepLine { watched, ..StepLine::default() })?;
@@ -374,6 +377,16 @@ impl<'a> Run<'a> {
             self.context.progress.advance(1);
         }
         Ok(())
+    }
+
+    /// Whether a gradient reaches everything that is trained, before anything that takes long: by the shortest example.
+    fn check_gradients(&mut self) -> Result<(), Error> {
+        let with_targets = self.examples.iter().filter(|example| example.target_count() > 0);
+        let Some(shortest) = with_targets.min_by_key(|example| example.ids.len()) else { return Ok(()) };
+        self.trainer.check(self.decoder, shortest).map_err(|error| match error {
+            TrainError::Model(error) => error.into(),
+            _ => Error::Untrained { problem: error.to_string() },
+        })
     }
 
     fn one_step(&mut self, step: usize) -> Result<StepLine, Error> {

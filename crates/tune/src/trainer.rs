@@ -109,6 +109,21 @@ impl<L: Loss> Trainer<L> {
         self.step
     }
 
+    /// Whether a gradient reaches everything that is trained, found out on one item; nothing is changed. A trainer that was not
+    /// asked finds out in its first step.
+    ///
+    /// # Errors
+    /// [`TrainError::NoGradient`], or the pass failed.
+    pub fn check(&mut self, decoder: &Decoder, item: &L::Item) -> Result<(), TrainError> {
+        let pass = TrainingPass { recompute: self.settings.recompute, draw: 0 };
+        let gradients = decoder.gradients(&self.loss.batch(&[item]), pass, &mut |hidden| {
+            Ok(self.loss.values(decoder, hidden, &[item])?.sum_all()?)
+        })?;
+        check_presence(decoder.trainable(), &gradients.by_name)?;
+        self.is_checked = true;
+        Ok(())
+    }
+
     /// Reads micro-batches, one after another, and changes the model by the gradient of the mean of all of their terms.
     ///
     /// # Errors

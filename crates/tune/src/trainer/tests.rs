@@ -141,7 +141,9 @@ fn a_parameter_without_a_gradient_is_named() {
     let item = vec![1.0];
     let error = trainer.step(&decoder, &[vec![&item]]).expect_err("the head has no part in this loss");
     assert_eq!(error.to_string(), "no gradient reaches `head.weight`");
-    assert!(before == bits(&decoder));
+    let error = trainer.check(&decoder, &item).expect_err("nor before the first step");
+    assert_eq!(error.to_string(), "no gradient reaches `head.weight`");
+    assert!(before == bits(&decoder) && trainer.steps() == 0);
     let names: Vec<String> = (0..5).map(|i| format!("layers.{i}")).collect();
     let error = TrainError::NoGradient { names };
     assert_eq!(error.to_string(), "no gradient reaches `layers.0`, `layers.1`, `layers.2` and 2 more parameters");

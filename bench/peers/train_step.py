@@ -1,6 +1,6 @@
 """Training steps in torch: forward, backward, clipping, AdamW, on the records that `lathe tune` reads.
 
-usage: train_step.py full|lora FOLDER DATA.jsonl STEPS     prints a JSON line: seconds and loss of each step, peak memory
+usage: train_step.py full|lora FOLDER DATA.jsonl STEPS BATCH     prints a JSON line: seconds and loss of each step, peak memory
 """
 
 import json
@@ -12,7 +12,7 @@ import time
 import torch
 import transformers
 
-kind, folder, data, steps = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+kind, folder, data, steps, batch = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
 records = [json.loads(line)["input_ids"] for line in open(data)]
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -27,7 +27,7 @@ parameters = [p for p in model.parameters() if p.requires_grad]
 optimiser = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0)
 seconds, losses = [], []
 for step in range(steps):
-    ids = torch.tensor(records[4 * step:4 * step + 4])
+    ids = torch.tensor(records[batch * step:batch * (step + 1)])
     started = time.monotonic()
     loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
@@ -36,5 +36,5 @@ for step in range(steps):
     optimiser.zero_grad()
     seconds.append(time.monotonic() - started)
     losses.append(loss.item())
-print(json.dumps({"who": who, "what": kind, "seconds": seconds, "losses": losses,
+print(json.dumps({"who": who, "what": kind, "batch": batch, "seconds": seconds, "losses": losses,
                   "peak_rss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))

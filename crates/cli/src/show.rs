@@ -16,7 +16,7 @@ mod vocabulary;
 
 use std::fmt::Write;
 
-use lathe_lab::figure::{bytes, count, number, percent};
+use lathe_lab::figure::{bytes, count, number, percent, share, value};
 use lathe_lab::measure::{AttentionResult, SpanResult, SpectrumResult, TokensResult};
 use lathe_lab::{
     BenchResult, BuiltIn, Comparison, Compute, ExportResult, Inspection, MethodRow, ModelList, PassProfile, PhaseTime,
@@ -600,17 +600,6 @@ fn windows(windows: &[Option<usize>]) -> String {
             format!("{} tokens in {} layers, {full} layers see everything", count(*window as u64), windows.len() - full)
         }
     }
-}
-
-fn value(n: Number) -> String {
-    match n {
-        Measured::Value(x) => number(x),
-        Measured::Undefined(_) => "–".into(),
-    }
-}
-
-fn share(n: Number) -> String {
-    n.value().map_or("–".into(), percent)
 }
 
 fn interval(e: &Estimate) -> String {

@@ -73,6 +73,21 @@ pub struct WrittenFile {
     pub bytes: u64,
 }
 
+impl WrittenFile {
+    /// Every file of a folder, by name.
+    pub(crate) fn all_in(folder: &Path) -> Result<Vec<Self>, Error> {
+        let failed = |source| Error::Read { file: folder.into(), source };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let bytes = entry.metadata().map_err(failed)?.len();
+            files.push(Self { file: entry.file_name().to_string_lossy().into_owned(), bytes });
+        }
+        files.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(files)
+    }
+}
+
 /// Exports a model.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use lathe_lab::data::{ConflictsResult, CriticalBy, CriticalResult, InstructionsResult};
-use lathe_lab::figure::{count, number, percent};
+use lathe_lab::figure::{count, measured, number, percent, value};
 use lathe_lab::measure::{ConflictAudit, ContextResult, ModelContext};
 use lathe_measure::context::Reliance;
 use lathe_measure::{Estimate, Number};
@@ -211,7 +211,7 @@ pub(crate) fn instructions(result: &InstructionsResult) -> String {
 /// `lathe data context-critical`
 pub(crate) fn critical(result: &CriticalResult) -> String {
     let row = |name: &str, records: usize, means: &[Number; 3]| {
-        let cells = means.iter().map(|mean| mean.value().map_or("–".into(), number));
+        let cells = means.iter().map(|mean| value(*mean));
         [name.to_owned(), count(records as u64)].into_iter().chain(cells).collect::<Vec<_>>()
     };
     let titles = [
@@ -238,7 +238,7 @@ pub(crate) fn critical(result: &CriticalResult) -> String {
          the lowest by {other} are {} of the same records.\n",
         result.model,
         result.template.name(),
-        result.threshold.value().map_or("–".into(), number),
+        value(result.threshold),
         count(result.dropped_by_both as u64),
     );
     if result.cut > 0 {
@@ -265,7 +265,7 @@ fn plain(estimate: &Estimate) -> String {
 }
 
 fn with_interval(estimate: &Estimate, write: fn(f64) -> String) -> String {
-    let value = estimate.value.value().map_or("–".into(), write);
+    let value = measured(estimate.value, write);
     match estimate.interval.value() {
         Some(interval) => format!("{value} [{}, {}]", write(interval.low), write(interval.high)),
         None => value,

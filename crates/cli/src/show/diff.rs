@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lathe_lab::figure::{cosine, count, number};
+use lathe_lab::figure::{cosine, count, measured, number};
 use lathe_lab::{DiffResult, DiffSummary, GroupDiff, TensorDiff, diff_summary};
 use lathe_measure::weights::Distance;
 use lathe_measure::{Number, Reason};
@@ -70,7 +70,7 @@ fn tensor_row(tensor: &TensorDiff) -> Vec<String> {
 }
 
 fn numbers(distance: &Distance, rank: Number) -> Vec<String> {
-    vec![share(distance.relative), of(distance.cosine, cosine), share(distance.sign_agreement), share(rank)]
+    vec![share(distance.relative), measured(distance.cosine, cosine), share(distance.sign_agreement), share(rank)]
 }
 
 fn changes_tables(result: &DiffResult) -> String {
@@ -100,13 +100,9 @@ fn change_row(name: String, group: &GroupDiff) -> Vec<String> {
     let [changed_a, changed_b] = changes.changed.map(share);
     let [norm_a, norm_b] = changes.relative.map(share);
     let [conflict, overlap, large] = [changes.sign_conflict, changes.large_overlap, changes.large_conflict].map(share);
-    vec![name, changed_a, changed_b, norm_a, norm_b, of(changes.cosine, number), conflict, overlap, large]
+    vec![name, changed_a, changed_b, norm_a, norm_b, measured(changes.cosine, number), conflict, overlap, large]
 }
 
 fn share(value: Number) -> String {
-    of(value, |value| format!("{} %", number(100.0 * value)))
-}
-
-fn of(value: Number, write: impl Fn(f64) -> String) -> String {
-    value.value().map_or("–".into(), write)
+    measured(value, |value| format!("{} %", number(100.0 * value)))
 }

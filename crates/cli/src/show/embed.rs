@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use lathe_lab::embed::{Analysis, EmbedResult, Failing, Kind, Manifest, Pooling, SearchResult, Spread};
-use lathe_lab::figure::{count, number, percent};
-use lathe_measure::Number;
+use lathe_lab::figure::{count, number, share, value};
 use lathe_measure::embedding::cosine;
 
 use super::lines;
@@ -79,9 +78,8 @@ pub(crate) fn found(result: &SearchResult) -> String {
 
 /// `lathe embed analyse`
 pub(crate) fn analysed(result: &Analysis) -> String {
-    let shown = |of: Number| of.value().map_or("–".into(), number);
     let spread = |of: &Spread| match (of.least.value(), of.most.value()) {
-        (Some(least), Some(most)) => format!("{} ({} to {})", shown(of.mean), number(least), number(most)),
+        (Some(least), Some(most)) => format!("{} ({} to {})", value(of.mean), number(least), number(most)),
         _ => "–".into(),
     };
     let rows = result.clusters.rows.iter().map(|row| {
@@ -97,12 +95,11 @@ pub(crate) fn analysed(result: &Analysis) -> String {
         text,
         "\nSpearman of {} similarities under two of nine prompts: HS {}, RW {}, HS with RW {}",
         count(prompts.pairs as u64),
-        shown(prompts.within_hidden),
-        shown(prompts.within_router),
-        shown(prompts.between)
+        value(prompts.within_hidden),
+        value(prompts.within_router),
+        value(prompts.between)
     );
     if let Some(of) = &result.failures {
-        let share = |of: Number| of.value().map_or("–".into(), percent);
         let failing = |name: &str, of: &Failing| {
             vec![name.to_owned(), count(of.failures as u64), share(of.other_right), share(of.other_right_by_chance)]
         };

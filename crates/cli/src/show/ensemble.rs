@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use lathe_lab::ensemble::{DetermineResult, EnsembleResult, Verdict};
 use lathe_lab::eval::ScoreRow;
-use lathe_lab::figure::{count, number, percent};
+use lathe_lab::figure::{count, measured, number, percent};
 
 use super::{computed, lines};
 use crate::table::Align;
@@ -52,7 +52,7 @@ pub(crate) fn together(result: &EnsembleResult) -> String {
 
 /// `lathe ensemble determine`
 pub(crate) fn determined(result: &DetermineResult) -> String {
-    let value = |score: &ScoreRow| score.estimate.value.value().map_or("–".into(), percent);
+    let value = |score: &ScoreRow| measured(score.estimate.value, percent);
     let rows = result.decisions.iter().map(|of| {
         vec![
             of.model.clone(),

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use lathe_lab::eval::{CompareResult, EvalResult, EvalRun, ScoreRow, TaskRow};
-use lathe_lab::figure::{count, number, percent};
+use lathe_lab::figure::{count, number, percent, share, value};
+use lathe_measure::Estimate;
 use lathe_measure::shares::PairedScores;
-use lathe_measure::{Estimate, Number};
 
 use super::{computed, lines};
 use crate::table::Align;
@@ -107,7 +107,7 @@ fn pair_cells(paired: &PairedScores) -> Vec<String> {
         estimate(&paired.difference),
         count(paired.first_only as u64),
         count(paired.second_only as u64),
-        paired.p_value.value().map_or("–".into(), number),
+        value(paired.p_value),
     ]
 }
 
@@ -120,7 +120,7 @@ fn run_row(run: &EvalRun, score: &ScoreRow, is_headline: bool) -> Vec<String> {
         estimate(&score.estimate),
         once(share(run.chance)),
         once(count(run.questions as u64)),
-        once(run.response_tokens.value().map_or("–".into(), number)),
+        once(value(run.response_tokens)),
     ]
 }
 
@@ -143,10 +143,6 @@ fn notes(run: &EvalRun) -> Vec<String> {
     let left_out = run.left_out.iter();
     notes.extend(left_out.map(|rows| format!("{}: {} left out: {}", run.name, count(rows.rows as u64), rows.why)));
     notes
-}
-
-fn share(number: Number) -> String {
-    number.value().map_or("–".into(), percent)
 }
 
 /// A share with its interval.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use lathe_lab::embed_eval::{EmbedEvalResult, EmbedRun, EmbedTaskRow, VectorsRow};
 use lathe_lab::eval::ScoreRow;
-use lathe_lab::figure::{count, number};
+use lathe_lab::figure::{count, measured, number};
 use lathe_measure::Number;
 
 use super::lines;
@@ -87,7 +87,7 @@ fn value(of: Option<Number>) -> String {
 }
 
 fn estimate(score: &ScoreRow) -> String {
-    let value = score.estimate.value.value().map_or("–".into(), number);
+    let value = measured(score.estimate.value, number);
     match score.estimate.interval.value() {
         Some(interval) => format!("{value} [{}, {}]", number(interval.low), number(interval.high)),
         None => value,

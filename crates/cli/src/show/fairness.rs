@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use lathe_lab::figure::{count, number};
+use lathe_lab::figure::{count, mean_and_sd, number, share, value};
 use lathe_lab::measure::{DecayBin, DecayFairness, DecaySplit, FairnessResult, RunFairness, RunSplit};
 use lathe_measure::statistics::Spread;
 
-use super::{interval, lines, share, value};
+use super::{interval, lines};
 use crate::table::Align;
 
 /// `lathe measure tokens --runs`
@@ -91,8 +91,8 @@ fn side<'a>(
             let speeds = [split.low_speed, split.high_speed];
             [
                 vec![decay_name(decay), count(decay.seeds.len() as u64)],
-                losses.map(with_sd).to_vec(),
-                speeds.map(with_sd).to_vec(),
+                losses.map(mean_and_sd).to_vec(),
+                speeds.map(mean_and_sd).to_vec(),
             ]
             .concat()
         });
@@ -144,11 +144,4 @@ fn decay_name(decay: &DecayFairness) -> String {
 
 fn range(bin: &DecayBin) -> String {
     format!("{}–{}", count(bin.count_least), count(bin.count_most))
-}
-
-fn with_sd(spread: Spread) -> String {
-    match spread.sd.value() {
-        Some(sd) => format!("{} ± {}", value(spread.mean), number(sd)),
-        None => value(spread.mean),
-    }
 }

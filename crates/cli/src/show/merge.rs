@@ -2,9 +2,8 @@
 
 use lathe_lab::ElementCount;
 use lathe_lab::merge::{ExploreResult, ExtractResult, MergeResult, MergeSummary, ResidualLayer, Tried};
-use lathe_measure::Number;
 
-use super::{bytes, count, lines, number, percent};
+use super::{bytes, count, lines, number, share, value};
 use crate::table::Align;
 
 /// `lathe merge --dry-run`
@@ -39,10 +38,9 @@ pub(crate) fn merged(result: &MergeResult) -> String {
 pub(crate) fn residual(layers: &[ResidualLayer]) -> String {
     let columns =
         [("layer", Align::Right), ("residual", Align::Right), ("update", Align::Right), ("cosine", Align::Right)];
-    let share = |value: Number| value.value().map_or("–".into(), percent);
     let row = |of: &ResidualLayer| {
         let layer = of.layer.map_or("all".to_owned(), |layer| layer.to_string());
-        vec![layer, share(of.residual), share(of.update), of.cosine.value().map_or("–".into(), number)]
+        vec![layer, share(of.residual), share(of.update), value(of.cosine)]
     };
     format!(
         "\n{}\nresidual: norm of instruct − base, and update: of updated − base, as shares of the base's norm. cosine: of the two;\n\

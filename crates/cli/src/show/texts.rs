@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use lathe_lab::ExperimentResult;
-use lathe_lab::figure::{count, number, percent};
+use lathe_lab::figure::{count, number, percent, share, value};
 use lathe_lab::generate::GenerateResult;
 use lathe_lab::measure::SamplesResult;
 use lathe_measure::samples::Mauve;
-use lathe_measure::{Estimate, Measured, Number};
+use lathe_measure::{Estimate, Measured};
 
 use super::{computed, lines};
 use crate::table::Align;
@@ -17,14 +17,12 @@ pub(crate) fn generate(result: &GenerateResult) -> String {
     let mut text = String::new();
     for prompt in &result.diagnostics {
         let of = &prompt.diagnostics;
-        let share = |of: Number| of.value().map_or("–".into(), percent);
-        let plain = |of: Number| of.value().map_or("–".into(), number);
         let rows = [
             ("texts", format!("{}, {} different, of {} proposals", of.samples, of.distinct, of.proposals)),
-            ("sd of log w", format!("{} nats", plain(of.sd_log_w))),
+            ("sd of log w", format!("{} nats", value(of.sd_log_w))),
             ("acceptance", format!("{}; {} if log w is normal", share(of.acceptance), share(of.normal_acceptance))),
-            ("effective sample size", plain(of.ess)),
-            ("ln Z", format!("{} ± {} nats", plain(of.log_z), plain(of.log_z_error))),
+            ("effective sample size", value(of.ess)),
+            ("ln Z", format!("{} ± {} nats", value(of.log_z), value(of.log_z_error))),
             (
                 "censored",
                 format!("{} of proposals, {} of texts", share(of.censored_proposals), share(of.censored_samples)),
@@ -99,7 +97,7 @@ pub(crate) fn samples(result: &SamplesResult) -> String {
     }
     if !result.paired.is_empty() {
         let rows = result.paired.iter().map(|of| {
-            let p = of.paired.p_value.value().map_or("–".into(), number);
+            let p = value(of.paired.p_value);
             vec![of.name.clone(), estimate(&of.paired.difference), p, of.unit.to_owned()]
         });
         let titles =

@@ -201,3 +201,46 @@ fn adapters_of_peft_mean_what_peft_computes() {
         }
     }
 }
+
+/// An adapter that PEFT wrote and lathe writes again has the same tensors, and says the same of them: what one can read, so
+/// can the other.
+#[test]
+fn an_adapter_of_peft_is_written_as_it_was() {
+    let place = tempfile::tempdir().expect("a folder");
+    for name in ["llama", "qwen2", "phi3", "gpt2", "gpt_neox"] {
+        let of_peft = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/peft").join(name);
+        let opened = open(&fixture(name)).expect("opened");
+        let (spec, factors) = read_adapter(&of_peft).expect("read");
+        let decoder = opened.decoder_with_adapter(Weights::Frozen, &spec).expect("a decoder");
+        decoder.set_factors(&factors).expect("set");
+        let folder = place.path().join(name);
+        fs::create_dir(&folder).expect("a folder");
+        write_adapter(&folder, &decoder, &spec, &opened, &ModelReference::Path(fixture(name))).expect("written");
+        let tensors = |folder: &Path| -> Vec<(String, Vec<usize>, Vec<f32>)> {
+            let file = lathe_formats::Checkpoint::open(folder.join("adapter_model.safetensors")).expect("opened");
+            let tensor = |view: lathe_formats::TensorView<'_>| {
+                let info = view.info();
+                (info.name.clone(), info.shape.clone(), view.to_f32().expect("values"))
+            };
+            let mut tensors: Vec<_> = file.views().map(tensor).collect();
+            tensors.sort_by(|a, b| a.0.cmp(&b.0));
+            tensors
+        };
+        assert!(tensors(&folder) == tensors(&of_peft), "{name}");
+        let config = |folder: &Path| -> Value {
+            let bytes = fs::read(folder.join("adapter_config.json")).expect("read");
+            serde_json::from_slice(&bytes).expect("JSON")
+        };
+        let (written, expected) = (config(&folder), config(&of_peft));
+        for field in ["peft_type", "task_type", "bias", "r", "lora_dropout", "use_rslora", "fan_in_fan_out"] {
+            assert_eq!(written[field], expected[field], "{name}: {field}");
+        }
+        assert_eq!(written["lora_alpha"].as_f64(), expected["lora_alpha"].as_f64(), "{name}");
+        // The modules may be named in full.
+        let targets = |config: &Value| -> BTreeSet<String> {
+            let targets = config["target_modules"].as_array().expect("a list").iter().filter_map(Value::as_str);
+            targets.filter_map(|target| target.rsplit('.').next()).map(str::to_owned).collect()
+        };
+        assert_eq!(targets(&written), targets(&expected), "{name}");
+    }
+}

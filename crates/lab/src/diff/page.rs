@@ -6,7 +6,9 @@ use lathe_measure::Number;
 use lathe_measure::weights::Changes;
 
 use super::{CellDiff, DiffResult, DiffSummary, GroupDiff, TensorDiff, WeightKind, summary};
-use crate::figure::{self, HEAT_STEPS, HeatMap, HeatRows, cosine, count, escape, finite_extent, heat_map, number};
+use crate::figure::{
+    self, HEAT_STEPS, HeatMap, HeatRows, cosine, count, escape, finite_extent, heat_map, measured, number,
+};
 use crate::report::page::STYLE;
 use crate::report::page::html::{Table, figure as framed, full_width, panel, text};
 
@@ -63,7 +65,7 @@ fn glance(whole: &GroupDiff) -> String {
         ("tensors", count(whole.tensors as u64)),
         ("of them equal", count(whole.equal as u64)),
         ("difference, of A’s norm", share(distance.relative)),
-        ("cosine", of(distance.cosine, cosine)),
+        ("cosine", measured(distance.cosine, cosine)),
         ("same sign", share(distance.sign_agreement)),
     ];
     let facts: String =
@@ -203,7 +205,7 @@ fn change_row(name: String, changes: Option<&Changes>) -> Vec<String> {
     let [changed_a, changed_b] = changes.changed.map(share);
     let [norm_a, norm_b] = changes.relative.map(share);
     let [conflict, overlap, large] = [changes.sign_conflict, changes.large_overlap, changes.large_conflict].map(share);
-    vec![name, changed_a, changed_b, norm_a, norm_b, of(changes.cosine, number), conflict, overlap, large]
+    vec![name, changed_a, changed_b, norm_a, norm_b, measured(changes.cosine, number), conflict, overlap, large]
 }
 
 /// The figure of a map; none where no cell has a value.
@@ -265,7 +267,7 @@ fn tables(result: &DiffResult) -> String {
             count(group.tensors as u64),
             count(group.equal as u64),
             share(group.distance.relative),
-            of(group.distance.cosine, cosine),
+            measured(group.distance.cosine, cosine),
             share(group.distance.sign_agreement),
             share(group.rank_of_noise),
         ]
@@ -299,7 +301,7 @@ fn tensor_row(tensor: &TensorDiff) -> Vec<String> {
         rank.unwrap_or("–".into()),
         shape.join(" × "),
         share(distance.relative),
-        of(distance.cosine, cosine),
+        measured(distance.cosine, cosine),
         share(distance.sign_agreement),
     ]
 }
@@ -327,11 +329,7 @@ fn notes(result: &DiffResult) -> Vec<String> {
 }
 
 fn share(value: Number) -> String {
-    of(value, |value| format!("{} %", number(100.0 * value)))
-}
-
-fn of(value: Number, write: impl Fn(f64) -> String) -> String {
-    value.value().map_or("–".into(), write)
+    measured(value, |value| format!("{} %", number(100.0 * value)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use lathe_measure::weights::Changes;
 use lathe_measure::{Number, Reason};
 
 use super::{DiffResult, GroupDiff, TensorDiff};
-use crate::figure::{cosine, count, number};
+use crate::figure::{cosine, count, measured, number};
 
 /// Cosine above which slerp interpolates linearly, in lathe as in mergekit.
 const SLERP_IS_LINEAR: f64 = 0.9995;
@@ -135,7 +135,7 @@ fn interference(base: &str, changes: &Changes) -> Vec<String> {
     }
     let [Some(changed_a), Some(changed_b)] = changes.changed.map(Number::value) else { return Vec::new() };
     let Some(of) = changes.cosine.value() else { return Vec::new() };
-    let relative = changes.relative.map(|relative| relative.value().map_or("–".into(), share));
+    let relative = changes.relative.map(|relative| measured(relative, share));
     let mut sentences = vec![format!(
         "Of the base ({base}), A changed {} of the weights and B {}; the norms of these changes are {} and {} of the base's. \
          Their cosine is {} (0: \

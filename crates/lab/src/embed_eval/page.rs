@@ -7,8 +7,8 @@ use lathe_measure::Number;
 use super::{EmbedEvalResult, EmbedRun, VectorsRow};
 use crate::eval::ScoreRow;
 use crate::figure::{
-    self, Axis, AxisScale, Row, RowChart, RowMark, RowSeries, RowStyle, SeriesStyle, Ticks, count, escape, number,
-    row_chart,
+    self, Axis, AxisScale, Row, RowChart, RowMark, RowSeries, RowStyle, SeriesStyle, Ticks, count, escape, measured,
+    number, row_chart,
 };
 use crate::report::page::STYLE;
 use crate::report::page::html::{Table, full_width, panel, text};
@@ -120,7 +120,7 @@ fn alpha(row: &VectorsRow) -> String {
 }
 
 fn cell(score: &ScoreRow) -> String {
-    let value = score.estimate.value.value().map_or("–".into(), number);
+    let value = measured(score.estimate.value, number);
     match score.estimate.interval.value() {
         Some(interval) => format!("{value} ({} to {})", number(interval.low), number(interval.high)),
         None => value,

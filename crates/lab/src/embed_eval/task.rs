@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::eval::task::Notation;
+use crate::eval::task::{Notation, check_name};
 
 /// A task file, TOML or JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -345,9 +345,8 @@ impl EmbedTask {
     /// # Errors
     /// The file cannot be read, has a key that tasks don't have, lacks one that they need, or contradicts itself.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
-        let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        Self::parse(&text, if is_json { Notation::Json } else { Notation::Toml }, &file.display().to_string())
+        let (text, notation) = Notation::read(file)?;
+        Self::parse(&text, notation, &file.display().to_string())
     }
 
     /// Parses the text of a task file; `name` is what messages call it.
@@ -355,25 +354,17 @@ impl EmbedTask {
     /// # Errors
     /// As [`Self::read`].
     pub fn parse(text: &str, notation: Notation, name: &str) -> Result<Self, Error> {
-        let bad = |problem: String| Error::Spec {
+        let task = notation.parse(text).and_then(|task: Self| task.check().map(|()| task));
+        task.map_err(|problem| Error::Spec {
             field: "--task",
             problem: format!("{name}: {}", problem.trim_end()),
             hint: Some("docs/methods/embedding-tasks.md describes the fields of a task file".into()),
-        };
-        let task: Self = match notation {
-            Notation::Toml => toml::from_str(text).map_err(|error| bad(error.to_string()))?,
-            Notation::Json => serde_json::from_str(text).map_err(|error| bad(error.to_string()))?,
-        };
-        task.check().map_err(bad)?;
-        Ok(task)
+        })
     }
 
     /// What the types do not say.
     fn check(&self) -> Result<(), String> {
-        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || !self.name.chars().all(is_name) {
-            return Err(format!("name: `{}` is not made of lower-case letters, digits and hyphens", self.name));
-        }
+        check_name(&self.name)?;
         for source in self.task.sources() {
             source.check()?;
         }

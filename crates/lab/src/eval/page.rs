@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use lathe_measure::{Estimate, Number};
+use lathe_measure::Estimate;
 
 use super::{Comparison, EvalResult, EvalRun};
 use crate::figure::{
-    self, Axis, AxisScale, Row, RowChart, RowMark, RowSeries, RowStyle, SeriesStyle, Ticks, count, escape, number,
-    percent, row_chart,
+    self, Axis, AxisScale, Row, RowChart, RowMark, RowSeries, RowStyle, SeriesStyle, Ticks, count, escape, percent,
+    row_chart, share, value,
 };
 use crate::generate::Turn;
 use crate::report::page::STYLE;
@@ -120,7 +120,7 @@ fn mark(run: &EvalRun) -> RowMark {
     RowMark {
         value: estimate.value.value(),
         interval: estimate.interval.value().map(|interval| [interval.low, interval.high]),
-        tip: format!("{}: {}", run.model, value(estimate)),
+        tip: format!("{}: {}", run.model, share(estimate.value)),
     }
 }
 
@@ -133,12 +133,12 @@ fn run_rows(result: &EvalResult) -> Vec<Vec<String>> {
                 run.task.clone(),
                 run.model.clone(),
                 score.name.clone(),
-                value(&score.estimate),
+                share(score.estimate.value),
                 interval(&score.estimate, percent),
                 only_first(share(run.chance)),
                 only_first(count(run.questions as u64)),
-                only_first(plain(run.response_bytes)),
-                only_first(plain(run.response_tokens)),
+                only_first(value(run.response_bytes)),
+                only_first(value(run.response_tokens)),
             ]);
         }
     }
@@ -151,11 +151,11 @@ fn pair_rows(result: &EvalResult) -> Vec<Vec<String>> {
             format!("{}, {}", of.task, of.score),
             of.first.clone(),
             of.second.clone(),
-            value(&of.paired.difference),
+            share(of.paired.difference.value),
             interval(&of.paired.difference, percent),
             count(of.paired.first_only as u64),
             count(of.paired.second_only as u64),
-            plain(of.paired.p_value),
+            value(of.paired.p_value),
         ]
     };
     result.comparisons.iter().map(row).collect()
@@ -195,18 +195,6 @@ fn notes(result: &EvalResult) -> Vec<String> {
     };
     notes.push(format!("{turn} Written by lathe {}.", result.lathe));
     notes
-}
-
-fn value(estimate: &Estimate) -> String {
-    share(estimate.value)
-}
-
-fn share(number: Number) -> String {
-    number.value().map_or("–".into(), percent)
-}
-
-fn plain(value: Number) -> String {
-    value.value().map_or("–".into(), number)
 }
 
 fn interval(estimate: &Estimate, write: impl Fn(f64) -> String) -> String {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use lathe_measure::answers::Scorer;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -179,9 +180,8 @@ impl Task {
     /// # Errors
     /// The file cannot be read, has a key that tasks don't have, lacks one that they need, or contradicts itself.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
-        let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        Self::parse(&text, if is_json { Notation::Json } else { Notation::Toml }, &file.display().to_string())
+        let (text, notation) = Notation::read(file)?;
+        Self::parse(&text, notation, &file.display().to_string())
     }
 
     /// Parses the text of a task file; `name` is what messages call it.
@@ -189,25 +189,17 @@ impl Task {
     /// # Errors
     /// As [`Self::read`].
     pub fn parse(text: &str, notation: Notation, name: &str) -> Result<Self, Error> {
-        let bad = |problem: String| Error::Spec {
+        let task = notation.parse(text).and_then(|task: Self| task.check().map(|()| task));
+        task.map_err(|problem| Error::Spec {
             field: "--task",
             problem: format!("{name}: {}", problem.trim_end()),
             hint: Some("docs/tasks.md describes the fields of a task file".into()),
-        };
-        let task: Self = match notation {
-            Notation::Toml => toml::from_str(text).map_err(|error| bad(error.to_string()))?,
-            Notation::Json => serde_json::from_str(text).map_err(|error| bad(error.to_string()))?,
-        };
-        task.check().map_err(bad)?;
-        Ok(task)
+        })
     }
 
     /// What the types do not say.
     fn check(&self) -> Result<(), String> {
-        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || !self.name.chars().all(is_name) {
-            return Err(format!("name: `{}` is not made of lower-case letters, digits and hyphens", self.name));
-        }
+        check_name(&self.name)?;
         for (index, rule) in self.leave_out.iter().enumerate() {
             if rule.records.is_empty() == rule.when.is_none() {
                 return Err(format!("leave_out {}: it needs either records or when", index + 1));
@@ -268,6 +260,32 @@ pub enum Notation {
     Toml,
     /// JSON.
     Json,
+}
+
+impl Notation {
+    /// The text of a task file, JSON when it ends in `.json`, else TOML.
+    pub(crate) fn read(file: &Path) -> Result<(String, Self), Error> {
+        let text = std::fs::read_to_string(file).map_err(|source| Error::Read { file: file.into(), source })?;
+        let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        Ok((text, if is_json { Self::Json } else { Self::Toml }))
+    }
+
+    /// What a text says, or what is wrong with it.
+    pub(crate) fn parse<T: DeserializeOwned>(self, text: &str) -> Result<T, String> {
+        match self {
+            Self::Toml => toml::from_str(text).map_err(|error| error.to_string()),
+            Self::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// What a task may be called.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || !name.chars().all(allowed) {
+        return Err(format!("name: `{name}` is not made of lower-case letters, digits and hyphens"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod svg;
 pub use axis::{Axis, AxisScale, Ticks};
 pub use heat::{HEAT_STEPS, HeatMap, HeatRows, heat_map};
 pub use lines::{Draw, LineChart, LinePoint, Reference, Series, line_chart};
-pub use number::{bytes, compact, cosine, count, number, percent, tick_labels};
+pub use number::{bytes, compact, cosine, count, mean_and_sd, measured, number, percent, share, tick_labels, value};
 pub use rows::{Row, RowChart, RowMark, RowSeries, RowStyle, row_chart};
 pub use scale::{Scale, finite_extent, linear_ticks, log_ticks};
 pub use svg::{escape, text_width, visible};

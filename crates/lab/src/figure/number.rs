@@ -1,5 +1,8 @@
 //! One way to write a number, for figures, tables and the terminal alike.
 
+use lathe_measure::Number;
+use lathe_measure::statistics::Spread;
+
 /// Three significant digits, thousands separated by commas, a true minus sign; a dash for what is not finite.
 #[must_use]
 pub fn number(value: f64) -> String {
@@ -34,6 +37,33 @@ pub fn count(value: u64) -> String {
 #[must_use]
 pub fn percent(share: f64) -> String {
     if share.is_finite() { format!("{} %", fixed(share * 100.0, 1)) } else { "–".to_owned() }
+}
+
+/// A measured number as `write` writes it; a dash where it is undefined.
+#[must_use]
+pub fn measured(of: Number, write: impl FnOnce(f64) -> String) -> String {
+    of.value().map_or("–".into(), write)
+}
+
+/// A measured [`number`], or a dash.
+#[must_use]
+pub fn value(of: Number) -> String {
+    measured(of, number)
+}
+
+/// A measured share as [`percent`], or a dash.
+#[must_use]
+pub fn share(of: Number) -> String {
+    measured(of, percent)
+}
+
+/// A mean with the standard deviation of what it is the mean of, where there is one: 3.14 ± 0.0200.
+#[must_use]
+pub fn mean_and_sd(of: Spread) -> String {
+    match of.sd.value() {
+        Some(sd) => format!("{} ± {}", value(of.mean), number(sd)),
+        None => value(of.mean),
+    }
 }
 
 /// A cosine, with the digits that tell it from 1: 0.998734, 1 − 3.0×10⁻⁸.

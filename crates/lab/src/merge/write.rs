@@ -145,7 +145,7 @@ fn fill(
             fs::remove_dir_all(partial).map_err(|source| Error::Write { file: partial.into(), source })?;
         }
     }
-    let (summary, files) = (job.summary(), listed(out)?);
+    let (summary, files) = (job.summary(), WrittenFile::all_in(out)?);
     Ok(MergeResult { out: out.into(), summary, files, remarks, resumed, seconds: 0.0, peak_memory: None })
 }
 
@@ -300,17 +300,4 @@ fn gguf_folder(spec: &MergeSpec, out: &Path, partial: &Path, context: &Context<'
 /// The element type that the user named, in the words of the formats.
 fn gguf_dtype(spec: &MergeSpec) -> Option<&str> {
     spec.dtype.as_deref().map(in_words_of_formats)
-}
-
-/// Every file of the result with its length, by name.
-fn listed(folder: &Path) -> Result<Vec<WrittenFile>, Error> {
-    let failed = |source| Error::Read { file: folder.into(), source };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let bytes = entry.metadata().map_err(failed)?.len();
-        files.push(WrittenFile { file: entry.file_name().to_string_lossy().into_owned(), bytes });
-    }
-    files.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok(files)
 }

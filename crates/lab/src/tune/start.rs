@@ -197,7 +197,7 @@ impl Start {
         fs::create_dir(out).map_err(|source| Error::Write { file: out.into(), source })?;
         let base = adapter.as_ref().map_or(reference, |(base, _)| base);
         write_adapter(out, decoder, lora, opened, base)?;
-        written(out)
+        WrittenFile::all_in(out)
     }
 }
 
@@ -231,19 +231,6 @@ fn factors(folder: &Path, lora: &LoraSpec) -> Result<Vec<ModuleFactors>, Error> 
         return differs("--targets", own.targets.join(","), lora.targets.join(","));
     }
     Ok(factors)
-}
-
-/// The files of a folder, by name.
-fn written(folder: &Path) -> Result<Vec<WrittenFile>, Error> {
-    let failed = |source| Error::Read { file: folder.into(), source };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let bytes = entry.metadata().map_err(failed)?.len();
-        files.push(WrittenFile { file: entry.file_name().to_string_lossy().into_owned(), bytes });
-    }
-    files.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok(files)
 }
 
 /// Files of a tokenizer and its templates, without what speaks of a model.

@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
-use lathe_measure::Number;
-
 use super::{Analysis, ClusterReport, ExpertUsage, FailureReport, LayerUsage, PromptReport, Spread};
 use crate::figure::{
     self, Axis, AxisScale, HeatMap, HeatRows, Row, RowChart, RowMark, RowSeries, RowStyle, SeriesStyle, Ticks, count,
-    heat_map, number, percent, row_chart,
+    heat_map, number, row_chart, share, value,
 };
 use crate::report::page::STYLE;
 use crate::report::page::html::{Table, figure as framed, full_width, panel, text};
@@ -41,7 +39,7 @@ pub fn analysis_page(of: &Analysis) -> String {
 fn verdict(of: &Analysis) -> String {
     let ami = |name: &str| {
         let row = of.clusters.rows.iter().find(|row| row.name == name);
-        row.map_or("–".to_owned(), |row| shown(row.ami.mean))
+        row.map_or("–".to_owned(), |row| value(row.ami.mean))
     };
     format!(
         "Clusters of hidden states (HS) and of router weights (RW) agree with an AMI of {}; those of HS with themselves under \
@@ -50,9 +48,9 @@ fn verdict(of: &Analysis) -> String {
         ami("HS and RW"),
         ami("HS and HS, another seed"),
         ami("RW and RW, another seed"),
-        shown(of.prompts.within_hidden),
-        shown(of.prompts.within_router),
-        shown(of.prompts.between),
+        value(of.prompts.within_hidden),
+        value(of.prompts.within_router),
+        value(of.prompts.between),
     )
 }
 
@@ -81,7 +79,7 @@ fn clusters(of: &ClusterReport) -> String {
         .rows
         .iter()
         .map(|row| {
-            let means = [&row.nmi, &row.jaccard, &row.matched].map(|of| shown(of.mean));
+            let means = [&row.nmi, &row.jaccard, &row.matched].map(|of| value(of.mean));
             [vec![text(&row.name), text(&spread(&row.ami))], means.to_vec()].concat()
         })
         .collect();
@@ -118,7 +116,7 @@ fn prompts(of: &PromptReport) -> String {
         ("RW and RW", of.within_router, "0.63"),
         ("HS and RW, any two prompts", of.between, "0.51"),
     ];
-    table.rows = rows.map(|(name, value, paper)| vec![name.to_owned(), shown(value), paper.to_owned()]).to_vec();
+    table.rows = rows.map(|(name, of, paper)| vec![name.to_owned(), value(of), paper.to_owned()]).to_vec();
     let caption = format!(
         "Rank correlation over {} pairs of texts. The numbers of the columns are those of the rows. The paper’s numbers are of \
          STS12 and another model.",
@@ -138,7 +136,6 @@ fn failures(of: &FailureReport) -> String {
         vec!["HS is right".into(), cell(of.only_router), cell(of.neither)],
     ];
     let mut shares = Table::new(&["failures", "how many", "the other is right", "by chance"]);
-    let share = |number: Number| number.value().map_or("–".to_owned(), percent);
     shares.rows = [("of HS", of.of_hidden), ("of RW", of.of_router)]
         .map(|(name, of)| {
             vec![name.to_owned(), cell(of.failures), share(of.other_right), share(of.other_right_by_chance)]
@@ -223,8 +220,4 @@ fn spread(of: &Spread) -> String {
         }
         _ => "–".to_owned(),
     }
-}
-
-fn shown(number_of: Number) -> String {
-    number_of.value().map_or("–".to_owned(), number)
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DecayBin, DecayFairness, DecaySplit, FairnessResult, RunFairness, RunSplit};
 use crate::figure::{
-    self, Axis, AxisScale, Draw, LineChart, LinePoint, NARROW, Series, SeriesStyle, Ticks, count, line_chart, number,
-    percent,
+    self, Axis, AxisScale, Draw, LineChart, LinePoint, NARROW, Series, SeriesStyle, Ticks, count, line_chart,
+    mean_and_sd, number, percent, share, value,
 };
 use crate::report::page::STYLE;
 use crate::report::page::html::{Table, figure as framed, full_width, multiples, panel, text};
@@ -337,10 +337,10 @@ fn decay_table(result: &FairnessResult) -> Table {
         let sides = [("training", Some(&decay.training)), ("held-out", decay.held_out.as_ref())];
         for (name, split) in sides.into_iter().filter_map(|(name, split)| Some((name, split?))) {
             let losses = [split.micro_nll, split.low_nll, split.high_nll, split.macro_nll, split.macro_over_micro];
-            let rest = [split.perplexity, split.macro_perplexity].map(with_sd);
+            let rest = [split.perplexity, split.macro_perplexity].map(mean_and_sd);
             let shares = [split.accuracy, split.macro_accuracy].map(|spread| share(spread.mean));
             let first = vec![text(&decay.name), name.to_owned(), count(decay.seeds.len() as u64)];
-            table.rows.push([first, losses.map(with_sd).to_vec(), rest.to_vec(), shares.to_vec()].concat());
+            table.rows.push([first, losses.map(mean_and_sd).to_vec(), rest.to_vec(), shares.to_vec()].concat());
         }
     }
     table
@@ -379,10 +379,10 @@ fn by_bin_panel(result: &FairnessResult, variants: &[&str]) -> String {
                 name.to_owned(),
                 count(bin.types as u64),
                 count(bin.tokens as u64),
-                with_sd(bin.nll),
-                with_sd(bin.frequency_weighted_nll),
+                mean_and_sd(bin.nll),
+                mean_and_sd(bin.frequency_weighted_nll),
                 share(bin.accuracy.mean),
-                with_sd(bin.speed),
+                mean_and_sd(bin.speed),
             ]);
         }
     }
@@ -421,7 +421,7 @@ fn speed_panel(result: &FairnessResult, variants: &[&str]) -> String {
     let mut table = Table::new(&["variant and λ", "speed, low", "speed, high", "last loss, low", "last loss, high"]);
     for decay in &result.decays {
         let split = &decay.training;
-        let cells = [split.low_speed, split.high_speed, split.low_nll, split.high_nll].map(with_sd);
+        let cells = [split.low_speed, split.high_speed, split.low_nll, split.high_nll].map(mean_and_sd);
         table.rows.push([vec![text(&decay.name)], cells.to_vec()].concat());
     }
     let mut body = framed(&multiples(&drawn), BANDS) + &table.html();
@@ -537,19 +537,4 @@ fn splits(result: &FairnessResult) -> impl Iterator<Item = (&RunFairness, &'stat
 
 fn range(bin: &DecayBin) -> String {
     format!("{} to {}", count(bin.count_least), count(bin.count_most))
-}
-
-fn with_sd(spread: Spread) -> String {
-    match spread.sd.value() {
-        Some(sd) => format!("{} ± {}", value(spread.mean), number(sd)),
-        None => value(spread.mean),
-    }
-}
-
-fn share(of: Number) -> String {
-    of.value().map_or("–".into(), percent)
-}
-
-fn value(of: Number) -> String {
-    of.value().map_or("–".into(), number)
 }

@@ -1,9 +1,10 @@
 //! What `lathe merge` prints.
 
 use lathe_lab::ElementCount;
+use lathe_lab::figure::{bytes, count, number, share, value};
 use lathe_lab::merge::{ExploreResult, ExtractResult, MergeResult, MergeSummary, ResidualLayer, Tried};
 
-use super::{bytes, count, lines, number, share, value};
+use super::lines;
 use crate::table::Align;
 
 /// `lathe merge --dry-run`

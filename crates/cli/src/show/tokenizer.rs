@@ -1,9 +1,9 @@
 //! A tokenizer that was learnt.
 
-use lathe_lab::figure::{count, number};
+use lathe_lab::figure::{count, number, share, value};
 use lathe_lab::{TuneTokenizerResult, VocabularyStudy};
 
-use super::{lines, share, value};
+use super::lines;
 use crate::table::Align;
 
 /// `lathe tune tokenizer`

@@ -1,4 +1,5 @@
-"""Writes training.json: losses of a few steps of torch's AdamW on the llama fixture, as transformers (f32) computes them.
+"""Writes training.json: losses of a few steps of torch's AdamW on the llama fixture, as transformers computes them in f32, and in
+bf16 under autocast.
 
     make_training.py ../fixtures/parity/llama > training.json
 
@@ -28,7 +29,7 @@ def records(count, vocab):
     return made
 
 
-def losses(folder, data, steps, batch, lr, decay, clip):
+def losses(folder, data, steps, batch, lr, decay, clip, compute):
     model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
@@ -38,7 +39,8 @@ def losses(folder, data, steps, batch, lr, decay, clip):
         total, count = 0.0, 0
         for record in chosen:
             ids, labels = torch.tensor([record["input_ids"]]), torch.tensor([record["labels"]])
-            logits = model(ids).logits
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=compute == "bf16"):
+                logits = model(ids).logits.float()
             total = total + torch.nn.functional.cross_entropy(
                 logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum")
             count += int((labels[0, 1:] != -100).sum())
@@ -56,7 +58,9 @@ folder = sys.argv[1]
 vocab = json.load(open(f"{folder}/config.json"))["vocab_size"]
 data = records(14, vocab)
 cases = []
-for lr, decay, clip in [(1e-3, 0.0, None), (1e-2, 0.3, None), (3e-3, 0.0, 0.5)]:
-    cases.append(dict(lr=lr, weight_decay=decay, clip=clip, losses=losses(folder, data, 8, 2, lr, decay, clip)))
+usual = (1e-3, 0.0, None, "f32")
+for lr, decay, clip, compute in [usual, (1e-2, 0.3, None, "f32"), (3e-3, 0.0, 0.5, "f32"), (1e-3, 0.0, None, "bf16")]:
+    found = losses(folder, data, 8, 2, lr, decay, clip, compute)
+    cases.append(dict(lr=lr, weight_decay=decay, clip=clip, compute=compute, losses=found))
 json.dump(dict(records=data, batch=2, cases=cases), sys.stdout)
 print()

@@ -346,7 +346,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) methods: bool,
     /// Time a training step (4 x 256 tokens, forward and back) and nothing else: the peak of memory is the step's
-    #[arg(long, value_name = "WHAT", value_enum, conflicts_with_all = ["methods", "profile", "compute"])]
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with_all = ["methods", "profile"])]
     pub(crate) training: Option<TrainingArg>,
     /// Print everything as JSON, the seconds of every run included
     #[arg(long)]

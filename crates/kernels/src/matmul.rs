@@ -24,7 +24,7 @@ mod weight;
 pub use coded::{Code, Coded, Coding, GroupRows, Groups, Offset, Scale};
 pub use left::Left;
 pub use packed::{Packed, Panels, transpose_into};
-pub use product::{Factor, Matrix, product};
+pub use product::{Factor, Matrix, product, product_in};
 pub use reduce::{PIECE, reduce_rows};
 pub(crate) use transpose::transpose_lines;
 pub use weight::Weight;
@@ -35,6 +35,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::{Buffer, Isa};
+use coded::PAIRS;
 use integers::IntegerLeft;
 use left::{Lefts, PackedLeft, TileRows};
 use pairs::PairLeft;
@@ -223,18 +224,24 @@ fn multiply(isa: Isa, left: Left<'_>, terms: &[Term<'_>], threads: Threads) {
     terms.iter().for_each(|term| term.check(left));
     let work: usize = terms.iter().map(|term| m * term.right.n() * term.right.k()).sum();
     let parallel = threads == Threads::Pool && work >= PARALLEL_FROM;
-    let terms = terms.iter().filter(|term| m > 0 && term.right.n() > 0);
     if !parallel {
         // Attention has thousands of these; nothing is allocated for one.
-        for term in terms {
-            let lefts = Lefts::of(isa, left, &[term.right], false);
-            term.product(isa, &lefts).run(0..m, 0..term.right.n().div_ceil(PANEL));
+        if let [term] = terms {
+            if m > 0 && term.right.n() > 0 {
+                let lefts = Lefts::of(isa, left, &[term.right], false);
+                term.product(isa, &lefts).run(0..m, 0..term.right.n().div_ceil(PANEL));
+            }
+            return;
         }
+    }
+    let terms = terms.iter().filter(|term| m > 0 && term.right.n() > 0);
+    let rights: Vec<Right<'_>> = terms.clone().map(|term| term.right).collect();
+    let lefts = Lefts::of(isa, left, &rights, parallel);
+    let products: Vec<Product<'_>> = terms.map(|term| term.product(isa, &lefts)).collect();
+    if !parallel {
+        products.iter().for_each(|product| product.run(0..m, 0..product.n.div_ceil(PANEL)));
         return;
     }
-    let rights: Vec<Right<'_>> = terms.clone().map(|term| term.right).collect();
-    let lefts = Lefts::of(isa, left, &rights, true);
-    let products: Vec<Product<'_>> = terms.map(|term| term.product(isa, &lefts)).collect();
     // About eight tasks a worker even out uneven cores. A task's panels are a share of one product's.
     let of_rows = rows_of_task(m);
     let row_tasks = m.div_ceil(of_rows);
@@ -443,10 +450,12 @@ impl Product<'_> {
             unsafe {
                 let c = self.target.0.wrapping_add(row * self.c_stride + first);
                 let (tile, stride) = if columns == PANEL { (c, self.c_stride) } else { (edge.as_mut_ptr(), PANEL) };
-                // Tiles of floats read what they start from themselves, others find it where they add.
+                // Tiles of floats and pairs read what they start from themselves, others find it where they add.
                 let mut start = (tile.cast_const(), stride);
                 match self.start {
-                    Start::Zero if depth == 0 && matches!(b, Block::Floats(..)) => start = (ZEROS.0.as_ptr(), 0),
+                    Start::Zero if depth == 0 && matches!(b, Block::Floats(..) | Block::Pairs(..)) => {
+                        start = (ZEROS.0.as_ptr(), 0)
+                    }
                     _ if depth == 0 => self.start_tile(c, tile, stride, tile_rows, first, columns),
                     _ if columns < PANEL => copy_tile(c, self.c_stride, tile, stride, tile_rows, columns),
                     _ => {}
@@ -498,7 +507,12 @@ impl Product<'_> {
                     coded_avx512::few(coded, panel, rows, &float_tile(left.tile(row, depth), std::ptr::null(), 0));
                 }
                 #[cfg(target_arch = "x86_64")]
-                Block::Pairs(left, b) => pairs::avx512::tile(left.tile(row, depth), b, rows, c, c_stride),
+                Block::Pairs(left, b) => {
+                    let (a, k) = (left.tile(row, depth), b.len() / PAIRS);
+                    assert!(a.len() >= k * TILE_ROWS, "pairs of both operands");
+                    let a = TileRows { rows: a, row_stride: 1, step: TILE_ROWS };
+                    pairs::avx512::tile(rows, &Tile { k, ..float_tile(a, b.as_ptr().cast(), PANEL) });
+                }
                 #[cfg(not(target_arch = "x86_64"))]
                 Block::Coded(..) | Block::Pairs(..) => unreachable!("only chosen where there is AVX-512"),
                 Block::Integers(left, groups, records) => {

@@ -162,7 +162,10 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
     }
     // What cannot be timed is known before anything is loaded.
     for compute in &spec.compute {
-        compute.within(context)?;
+        match spec.methods {
+            Methods::Training(_) => _ = compute.for_training()?,
+            Methods::Skip | Methods::Time => _ = compute.within(context)?,
+        }
     }
     for model in &spec.models {
         let longest = open_model(model, context)?.1.spec.context_length;
@@ -223,8 +226,8 @@ fn ceiling(context: &Context<'_>) -> Ceiling {
         let gflops = |arithmetic, rounds| 2.0 * best(&|| multiply_adds(arithmetic, rounds)) / 1e9;
         Ceiling {
             gflops: gflops(Arithmetic::F32, 20_000),
-            bf16_gflops: gflops(Arithmetic::Bf16, 2_500),
-            int8_gops: gflops(Arithmetic::Int8, 2_000),
+            bf16_gflops: gflops(Arithmetic::Bf16, 1_000),
+            int8_gops: gflops(Arithmetic::Int8, 500),
             read_gbytes: best(&|| memory.read()) / 1e9,
         }
     })
@@ -232,7 +235,7 @@ fn ceiling(context: &Context<'_>) -> Ceiling {
 
 fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Context<'_>) -> Result<ModelBench, Error> {
     if let Methods::Training(training) = spec.methods {
-        return trained(model, training, spec, context);
+        return trained(model, training, compute, spec, context);
     }
     let loaded = load(model, &compute.within(context)?)?;
     let decoder = &loaded.decoder;
@@ -270,17 +273,19 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
 fn trained(
     model: &ModelReference,
     training: Training,
+    compute: Compute,
     spec: &BenchSpec,
     context: &Context<'_>,
 ) -> Result<ModelBench, Error> {
     let (_, opened) = open_model(model, context)?;
-    let (decoder, load_seconds) = context.timed(|| methods::trainable(&opened, training));
+    let weights = compute.for_training()?;
+    let (decoder, load_seconds) = context.timed(|| methods::trainable(&opened, training, weights));
     let decoder = decoder?;
     let row = || methods::training(&decoder, training, spec.runs, context);
     let row = context.stage(&format!("{model}: timing training"), spec.runs as u64 + 1, "runs", row)?;
     Ok(ModelBench {
         model: model.to_string(),
-        compute: Compute::F32,
+        compute,
         load_seconds,
         weight_bytes: decoder.weight_bytes() as u64,
         peak_memory: (context.peak_memory)(),

@@ -73,6 +73,21 @@ impl Compute {
         }
         Ok(Context { weights: Weights::Coarse(coarse), ..*context })
     }
+
+    /// The weights of a model that is trained in it.
+    ///
+    /// # Errors
+    /// There is no way back in bytes.
+    pub(crate) fn for_training(self) -> Result<Weights, Error> {
+        match self {
+            Self::F32 => Ok(Weights::Frozen),
+            Self::Bf16 => Ok(Weights::Coarse(Coarse::Bf16)),
+            Self::Native => {
+                let problem = "training multiplies floats".into();
+                Err(Error::Spec { field: "--compute", problem, hint: Some("f32 or bf16".into()) })
+            }
+        }
+    }
 }
 
 /// Resolves a reference and reads headers only. The folder of an adapter opens the base that it names, with the adapter

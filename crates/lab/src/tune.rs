@@ -32,7 +32,7 @@ use serde_json::{Map, Value};
 use crate::context::Silent;
 use crate::export::{ExportFormat, check_target, element_named};
 use crate::figure::number;
-use crate::{Context, Error, WrittenFile};
+use crate::{Compute, Context, Error, WrittenFile};
 pub use checkpoint::Best;
 use checkpoint::{Checkpoints, State};
 pub use data::TuneAudit;
@@ -60,6 +60,8 @@ pub struct TuneResult {
     pub audit: TuneAudit,
     /// Numbers that are trained.
     pub trained_parameters: u64,
+    /// Arithmetic of the products.
+    pub compute: Compute,
     /// The step that an earlier run had come to.
     pub resumed_at: Option<usize>,
     /// Mean loss of each step's targets before the step, nats per token.
@@ -482,6 +484,8 @@ impl<'a> Run<'a> {
             Method::Full | Method::Only(_) => "full",
             Method::Lora(_) => "lora",
         };
+        let rounded = if self.spec.compute == Compute::F32 { "" } else { " --compute bf16" };
+        let method = &format!("{method}{rounded}");
         let lines = &self.metrics.lines;
         let html = page(&PageOf { model: &model, method, steps: self.steps, audit: &self.audit, lines, stage });
         _ = NewFile::write(&self.spec.out.join(REPORT), html.as_bytes());
@@ -519,6 +523,7 @@ impl<'a> Run<'a> {
             out: self.spec.out.clone(),
             files,
             trained_parameters: self.decoder.trainable().values().map(|var| var.elem_count() as u64).sum(),
+            compute: self.spec.compute,
             resumed_at: self.resumed_at,
             losses: of_steps().filter_map(|line| line.loss).collect(),
             gradient_norms: of_steps().filter_map(|line| line.gradient_norm).collect(),

@@ -10,6 +10,7 @@ use lathe_formats::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::decoder::Weights;
 use crate::open::Opened;
 use crate::spec::{Parameter, Part};
 use crate::target::TargetTensor;
@@ -94,6 +95,16 @@ pub enum Trainable {
 
 pub(crate) fn refuse(field: &'static str, problem: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::Training { field, problem: problem.into(), hint: Some(hint.into()) }
+}
+
+/// # Errors
+/// There is no way back through weights that stay in their files.
+pub(crate) fn check_weights(weights: Weights) -> Result<(), Error> {
+    if weights == Weights::Streamed {
+        let problem = "what is trained stands beside weights that are in memory";
+        return Err(refuse("weights", problem, "leave out --low-memory"));
+    }
+    Ok(())
 }
 
 /// A module of the checkpoint that has factors, and where lathe's parameters are in it.

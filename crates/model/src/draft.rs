@@ -7,6 +7,7 @@ use lathe_formats::Format;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::adapter::Selection;
 use crate::config::Config;
 use crate::decoder::{Decoder, Weights};
 use crate::family::{self, Family};
@@ -37,13 +38,13 @@ impl Draft {
 
     /// A decoder to be trained from the beginning: all parameters are trainable, with the seeded random weights of
     /// [`RandomSource`] (matrices from N(0, `initializer_range`²), norms 1, biases 0). The same seed gives the same bits on
-    /// any number of threads.
+    /// any number of threads. `weights` says how they are multiplied.
     ///
     /// # Errors
     /// `initializer_range` is no standard deviation, or a tensor operation fails.
-    pub fn initialised(&self, seed: u64) -> Result<Decoder, Error> {
+    pub fn initialised(&self, weights: Weights, seed: u64) -> Result<Decoder, Error> {
         let source = Arc::new(RandomSource::new(self.spec.clone(), seed));
-        Decoder::load(self.spec.clone(), source, Weights::Trainable)
+        Decoder::load_training(self.spec.clone(), source, weights, Selection::All, None)
     }
 
     /// What a checkpoint of it in `format` is made of.

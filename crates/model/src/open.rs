@@ -121,13 +121,13 @@ impl Opened {
         Ok(Self { source: self.source.changed(change, tensors), ..self })
     }
 
-    /// Loads the weights, some of them to be trained; the others are frozen.
+    /// Loads the weights, some of them to be trained; the others are frozen, and `weights` says how all are multiplied.
     ///
     /// # Errors
-    /// A name matches no parameter, or a tensor cannot be read.
-    pub fn decoder_training(&self, which: &Trainable) -> Result<Decoder, Error> {
+    /// A name matches no parameter, the weights are [`Weights::Streamed`], or a tensor cannot be read.
+    pub fn decoder_training(&self, weights: Weights, which: &Trainable) -> Result<Decoder, Error> {
+        adapter::check_weights(weights)?;
         let (spec, source) = (self.spec.clone(), Arc::new(self.source.clone()));
-        let weights = if *which == Trainable::All { Weights::Trainable } else { Weights::Frozen };
         Decoder::load_training(spec, source, weights, adapter::selection(self, which)?, None)
     }
 
@@ -136,12 +136,9 @@ impl Opened {
     ///
     /// # Errors
     /// A number of the specification makes no sense, a target means no module or one that can have no factors, the weights
-    /// are not [`Weights::Frozen`], or a tensor cannot be read.
+    /// are [`Weights::Streamed`], or a tensor cannot be read.
     pub fn decoder_with_adapter(&self, weights: Weights, spec: &LoraSpec) -> Result<Decoder, Error> {
-        if weights != Weights::Frozen {
-            let problem = "factors stand beside weights that are frozen, in memory and multiplied in f32";
-            return Err(adapter::refuse("weights", problem, "leave out what asks for others"));
-        }
+        adapter::check_weights(weights)?;
         let modules = adapter::modules(self, spec)?;
         let (decoder, source) = (self.spec.clone(), Arc::new(self.source.clone()));
         Decoder::load_training(decoder, source, weights, Selection::None, Some((spec, modules)))

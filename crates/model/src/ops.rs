@@ -26,8 +26,8 @@ use rayon::prelude::*;
 pub(crate) use gather::{Gathered, embed, gather, seeded};
 pub(crate) use likelihood::{LogitScaling, head_likelihood, head_likelihood_frozen, negative_log_likelihood};
 pub(crate) use linear::{
-    FrozenParts, Joint, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear, linear_frozen,
-    linear_frozen_each, products_each,
+    FrozenParts, Joint, TrainedParts, activated_frozen, gated_frozen, gated_linear, gated_tracked, linear,
+    linear_frozen, linear_frozen_each, products_each,
 };
 pub(crate) use low_rank::{Adapted, Dropout, adapted, mix};
 pub(crate) use tape::{Recorded, record, tracked};
@@ -395,6 +395,7 @@ impl CustomOp1 for Softmax {
 #[cfg(test)]
 mod tests {
     use candle_core::Var;
+    use lathe_kernels::matmul::Arithmetic::F32;
     use lathe_kernels::matmul::{Packed, Weight};
 
     use super::*;
@@ -418,7 +419,7 @@ mod tests {
             dx.to_vec2::<f32>().expect("values")
         };
         let one = || Joint::of(1);
-        let trainable = linear(&x, &w, None, (&one(), 0)).expect("applied");
+        let trainable = linear(&x, (&w, F32), None, (&one(), 0)).expect("applied");
         let frozen = linear_frozen(&x, &packed, None, (&one(), 0)).expect("applied");
         assert_eq!(trainable.to_vec2::<f32>().expect("values"), frozen.to_vec2::<f32>().expect("values"));
         assert_eq!(gradient(trainable), gradient(frozen));
@@ -432,19 +433,20 @@ mod tests {
         let g = ramp(5, 9, 0.2);
         let targets = vec![0, 8, 3, 3, 5];
         let per_row = ramp(1, 5, 0.3).flatten_all().expect("a vector");
-        let alone = |x: &Tensor, w: &Tensor| linear(x, w, None, (&Joint::of(1), 0));
+        let alone = |x: &Tensor, w: &Tensor| linear(x, (w, F32), None, (&Joint::of(1), 0));
         let gated_parts = |x: &Tensor, a: &Tensor, b: &Tensor| {
             (gated(&alone(x, a)?, &alone(x, b)?, Activation::Silu)? * &g)?.sum_all()
         };
-        let gated_whole =
-            |x: &Tensor, a: &Tensor, b: &Tensor| (gated_linear(x, a, b, Activation::Silu)? * &g)?.sum_all();
+        let gated_whole = |x: &Tensor, a: &Tensor, b: &Tensor| {
+            (gated_linear(x, (a, F32), (b, F32), Activation::Silu)? * &g)?.sum_all()
+        };
         let capped_parts = |x: &Tensor, a: &Tensor, _: &Tensor| {
             let logits = (((alone(x, a)? * 1.5)? / 2.0)?.tanh()? * 2.0)?;
             (negative_log_likelihood(&logits, targets.clone())? * &per_row)?.sum_all()
         };
         let capped_whole = |x: &Tensor, a: &Tensor, _: &Tensor| {
             let scaling = LogitScaling { scale: 1.5, soft_cap: Some(2.0) };
-            (head_likelihood(x, a, scaling, targets.clone())? * &per_row)?.sum_all()
+            (head_likelihood(x, (a, F32), scaling, targets.clone())? * &per_row)?.sum_all()
         };
         type Loss<'a> = &'a dyn Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>;
         let pairs: [(&str, Loss<'_>, Loss<'_>); 2] =

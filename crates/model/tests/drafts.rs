@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lathe_model::family::FAMILIES;
-use lathe_model::{Batch, Draft, NoTap};
+use lathe_model::{Batch, Draft, NoTap, Weights};
 
 fn draft(fixture: &str) -> Draft {
     let file =
@@ -15,7 +15,7 @@ fn draft(fixture: &str) -> Draft {
 }
 
 fn weights(draft: &Draft, seed: u64) -> BTreeMap<String, Vec<f32>> {
-    let decoder = draft.initialised(seed).unwrap();
+    let decoder = draft.initialised(Weights::Frozen, seed).unwrap();
     let flat = |var: &candle_core::Var| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     decoder.trainable().iter().map(|(name, var)| (name.clone(), flat(var))).collect()
 }
@@ -51,7 +51,11 @@ fn every_architecture_can_begin_at_random() {
         assert!(mean.abs() < 5.0 * range / n.sqrt(), "{name}: mean {mean}");
         assert!((variance.sqrt() / range - 1.0).abs() < 0.05, "{name}: deviation {} of {range}", variance.sqrt());
         // It runs.
-        let hidden = draft.initialised(7).unwrap().forward(&Batch::single(&[1, 2, 3]), None, &mut NoTap).unwrap();
+        let hidden = draft
+            .initialised(Weights::Frozen, 7)
+            .unwrap()
+            .forward(&Batch::single(&[1, 2, 3]), None, &mut NoTap)
+            .unwrap();
         assert_eq!(hidden.dims()[0], 3, "{name}");
     }
 }

@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use lathe_kernels::matmul::{Matrix, product};
 use lathe_model::family::FAMILIES;
 use lathe_model::{
-    Batch, Decoder, Error, LoraScaling, LoraSpec, ModuleFactors, NoTap, Opened, Recompute, Trainable, TrainingPass,
-    Weights, open,
+    Batch, Coarse, Decoder, Error, LoraScaling, LoraSpec, ModuleFactors, NoTap, Opened, Recompute, Trainable,
+    TrainingPass, Weights, open,
 };
 
 fn fixture(name: &str) -> Opened {
@@ -112,6 +112,39 @@ fn gradients_are_those_of_one_tape() {
     }
 }
 
+/// In bf16 every parameter gets the gradient that it has in f32 up to rounding, with the same bits on any number of threads
+/// and when layers are computed again: whether everything is trained, or factors beside frozen weights.
+#[test]
+fn gradients_in_bf16_are_near() {
+    let coarse = Weights::Coarse(Coarse::Bf16);
+    for name in fixtures() {
+        let opened = fixture(name);
+        let full = |weights| opened.decoder_training(weights, &Trainable::All).unwrap();
+        let adapted = |weights| {
+            let decoder = opened.decoder_with_adapter(weights, &spec(&targets(name), 0.0)).ok()?;
+            fill(&decoder);
+            Some(decoder)
+        };
+        let pairs = [(Some(full(Weights::Frozen)), Some(full(coarse))), (adapted(Weights::Frozen), adapted(coarse))];
+        for (exact, rounded) in pairs {
+            let (Some(exact), Some(rounded)) = (exact, rounded) else { continue };
+            let expected = gradients(&exact, Recompute::Nothing, 0);
+            let found = gradients(&rounded, Recompute::Nothing, 0);
+            assert!(found.keys().eq(expected.keys()), "{name}");
+            let norm = |of: &BTreeMap<String, Vec<f32>>| of.values().flatten().map(|x| x * x).sum::<f32>().sqrt();
+            let differences = found.iter().map(|(parameter, found)| {
+                let pairs = found.iter().zip(&expected[parameter]);
+                (parameter.clone(), pairs.map(|(a, b)| a - b).collect())
+            });
+            let difference = norm(&differences.collect()) / norm(&expected);
+            assert!(difference > 0.0 && difference < 0.2, "{name}: {difference}");
+            assert_eq!(bits(&found), bits(&gradients(&rounded, Recompute::Layers, 0)), "{name}");
+            assert_eq!(bits(&found), bits(&on(1, || gradients(&rounded, Recompute::Nothing, 0))), "{name}");
+            assert_eq!(bits(&found), bits(&on(3, || gradients(&rounded, Recompute::Nothing, 0))), "{name}");
+        }
+    }
+}
+
 /// What is trained gets the gradient that it has when all is trained; the rest is no variable.
 #[test]
 fn some_parameters_are_trained_as_among_all() {
@@ -128,8 +161,8 @@ fn some_parameters_are_trained_as_among_all() {
     for (name, patterns, expected) in cases {
         let opened = fixture(name);
         let which = Trainable::Matching(patterns.iter().map(|pattern| (*pattern).to_owned()).collect());
-        let some = opened.decoder_training(&which).unwrap();
-        let all = opened.decoder_training(&Trainable::All).unwrap();
+        let some = opened.decoder_training(Weights::Frozen, &which).unwrap();
+        let all = opened.decoder_training(Weights::Frozen, &Trainable::All).unwrap();
         let names: Vec<&String> = some.trainable().keys().collect();
         let all_names: Vec<&String> = all.trainable().keys().filter(|name| expected(name)).collect();
         assert_eq!(names, all_names, "{name}");
@@ -299,7 +332,7 @@ fn adapters_that_cannot_be_are_refused() {
     let opened = fixture("llama");
     assert!(opened.decoder_with_adapter(Weights::Streamed, &spec(&["q_proj"], 0.0)).is_err());
     let which = Trainable::Matching(vec!["q_porj".into()]);
-    assert!(matches!(opened.decoder_training(&which), Err(Error::Training { field: "train", .. })));
+    assert!(matches!(opened.decoder_training(Weights::Frozen, &which), Err(Error::Training { field: "train", .. })));
     let two = opened.decoder_with_adapter(Weights::Frozen, &spec(&["q_proj"], 0.0)).unwrap();
     let other = opened.decoder_with_adapter(Weights::Frozen, &spec(&["v_proj"], 0.0)).unwrap();
     assert!(two.set_factors(&other.factors().unwrap()).is_err());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lathe_lab::{Clip, LossOn};
+use lathe_lab::{Clip, Compute, LossOn};
 use lathe_model::reference::ModelReference;
 use lathe_tune::{Overlong, Reading, Schedule};
 
@@ -158,6 +158,9 @@ pub(crate) struct TuneRunArgs {
     /// Length that a longer gradient is cut to, or none
     #[arg(long, value_name = "X", default_value = "1.0", value_parser = clip)]
     pub(crate) clip: Clip,
+    /// Arithmetic of the products, on the way back too; what is trained, its gradients and AdamW stay in f32
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub(crate) compute: TrainingComputeArg,
     /// Compute layers twice instead of keeping what they made: less memory, the same numbers
     #[arg(long)]
     pub(crate) recompute: bool,
@@ -258,6 +261,24 @@ impl From<ScheduleArg> for Schedule {
             ScheduleArg::Constant => Self::Constant,
             ScheduleArg::Linear => Self::Linear,
             ScheduleArg::Cosine => Self::Cosine,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TrainingComputeArg {
+    /// Single precision
+    F32,
+    /// Weights, states and gradients rounded to bf16 where they are multiplied, sums in f32: faster where the processor has
+    /// instructions for it
+    Bf16,
+}
+
+impl From<TrainingComputeArg> for Compute {
+    fn from(arg: TrainingComputeArg) -> Self {
+        match arg {
+            TrainingComputeArg::F32 => Self::F32,
+            TrainingComputeArg::Bf16 => Self::Bf16,
         }
     }
 }

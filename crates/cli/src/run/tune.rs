@@ -83,6 +83,7 @@ fn run_with(begin: TuneSpec, args: TuneRunArgs, show: Show, context: &Context<'_
         decay_embeddings: args.decay_embeddings,
         decay_vectors: args.decay_vectors,
         clip: args.clip,
+        compute: args.compute.into(),
         recompute: if args.recompute { Recomputed::Layers } else { Recomputed::Nothing },
         seed: args.seed,
         dtype: args.dtype,

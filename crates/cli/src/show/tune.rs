@@ -1,9 +1,9 @@
 //! A model that was trained, and the data that it was trained on.
 
 use lathe_lab::figure::{bytes, count, number};
-use lathe_lab::{TuneAudit, TuneResult, audit_rows};
+use lathe_lab::{Compute, TuneAudit, TuneResult, audit_rows};
 
-use super::lines;
+use super::{computed, lines};
 use crate::table::Align;
 
 /// The audit of labels.
@@ -25,6 +25,9 @@ pub(crate) fn tuned(result: &TuneResult) -> String {
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("model", result.model.clone());
     row("trained parameters", count(result.trained_parameters));
+    if result.compute != Compute::F32 {
+        row("arithmetic", computed(result.compute).into());
+    }
     row("steps", count(result.losses.len() as u64));
     if let Some(step) = result.resumed_at {
         row("  went on after", count(step as u64));

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 
 use rayon::prelude::*;
 
@@ -36,17 +37,41 @@ pub(super) struct PackedLeft {
     k: usize,
     /// Rows of every tile but the last.
     height: usize,
-    data: Buffer,
+    data: Room,
 }
 
+/// Memory of a packed operand, which goes to the next one: writing into pages that are there takes half the time of packing
+/// away.
+pub(super) struct Room(Buffer);
+
 thread_local! {
-    /// The memory of the last packed operand: writing into pages that are there takes half the time of packing away.
     static SPARE: Cell<Buffer> = Cell::default();
 }
 
-impl Drop for PackedLeft {
+impl Room {
+    /// At least `len` values, whatever they are.
+    pub(super) fn of(len: usize) -> Self {
+        let spare = SPARE.take();
+        Self(if spare.len() < len { Buffer::zeros(len) } else { spare })
+    }
+}
+
+impl Drop for Room {
     fn drop(&mut self) {
-        _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.data)));
+        _ = SPARE.try_with(|spare| spare.set(std::mem::take(&mut self.0)));
+    }
+}
+
+impl Deref for Room {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Room {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
     }
 }
 
@@ -91,8 +116,8 @@ impl<'a> Lefts<'a> {
         for right in rights {
             let k = right.k();
             match *right {
-                Right::Coded(_, Arithmetic::Bf16) if has_pairs(isa) => {
-                    lefts.pairs.get_or_insert_with(|| PairLeft::round(left, k));
+                Right::Coded(_, Arithmetic::Bf16) if pairs::are_multiplied(isa) => {
+                    lefts.pairs.get_or_insert_with(|| PairLeft::round(isa, left, k));
                 }
                 Right::Coded(_, Arithmetic::Bf16) => {
                     lefts.rounded.get_or_insert_with(|| {
@@ -133,14 +158,6 @@ impl<'a> Lefts<'a> {
     }
 }
 
-/// Whether pairs of bf16 are multiplied by instructions.
-fn has_pairs(isa: Isa) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return isa == Isa::Avx512 && pairs::avx512::available();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
-
 impl<'a> FloatLeft<'a> {
     /// Packs the first `packed` columns, if any.
     fn new(isa: Isa, data: Cow<'a, [f32]>, m: usize, row_stride: usize, packed: Option<usize>) -> Self {
@@ -165,10 +182,7 @@ impl Left<'_> {
     pub(super) fn pack(&self, isa: Isa, k: usize) -> PackedLeft {
         let (group, height) = (TILE_ROWS * k, tile_height(self.m));
         let tiles = self.m.div_ceil(height);
-        let mut data = SPARE.take();
-        if data.len() < tiles * group {
-            data = Buffer::zeros(tiles * group);
-        }
+        let mut data = Room::of(tiles * group);
         let groups = data.par_chunks_mut(group.max(1)).take(tiles).with_min_len(2);
         groups.enumerate().for_each(|(index, out)| {
             let first = index * height;

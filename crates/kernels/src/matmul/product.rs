@@ -12,9 +12,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::pairs;
+use super::pairs::{are_multiplied, round_packed};
 use super::tile::{Tile, ZEROS, copy_tile, tile_kernel};
 use super::transpose::transpose_lines;
-use super::{Coded, DEPTH_STEP, PANEL, TILE_ROWS, Target, Weight};
+use super::{Arithmetic, Coded, DEPTH_STEP, PANEL, TILE_ROWS, Target, Weight};
 use crate::isa::dispatch;
 use crate::{Buffer, Isa};
 
@@ -35,12 +38,15 @@ enum Order {
     Columns,
 }
 
-/// A right operand `B[k, n]` of a term.
+/// A right operand `B[k, n]` of a term, and how the term is multiplied.
 #[derive(Clone, Copy)]
 pub enum Factor<'a> {
     /// Any matrix.
     Matrix(Matrix<'a>),
-    /// A weight `W`, `[k, n]`: the way back through a linear layer that multiplies with `Wᵀ`.
+    /// Any matrix, which is rounded to bf16 as `A` is.
+    Rounded(Matrix<'a>),
+    /// A weight `W`, `[k, n]`: the way back through a linear layer that multiplies with `Wᵀ`. In bf16 where the layer is,
+    /// else in `f32`.
     Weight(&'a Weight),
 }
 
@@ -56,17 +62,34 @@ impl<'a> From<&'a Weight> for Factor<'a> {
     }
 }
 
-impl Factor<'_> {
+impl<'a> Factor<'a> {
+    /// A matrix that is multiplied so.
+    ///
+    /// # Panics
+    /// Floats have no groups to be multiplied in bytes.
+    #[must_use]
+    pub fn of(matrix: Matrix<'a>, arithmetic: Arithmetic) -> Self {
+        match arithmetic {
+            Arithmetic::F32 => Self::Matrix(matrix),
+            Arithmetic::Bf16 => Self::Rounded(matrix),
+            Arithmetic::Int8 => panic!("floats are not multiplied in bytes"),
+        }
+    }
+
+    fn is_rounded(&self) -> bool {
+        matches!(self, Self::Rounded(_) | Self::Weight(Weight::Coded(_, Arithmetic::Bf16)))
+    }
+
     fn rows(&self) -> usize {
         match self {
-            Self::Matrix(matrix) => matrix.rows,
+            Self::Matrix(matrix) | Self::Rounded(matrix) => matrix.rows,
             Self::Weight(weight) => weight.n(),
         }
     }
 
     fn columns(&self) -> usize {
         match self {
-            Self::Matrix(matrix) => matrix.columns,
+            Self::Matrix(matrix) | Self::Rounded(matrix) => matrix.columns,
             Self::Weight(weight) => weight.k(),
         }
     }
@@ -117,11 +140,22 @@ impl<'a> Matrix<'a> {
 
 /// `Σ A · B` over the terms (A, B), row-major `[m, n]`, with A `[m, k]` and B `[k, n]`; k may differ between terms.
 ///
+/// A term whose factor is rounded is one of bf16: pairs of products from its first depth on are added in `f32`.
+///
 /// # Panics
 /// When there is no term, or shapes disagree.
 #[must_use]
 pub fn product<'a, B: Into<Factor<'a>> + Copy>(terms: &[(Matrix<'a>, B)]) -> Vec<f32> {
     product_on(Isa::best(), terms)
+}
+
+/// [`product`] of matrices in one arithmetic.
+///
+/// # Panics
+/// As [`product`] and [`Factor::of`].
+#[must_use]
+pub fn product_in(arithmetic: Arithmetic, terms: &[(Matrix<'_>, Matrix<'_>)]) -> Vec<f32> {
+    product(&terms.iter().map(|(a, b)| (*a, Factor::of(*b, arithmetic))).collect::<Vec<_>>())
 }
 
 #[expect(unsafe_code, reason = "the result is written before it is read")]
@@ -211,8 +245,12 @@ impl Product {
             let (step, chunk) = (&steps[i / count], chunks.start + i % count);
             let panels = chunk * TASK_PANELS..self.n.div_ceil(PANEL).min((chunk + 1) * TASK_PANELS);
             match step.b {
-                Factor::Matrix(b) => pack_right(self.isa, b, step.depths.clone(), panels, out),
+                Factor::Matrix(b) | Factor::Rounded(b) => pack_right(self.isa, b, step.depths.clone(), panels, out),
                 Factor::Weight(b) => pack_weight(self.isa, b, step.depths.clone(), panels, out),
+            }
+            if step.b.is_rounded() {
+                let panels = out.chunks_exact_mut(DEPTH * PANEL);
+                panels.for_each(|panel| round_packed(self.isa, &mut panel[..step.depths.len() * PANEL], PANEL));
             }
         };
         let all = &mut packed[..steps.len() * count * CHUNK];
@@ -231,11 +269,16 @@ impl Product {
             LEFT.with_borrow_mut(|left| {
                 for (step, packed) in steps.iter().zip(packed.chunks_exact(count * CHUNK)) {
                     pack_left(self.isa, step.a, rows.clone(), step.depths.clone(), left);
+                    if step.b.is_rounded() {
+                        let groups = left.chunks_exact_mut(GROUP).take(rows.len().div_ceil(TILE_ROWS));
+                        let packed = step.depths.len() * TILE_ROWS;
+                        groups.for_each(|group| round_packed(self.isa, &mut group[..packed], TILE_ROWS));
+                    }
                     for chunk in some.clone() {
                         let panels = packed[chunk * CHUNK..][..CHUNK].chunks_exact(DEPTH * PANEL);
                         let first = (chunks.start + chunk) * TASK_PANELS;
                         for (panel, b) in (first..self.n.div_ceil(PANEL)).zip(panels) {
-                            self.panel(left, b, rows.clone(), panel, step.depths.len(), step.first);
+                            self.panel(left, b, rows.clone(), panel, step);
                         }
                     }
                 }
@@ -251,7 +294,9 @@ impl Product {
 
     /// Adds one block of depths to one panel.
     #[expect(unsafe_code, reason = "the inner loop works on pointers")]
-    fn panel(&self, a: &[f32], b: &[f32], rows: Range<usize>, panel: usize, len: usize, first: bool) {
+    fn panel(&self, a: &[f32], b: &[f32], rows: Range<usize>, panel: usize, step: &Step<'_>) {
+        let (len, first) = (step.depths.len(), step.first);
+        let in_pairs = step.b.is_rounded() && are_multiplied(self.isa);
         let column = panel * PANEL;
         let columns = PANEL.min(self.n - column);
         // An incomplete tile needs a whole one to work on.
@@ -284,7 +329,11 @@ impl Product {
                     c: tile,
                     c_stride: stride,
                 };
-                tile_kernel(self.isa, tile_rows, &operands);
+                match in_pairs {
+                    #[cfg(target_arch = "x86_64")]
+                    true => pairs::avx512::tile(tile_rows, &Tile { k: len.div_ceil(2), ..operands }),
+                    _ => tile_kernel(self.isa, tile_rows, &operands),
+                }
                 if !in_place {
                     copy_tile(tile, PANEL, c, self.n, tile_rows, columns);
                 }
@@ -418,120 +467,4 @@ dispatch! {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::{Arithmetic, Code, Coding, Groups, Offset, Packed, Scale};
-    use super::*;
-    use crate::noise;
-
-    /// A matrix that lies row by row or column by column, and its value at (row, column).
-    fn laid(values: &[f32], rows: usize, columns: usize, transposed: bool) -> Matrix<'_> {
-        if transposed { Matrix::new(values, columns, rows).transposed() } else { Matrix::new(values, rows, columns) }
-    }
-
-    fn at(matrix: Matrix<'_>, row: usize, column: usize) -> f32 {
-        match matrix.order {
-            Order::Rows => matrix.data[row * matrix.columns + column],
-            Order::Columns => matrix.data[column * matrix.rows + row],
-        }
-    }
-
-    /// The definition.
-    fn reference(terms: &[(Matrix<'_>, Matrix<'_>)]) -> Vec<f32> {
-        let (m, n) = (terms[0].0.rows, terms[0].1.columns);
-        let mut out = vec![0.0f32; m * n];
-        for (i, out) in out.iter_mut().enumerate() {
-            for (a, b) in terms {
-                for k in 0..a.columns {
-                    *out = at(*a, i / n, k).mul_add(at(*b, k, i % n), *out);
-                }
-            }
-        }
-        out
-    }
-
-    fn bits(values: &[f32]) -> Vec<u32> {
-        values.iter().map(|x| x.to_bits()).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        #[test]
-        fn equals_the_chain(
-            m in 0usize..60, n in 0usize..80, k in 0usize..40, more in 0usize..9, orders in 0u8..16, seed in 1u32..99,
-        ) {
-            let (a, b) = (noise(m * k, seed), noise(k * n, seed + 1));
-            let (a2, b2) = (noise(m * more, seed + 2), noise(more * n, seed + 3));
-            let order = |bit: u8| orders >> bit & 1 == 1;
-            let terms = [
-                (laid(&a, m, k, order(0)), laid(&b, k, n, order(1))),
-                (laid(&a2, m, more, order(2)), laid(&b2, more, n, order(3))),
-            ];
-            for isa in Isa::available() {
-                prop_assert_eq!(bits(&product_on(isa, &terms)), bits(&reference(&terms)), "{:?}", isa);
-            }
-        }
-    }
-
-    /// Weights that lie packed or coded for the forward pass give the bits of the matrix that they decode to.
-    #[test]
-    fn weights_are_turned_on_the_way() {
-        for (m, n, k) in [(5, 7, 33), (40, 70, 160), (9, 600, 32), (90, 700, 130)] {
-            let (g, w) = (noise(m * n, 1), noise(n * k, 2));
-            let (g2, w2) = (noise(m * 3, 3), noise(3 * k, 4));
-            let left = laid(&g, m, n, false);
-            let mut halves = Coded::zeros(Coding::Bf16, k, n);
-            let row = |first: usize, count: usize| &w[first * k..(first + count) * k];
-            halves
-                .fill_halves(|first, count, rows| {
-                    rows.copy_from_slice(row(first, count));
-                    Ok::<_, ()>(())
-                })
-                .expect("filled");
-            let groups = Groups { len: 32, code: Code::Byte, scale: Scale::F32, offset: Offset::With };
-            let mut bytes = Coded::zeros(Coding::Groups(groups), k.next_multiple_of(32), n);
-            bytes
-                .fill_groups(|first, _, rows| {
-                    rows.codes.iter_mut().enumerate().for_each(|(i, code)| *code = ((first + i) * 7 % 251) as u8);
-                    rows.scales.iter_mut().enumerate().for_each(|(i, scale)| *scale = 0.01 + (i % 5) as f32);
-                    rows.offsets.iter_mut().enumerate().for_each(|(i, offset)| *offset = (i % 3) as f32 - 1.0);
-                    Ok::<_, ()>(())
-                })
-                .expect("filled");
-            let weights = [
-                Weight::Floats(Packed::from_transposed(&w, n, k)),
-                Weight::Coded(halves, Arithmetic::F32),
-                Weight::Coded(bytes, Arithmetic::F32),
-            ];
-            for weight in &weights {
-                let k = weight.k();
-                let packed = weight.to_packed();
-                let mut rows = vec![0.0; n * k];
-                rows.chunks_exact_mut(k).enumerate().for_each(|(i, row)| packed.column(i, row));
-                let w2 = &w2.repeat(2)[..3 * k];
-                let more = (laid(&g2, m, 3, false), laid(w2, 3, k, false));
-                let expected = reference(&[(left, laid(&rows, n, k, false)), more]);
-                let terms = [(left, Factor::Weight(weight)), (more.0, Factor::Matrix(more.1))];
-                for isa in Isa::available() {
-                    assert_eq!(bits(&product_on(isa, &terms)), bits(&expected), "{isa:?}: {m} {n} {k}");
-                }
-            }
-        }
-    }
-
-    /// More rows than a task takes, more panels than are packed together, and several blocks of depth.
-    #[test]
-    fn blocks_continue_the_chain() {
-        let wide = PANEL * TASK_PANELS * (CHUNKS + 1) + 7;
-        for (m, n, k) in [(TASK_ROWS + 25, PANEL * (TASK_PANELS + 1) + 7, 2 * DEPTH + 3), (13, wide, DEPTH + 33)] {
-            let (a, b) = (noise(m * k, 1), noise(k * n, 2));
-            let expected = reference(&[(laid(&a, m, k, true), laid(&b, k, n, true))]);
-            let (at, bt) = (laid(&a, m, k, true), laid(&b, k, n, true));
-            let many = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
-            assert_eq!(bits(&many.install(|| product(&[(at, bt)]))), bits(&expected));
-            let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-            assert_eq!(bits(&one.install(|| product(&[(at, bt)]))), bits(&expected));
-        }
-    }
-}
+mod tests;

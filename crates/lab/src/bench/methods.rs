@@ -8,7 +8,7 @@ use lathe_measure::attention::SpanPlan;
 use lathe_measure::run::{Document, Watch, attention_of_text, key_window, score_documents};
 use lathe_measure::spectrum::{HiddenStates, Metric, NullCache, SpectrumOptions, spectrum};
 use lathe_measure::tokens::TargetKind;
-use lathe_model::{Batch, Decoder, LoraScaling, LoraSpec, NoTap, Opened, Recompute, TrainingPass, Weights};
+use lathe_model::{Batch, Decoder, LoraScaling, LoraSpec, NoTap, Opened, Recompute, Trainable, TrainingPass, Weights};
 use serde::Serialize;
 
 use super::{Training, arbitrary_ids, median};
@@ -95,8 +95,8 @@ pub(super) fn methods(loaded: &Loaded, runs: usize, context: &Context<'_>) -> Re
         &|| metric(decoder, Metric::MatrixNuclearNorm, timer),
         &|| metric(decoder, Metric::MatrixEntropy, timer),
         &|| attention(decoder, timer),
-        &|| training(&trainable(&loaded.opened, Training::Full)?, Training::Full, runs, context),
-        &|| training(&trainable(&loaded.opened, Training::Lora)?, Training::Lora, runs, context),
+        &|| training(&trainable(&loaded.opened, Training::Full, Weights::Frozen)?, Training::Full, runs, context),
+        &|| training(&trainable(&loaded.opened, Training::Lora, Weights::Frozen)?, Training::Lora, runs, context),
     ];
     let timed = rows.iter().map(|row| row().inspect(|_| context.progress.advance(1)));
     timed.collect()
@@ -180,10 +180,10 @@ fn attention(decoder: &Decoder, timer: Timer<'_, '_>) -> Result<MethodRow, Error
     Ok(MethodRow::timed(what, ATTENTION_TEXT, timing).beside("reading without the head", pass, Comparison::Added))
 }
 
-/// A decoder whose training is timed.
-pub(super) fn trainable(opened: &Opened, training: Training) -> Result<Decoder, Error> {
+/// A decoder whose training is timed, with weights of [`Compute::for_training`](crate::Compute).
+pub(super) fn trainable(opened: &Opened, training: Training, weights: Weights) -> Result<Decoder, Error> {
     let targets: &[&str] = match training {
-        Training::Full => return Ok(opened.decoder(Weights::Trainable)?),
+        Training::Full => return Ok(opened.decoder_training(weights, &Trainable::All)?),
         Training::Lora => &["q_proj", "v_proj"],
         Training::LoraAll => &["all-linear"],
     };
@@ -195,7 +195,7 @@ pub(super) fn trainable(opened: &Opened, training: Training) -> Result<Decoder, 
         targets: targets.iter().map(|target| (*target).to_owned()).collect(),
         seed: 0,
     };
-    Ok(opened.decoder_with_adapter(Weights::Frozen, &spec)?)
+    Ok(opened.decoder_with_adapter(weights, &spec)?)
 }
 
 /// Forward pass, loss of every token, and the gradients of what is trained, in f32.

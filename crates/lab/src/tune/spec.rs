@@ -7,8 +7,8 @@ use lathe_model::{LoraSpec, Recompute};
 use lathe_tune::{AdamWSettings, DecayGroups, Overlong, Reading, Schedule};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::documents::Texts;
+use crate::{Compute, Error};
 
 /// What to train, and on what. In an experiment file everything with a default may be left out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,6 +97,9 @@ pub struct TuneSpec {
     /// Length that longer gradients are cut to.
     #[serde(default)]
     pub clip: Clip,
+    /// Arithmetic of the products of training and of held-out losses: `f32` or `bf16`.
+    #[serde(default)]
+    pub compute: Compute,
     /// What is computed twice to save memory.
     #[serde(default)]
     pub recompute: Recomputed,
@@ -340,6 +343,7 @@ impl TuneSpec {
             decay_embeddings: false,
             decay_vectors: false,
             clip: Clip::default(),
+            compute: Compute::default(),
             recompute: Recomputed::default(),
             seed: 0,
             dtype: None,
@@ -390,6 +394,7 @@ impl TuneSpec {
             let hint = Some("`lathe tune full` trains all of it");
             return Err(refuse("--from-scratch", "random weights that stay as they are teach nothing", hint));
         }
+        self.compute.for_training()?;
         self.check_data()?;
         if self.steps == Some(0) {
             return Err(refuse("steps", "no step is nothing to do", Some("at least 1")));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lathe_formats::{ElementType, Format};
 use lathe_model::reference::{ModelReference, Resolved};
 use lathe_model::spec::DecoderSpec;
-use lathe_model::{Decoder, Draft, LoraSpec, ModuleFactors, Opened, Trainable, Weights, open};
+use lathe_model::{Decoder, Draft, LoraSpec, ModuleFactors, Opened, Trainable, open};
 use lathe_tokenizer::{ChatTemplate, Tokenizer};
 use serde_json::{Map, Value};
 
@@ -132,12 +132,13 @@ impl Start {
 
     /// The decoder with what is trained of it. `checkpoint` is the folder of an earlier run's model.
     pub(super) fn decoder(&self, spec: &TuneSpec, checkpoint: Option<&Path>) -> Result<Decoder, Error> {
+        let weights = spec.compute.for_training()?;
         let which = match &spec.method {
             Method::Full => Trainable::All,
             Method::Only(names) => Trainable::Matching(names.clone()),
             // Its factors are not in a checkpoint of a model.
             Method::Lora(lora) => {
-                let decoder = self.opened()?.decoder_with_adapter(Weights::Frozen, lora)?;
+                let decoder = self.opened()?.decoder_with_adapter(weights, lora)?;
                 if let Self::Model { adapter: Some((_, factors)), .. } = self {
                     decoder.set_factors(factors)?;
                 }
@@ -145,9 +146,9 @@ impl Start {
             }
         };
         match (checkpoint.map(open).transpose()?, self) {
-            (Some(opened), _) => Ok(opened.decoder_training(&which)?),
-            (None, Self::Model { opened, .. }) => Ok(opened.decoder_training(&which)?),
-            (None, Self::Scratch { draft, .. }) => Ok(draft.initialised(spec.seed)?),
+            (Some(opened), _) => Ok(opened.decoder_training(weights, &which)?),
+            (None, Self::Model { opened, .. }) => Ok(opened.decoder_training(weights, &which)?),
+            (None, Self::Scratch { draft, .. }) => Ok(draft.initialised(weights, spec.seed)?),
         }
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use lathe_kernels::activation::Activation;
-use lathe_kernels::matmul::{Left, Matrix, Packed, Start, Threads, Weight, matmul, product, reduce_rows};
+use lathe_kernels::matmul::{Arithmetic, Left, Matrix, Packed, Start, Threads, Weight, matmul, product, reduce_rows};
 
-use crate::ops::{Dropout, FrozenParts, Joint, mix};
+use crate::ops::{Dropout, FrozenParts, Joint, TrainedParts, mix};
 use crate::parameters::ParameterSource;
 use crate::spec::Parameter;
 use crate::{Error, ops};
@@ -19,8 +19,8 @@ pub(crate) enum Linear {
     Biased(Arc<Weight>, Tensor),
     /// Read from the checkpoint each time it is used.
     Streamed(Box<Streamed>),
-    /// Variables on the tape; the bias may be none.
-    Trainable(Tensor, Option<Tensor>),
+    /// Variables on the tape, and how the first is multiplied; the bias may be none.
+    Trainable(Tensor, Arithmetic, Option<Tensor>),
     /// Packed, with variables of low rank beside it.
     Adapted(Box<Adapted>),
 }
@@ -91,7 +91,7 @@ impl Linear {
         }
         Ok(match self {
             Self::Biased(weight, bias) => ops::linear_frozen(x, weight, None, at)?.broadcast_add(bias)?,
-            Self::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref(), at)?,
+            Self::Trainable(weight, arithmetic, bias) => ops::linear(x, (weight, *arithmetic), bias.as_ref(), at)?,
             Self::Streamed(layer) => ops::tensor(layer.multiply(x)?, (x.dim(0)?, layer.weight.shape[0]))?,
             Self::Frozen(weight, bias) => ops::linear_frozen(x, weight, bias.as_ref(), at)?,
             Self::Adapted(layer) => {
@@ -171,15 +171,15 @@ impl Linear {
     /// gradients.
     pub(super) fn is_one_operation(&self) -> bool {
         match self {
-            Self::Frozen(..) | Self::Adapted(_) | Self::Trainable(_, None) => true,
-            Self::Biased(..) | Self::Streamed(_) | Self::Trainable(_, Some(_)) => false,
+            Self::Frozen(..) | Self::Adapted(_) | Self::Trainable(_, _, None) => true,
+            Self::Biased(..) | Self::Streamed(_) | Self::Trainable(_, _, Some(_)) => false,
         }
     }
 
     /// The variable of a trainable layer without a bias.
-    pub(crate) fn trained(&self) -> Option<&Tensor> {
+    pub(crate) fn trained(&self) -> Option<TrainedParts<'_>> {
         match self {
-            Self::Trainable(weight, None) => Some(weight),
+            Self::Trainable(weight, arithmetic, None) => Some((weight, *arithmetic)),
             _ => None,
         }
     }
@@ -312,7 +312,7 @@ mod tests {
             let layers = [
                 Linear::Adapted(Box::new(adapted)),
                 Linear::Frozen(weight.clone(), Some(bias.clone())),
-                Linear::Trainable(w.as_tensor().clone(), Some(c.as_tensor().clone())),
+                Linear::Trainable(w.as_tensor().clone(), Arithmetic::F32, Some(c.as_tensor().clone())),
                 Linear::Biased(weight.clone(), c.as_tensor().clone()),
             ];
             let loss = || {

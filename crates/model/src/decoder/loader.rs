@@ -193,7 +193,8 @@ impl Loader {
         let head = match (spec.head.weight, embedding) {
             (HeadWeight::Absent, _) => return Ok(None),
             (HeadWeight::Tied, Embedding::Tensor(table)) => {
-                Linear::Trainable(table.clone(), bias.map(|bias| self.tensor(bias)).transpose()?)
+                let bias = bias.map(|bias| self.tensor(bias)).transpose()?;
+                Linear::Trainable(table.clone(), self.arithmetic(), bias)
             }
             (HeadWeight::Tied, Embedding::Source(..)) => self.linear_with("embedding.weight", bias)?,
             (HeadWeight::Own, _) => self.linear_with("head.weight", bias)?,
@@ -274,7 +275,7 @@ impl Loader {
     fn linear_with(&mut self, weight: &str, bias: Option<&str>) -> Result<Linear, Error> {
         if self.trained.has(weight) {
             let bias = bias.map(|bias| self.tensor(bias)).transpose()?;
-            return Ok(Linear::Trainable(self.tensor(weight)?, bias));
+            return Ok(Linear::Trainable(self.tensor(weight)?, self.arithmetic(), bias));
         }
         let (name, parameter) = (weight, self.parameter(weight)?);
         if let Some(bias) = bias.filter(|bias| self.trained.has(bias)) {
@@ -295,6 +296,14 @@ impl Loader {
             return Ok(Linear::Adapted(Box::new(Adapted { weight, bias, factors, merged: None })));
         }
         Ok(Linear::Frozen(weight, bias))
+    }
+
+    /// How weights on the tape are multiplied.
+    fn arithmetic(&self) -> Arithmetic {
+        match self.weights {
+            Weights::Coarse(_) => Arithmetic::Bf16,
+            Weights::Frozen | Weights::Streamed | Weights::Trainable => Arithmetic::F32,
+        }
     }
 
     /// A matrix in the precision of its source, or of what it is multiplied in.

@@ -4,11 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use lathe_kernels::logits;
-use lathe_kernels::matmul::{Left, Matrix, Start, Threads, Weight, matmul, product};
+use lathe_kernels::matmul::{Arithmetic, Left, Matrix, Start, Threads, Weight, matmul, product, product_in};
 use rayon::prelude::*;
 
 use super::gather::hand_over;
-use super::linear::FrozenParts;
+use super::linear::{FrozenParts, TrainedParts};
 use super::{done, rows_of, tensor, values, with_matrix, with_values};
 use crate::spec::HeadSpec;
 
@@ -94,13 +94,19 @@ impl CustomOp1 for NegativeLogLikelihood {
 
 /// Negative log-likelihood of `targets[i]` given hidden state `i` and a trainable head `[vocab_size, hidden_size]`,
 /// `[rows]`, nats. The logits turn into their own gradient where they lie: they are held once, and not on the tape.
-pub(crate) fn head_likelihood(x: &Tensor, head: &Tensor, scaling: LogitScaling, targets: Vec<u32>) -> Result<Tensor> {
+pub(crate) fn head_likelihood(
+    x: &Tensor,
+    (head, arithmetic): TrainedParts<'_>,
+    scaling: LogitScaling,
+    targets: Vec<u32>,
+) -> Result<Tensor> {
     check_targets(&targets, x.dim(0)?, head.dim(0)?)?;
-    let op = HeadLikelihood { scaling, targets, dlogits: OnceLock::new() };
+    let op = HeadLikelihood { arithmetic, scaling, targets, dlogits: OnceLock::new() };
     x.contiguous()?.apply_op2(&head.contiguous()?, op)
 }
 
 struct HeadLikelihood {
+    arithmetic: Arithmetic,
     scaling: LogitScaling,
     targets: Vec<u32>,
     /// Gradient of each row's likelihood with respect to the head's product, `[rows, vocab_size]`.
@@ -118,7 +124,7 @@ impl CustomOp2 for HeadLikelihood {
             bail!("head of {head_k} inputs got rows of {k}");
         }
         let (x, head) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(head, lh)?, vocab_size, k));
-        let mut logits = product(&[(x, head.transposed())]);
+        let mut logits = product_in(self.arithmetic, &[(x, head.transposed())]);
         let pairs = logits.par_chunks_exact_mut(vocab_size).zip(&self.targets);
         let nll: Vec<f32> = pairs.map(|(row, target)| self.scaling.likelihood(row, *target as usize)).collect();
         _ = self.dlogits.set(logits);
@@ -140,12 +146,12 @@ impl CustomOp2 for HeadLikelihood {
         };
         let mut weighted = with_values(x, |x| Ok(x.to_vec()))?;
         weigh(&mut weighted)?;
-        let dhead = product(&[(dlogits.transposed(), Matrix::new(&weighted, rows, k))]);
+        let dhead = product_in(self.arithmetic, &[(dlogits.transposed(), Matrix::new(&weighted, rows, k))]);
         let dhead = hand_over(head, dhead)?;
         if !x.track_op() {
             return Ok((None, dhead));
         }
-        let mut dx = with_matrix(head, |head| Ok(product(&[(dlogits, head)])))?;
+        let mut dx = with_matrix(head, |head| Ok(product_in(self.arithmetic, &[(dlogits, head)])))?;
         weigh(&mut dx)?;
         Ok((Some(tensor(dx, x.shape())?), dhead))
     }

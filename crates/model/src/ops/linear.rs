@@ -6,7 +6,7 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, StorageRef, Tensor, bail,
 };
 use lathe_kernels::activation::{self, Activation};
-use lathe_kernels::matmul::{Factor, Left, Matrix, Start, Threads, Weight, product, products};
+use lathe_kernels::matmul::{Arithmetic, Factor, Left, Matrix, Start, Threads, Weight, product, product_in, products};
 
 use super::gather::hand_over;
 use super::tape::{WayBack, apply_blind, apply2, apply3, tracked};
@@ -69,7 +69,7 @@ pub(super) struct Term {
 /// Weights `[out, in]`.
 pub(super) enum Multiplied {
     Frozen(Arc<Weight>),
-    Trained(Tensor),
+    Trained(Tensor, Arithmetic),
 }
 
 impl Joint {
@@ -102,12 +102,12 @@ fn gradient_of_input(terms: &[Term], (rows, width): (usize, usize)) -> Result<Te
         products.push((
             grad,
             match (&term.weight, &held.weight) {
-                (Multiplied::Trained(weight), Some(held)) => {
+                (Multiplied::Trained(weight, arithmetic), Some(held)) => {
                     let (n, k) = weight.dims2()?;
-                    Factor::Matrix(Matrix::new(held.values()?, n, k))
+                    Factor::of(Matrix::new(held.values()?, n, k), *arithmetic)
                 }
                 (Multiplied::Frozen(weight), _) => Factor::Weight(weight),
-                (Multiplied::Trained(_), None) => bail!("a weight that is not held"),
+                (Multiplied::Trained(..), None) => bail!("a weight that is not held"),
             },
         ));
         if let (Some((left, a)), Some(held)) = (&term.low_rank, &held.a) {
@@ -135,7 +135,7 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     fn of(term: &'a Term) -> Self {
         let weight = match &term.weight {
-            Multiplied::Trained(weight) => Some(Open::of(weight)),
+            Multiplied::Trained(weight, _) => Some(Open::of(weight)),
             Multiplied::Frozen(_) => None,
         };
         Self { grad: Open::of(&term.grad), weight, a: term.low_rank.as_ref().map(|(_, a)| Open::of(a)) }
@@ -213,20 +213,23 @@ impl WayBack for LinearFrozen {
     }
 }
 
-/// `x Wᵀ` with a weight `[out, in]` on the tape; the bias, where there is one, is added by the tape. It is layer `index` of
-/// `joint`.
+/// A weight `[out, in]` on the tape, and how everything that it takes part in is multiplied.
+pub(crate) type TrainedParts<'a> = (&'a Tensor, Arithmetic);
+
+/// `x Wᵀ` with a weight on the tape; the bias, where there is one, is added by the tape. It is layer `index` of `joint`.
 pub(crate) fn linear(
     x: &Tensor,
-    weight: &Tensor,
+    (weight, arithmetic): TrainedParts<'_>,
     bias: Option<&Tensor>,
     (joint, index): (&Arc<Joint>, usize),
 ) -> Result<Tensor> {
-    let op = Linear { joint: joint.clone(), index };
+    let op = Linear { arithmetic, joint: joint.clone(), index };
     let y = apply2(x, weight, op)?;
     bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
 }
 
 struct Linear {
+    arithmetic: Arithmetic,
     joint: Arc<Joint>,
     index: usize,
 }
@@ -242,13 +245,14 @@ impl CustomOp2 for Linear {
             bail!("linear layer of {wk} inputs got rows of {k}");
         }
         let (x, w) = (Matrix::new(values(x, lx)?, rows, k), Matrix::new(values(w, lw)?, n, k));
-        done(product(&[(x, w.transposed())]), (rows, n))
+        done(product_in(self.arithmetic, &[(x, w.transposed())]), (rows, n))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let dw = if tracked(w) {
-            let dw = with_matrix(x, |x| with_matrix(&grad, |grad| Ok(product(&[(grad.transposed(), x)]))))?;
+            let of = self.arithmetic;
+            let dw = with_matrix(x, |x| with_matrix(&grad, |grad| Ok(product_in(of, &[(grad.transposed(), x)]))))?;
             hand_over(w, dw)?
         } else {
             None
@@ -256,7 +260,7 @@ impl CustomOp2 for Linear {
         if !tracked(x) {
             return Ok((None, dw));
         }
-        let weight = Multiplied::Trained(w.clone());
+        let weight = Multiplied::Trained(w.clone(), self.arithmetic);
         Ok((self.joint.put(self.index, Term { grad, weight, low_rank: None, rest: None }, x.dims2()?)?, dw))
     }
 }
@@ -327,14 +331,20 @@ impl WayBack for GatedFrozen {
 }
 
 /// `f(x Gᵀ) · (x Uᵀ)` with trainable weights `G` and `U`, `[out, in]`: as one operation, the gradients of both products
-/// are one sum, and nothing between them is on the tape.
-pub(crate) fn gated_linear(x: &Tensor, gate: &Tensor, up: &Tensor, f: Activation) -> Result<Tensor> {
-    let op = GatedLinear { f, inner: OnceLock::new() };
+/// are one sum, and nothing between them is on the tape. Both are multiplied as the first one is.
+pub(crate) fn gated_linear(
+    x: &Tensor,
+    (gate, arithmetic): TrainedParts<'_>,
+    (up, _): TrainedParts<'_>,
+    f: Activation,
+) -> Result<Tensor> {
+    let op = GatedLinear { f, arithmetic, inner: OnceLock::new() };
     apply3(x, gate, up, op)
 }
 
 struct GatedLinear {
     f: Activation,
+    arithmetic: Arithmetic,
     /// `x Gᵀ` and `x Uᵀ`, for the way back.
     inner: OnceLock<[Vec<f32>; 2]>,
 }
@@ -358,7 +368,7 @@ impl CustomOp3 for GatedLinear {
             bail!("gated layer of {:?} and {:?} got rows of {k}", lg.shape(), lu.shape());
         }
         let x = Matrix::new(values(x, lx)?, rows, k);
-        let times = |w| product(&[(x, Matrix::new(w, n, k).transposed())]);
+        let times = |w| product_in(self.arithmetic, &[(x, Matrix::new(w, n, k).transposed())]);
         let (gate, up) = (times(values(gate, lg)?), times(values(up, lu)?));
         let mut out = vec![0.0; rows * n];
         activation::gated(self.f, &gate, &up, &mut out);
@@ -384,13 +394,14 @@ impl CustomOp3 for GatedLinear {
         })?;
         let (dgate, dup) = (Matrix::new(&dgate, rows, n), Matrix::new(&dup, rows, n));
         let weights = |variable: &Tensor, d: Matrix<'_>| {
-            hand_over(variable, with_matrix(x, |x| Ok(product(&[(d.transposed(), x)])))?)
+            hand_over(variable, with_matrix(x, |x| Ok(product_in(self.arithmetic, &[(d.transposed(), x)])))?)
         };
         let (of_gate, of_up) = (weights(gate, dgate)?, weights(up, dup)?);
         if !tracked(x) {
             return Ok((None, of_gate, of_up));
         }
-        let dx = with_matrix(gate, |gate| with_matrix(up, |up| Ok(product(&[(dgate, gate), (dup, up)]))))?;
+        let of = self.arithmetic;
+        let dx = with_matrix(gate, |gate| with_matrix(up, |up| Ok(product_in(of, &[(dgate, gate), (dup, up)]))))?;
         Ok((Some(tensor(dx, x.shape())?), of_gate, of_up))
     }
 }

@@ -3,6 +3,7 @@
 use lathe_tune::{Reading, Schedule};
 
 use super::*;
+use crate::Compute;
 
 impl Workplace {
     /// Records of ready ids.
@@ -39,11 +40,13 @@ fn bytes(path: PathBuf) -> Vec<u8> {
 
 #[test]
 fn twenty_steps_are_ten_and_ten() {
-    for (fixture, schedule, order) in
-        [("llama", Schedule::Constant, Reading::Shuffle), ("gemma2", Schedule::Constant, Reading::File)]
-    {
+    for (fixture, compute, order) in [
+        ("llama", Compute::F32, Reading::Shuffle),
+        ("gemma2", Compute::F32, Reading::File),
+        ("llama", Compute::Bf16, Reading::Shuffle),
+    ] {
         let place = Workplace::new(fixture);
-        let spec = |steps, out| TuneSpec { schedule, order, ..place.on_records(steps, out) };
+        let spec = |steps, out| TuneSpec { compute, order, ..place.on_records(steps, out) };
         let whole = place.tune(&spec(20, "whole")).expect("trained");
         place.tune(&spec(10, "halves")).expect("trained");
         let halves = place.tune(&TuneSpec { resume: Resume::Yes, ..spec(20, "halves") }).expect("trained");
@@ -70,6 +73,8 @@ fn a_run_goes_on_as_it_began_or_not_at_all() {
     assert_eq!(refused(&|spec| spec.learning_rate = 0.01), began("learning rate: the run began with 0.003, not 0.01"));
     assert_eq!(refused(&|spec| spec.seed = 3), began("seed: the run began with 9, not 3"));
     assert_eq!(refused(&|spec| spec.steps = Some(8)), began("steps: the run began with 6, not 8"));
+    let other = refused(&|spec| spec.compute = Compute::Bf16);
+    assert_eq!(other, began("compute: the run began with \"f32\", not \"bf16\""));
     let data = refused(&|spec| spec.data = vec![place.ids("other.jsonl", 6)]);
     assert!(data.starts_with("--resume: data: the run began with "), "{data}");
     let none = refused(&|spec| spec.out = place.path("none"));

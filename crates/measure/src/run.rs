@@ -63,8 +63,8 @@ pub struct Watch<'a> {
 /// Tokens that one packed batch holds at most (one sequence may be longer).
 const BATCH_TOKENS: usize = 1024;
 
-/// Groups sequences, in order, into batches of about [`BATCH_TOKENS`].
-fn batches<T>(items: &[T], len: impl Fn(&T) -> usize) -> Vec<&[T]> {
+/// Groups sequences, in order, into batches of at most 1024 tokens; a longer one is alone.
+pub fn batches<T>(items: &[T], len: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut groups = Vec::new();
     let (mut start, mut tokens) = (0, 0);
     for (i, item) in items.iter().enumerate() {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use lathe_formats::ElementType;
+use lathe_measure::run::batches;
 use lathe_model::{Decoder, NoTap};
 use lathe_tune::loss::predicted;
 use lathe_tune::{Example, Loss, NextToken};
@@ -151,21 +152,11 @@ impl Drop for Copy {
 }
 
 fn held_out(decoder: &Decoder, examples: &[Example]) -> Result<BTreeMap<String, f64>, Error> {
-    /// Tokens that are read at once.
-    const AT_ONCE: usize = 1024;
     let (mut sum, mut hits, mut count) = (0.0, 0u64, 0u64);
-    let mut rest = examples;
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = |example: &&Example| {
-            tokens += example.ids.len();
-            tokens <= AT_ONCE
-        };
-        let (group, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-        rest = after;
-        let items: Vec<&Example> = group.iter().collect();
-        let hidden = decoder.forward(&NextToken.batch(&items), None, &mut NoTap)?.detach();
-        let (rows, targets) = predicted(&items);
+    let examples: Vec<&Example> = examples.iter().collect();
+    for items in batches(&examples, |example| example.ids.len()) {
+        let hidden = decoder.forward(&NextToken.batch(items), None, &mut NoTap)?.detach();
+        let (rows, targets) = predicted(items);
         let hidden = hidden.index_select(&Tensor::new(&rows[..], hidden.device())?, 0)?;
         for (score, target) in decoder.score(&hidden, &targets)?.iter().zip(&targets) {
             sum += score.nll;

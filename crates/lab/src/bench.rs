@@ -163,13 +163,14 @@ pub fn bench(spec: &BenchSpec, context: &Context<'_>) -> Result<BenchResult, Err
     // What cannot be timed is known before anything is loaded.
     for compute in &spec.compute {
         match spec.methods {
-            Methods::Training(_) => _ = compute.for_training()?,
+            Methods::Training(_) => _ = compute.for_training(context)?,
             Methods::Skip | Methods::Time => _ = compute.within(context)?,
         }
     }
+    let reads = !matches!(spec.methods, Methods::Training(_));
     for model in &spec.models {
         let longest = open_model(model, context)?.1.spec.context_length;
-        let needed = spec.prompt.max(DECODE_PROMPT + spec.decode);
+        let needed = if reads { spec.prompt.max(DECODE_PROMPT + spec.decode) } else { 0 };
         if needed > longest {
             let problem = format!("{needed} tokens do not fit the context of {longest} of {model}");
             return Err(Error::Spec { field: "--prompt, --decode", problem, hint: None });
@@ -253,7 +254,7 @@ fn one(model: &ModelReference, compute: Compute, spec: &BenchSpec, context: &Con
     let methods = match spec.methods {
         Methods::Skip | Methods::Training(_) => Vec::new(),
         Methods::Time => {
-            let methods = || methods::methods(&loaded, spec.runs, context);
+            let methods = || methods::methods(&loaded, compute, spec.runs, context);
             context.stage(&format!("{model}: timing methods"), methods::ROWS as u64, "methods", methods)?
         }
     };
@@ -278,7 +279,7 @@ fn trained(
     context: &Context<'_>,
 ) -> Result<ModelBench, Error> {
     let (_, opened) = open_model(model, context)?;
-    let weights = compute.for_training()?;
+    let weights = compute.for_training(context)?;
     let (decoder, load_seconds) = context.timed(|| methods::trainable(&opened, training, weights));
     let decoder = decoder?;
     let row = || methods::training(&decoder, training, spec.runs, context);

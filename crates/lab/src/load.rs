@@ -67,9 +67,7 @@ impl Compute {
             Self::Native => Coarse::Native,
         };
         if context.weights == Weights::Streamed {
-            let problem = "weights that stay in their files are multiplied in f32".into();
-            let hint = Some("leave out --low-memory".into());
-            return Err(Error::Spec { field: "--compute", problem, hint });
+            return Err(refuse("weights that stay in their files are multiplied in f32", "leave out --low-memory"));
         }
         Ok(Context { weights: Weights::Coarse(coarse), ..*context })
     }
@@ -77,17 +75,23 @@ impl Compute {
     /// The weights of a model that is trained in it.
     ///
     /// # Errors
-    /// There is no way back in bytes.
-    pub(crate) fn for_training(self) -> Result<Weights, Error> {
+    /// There is no way back in bytes, or through weights that stay in their files.
+    pub(crate) fn for_training(self, context: &Context<'_>) -> Result<Weights, Error> {
+        if context.weights == Weights::Streamed {
+            let problem = "training has its weights in memory".into();
+            let hint = Some("--recompute, or a smaller --batch with --accumulate, needs less of it".into());
+            return Err(Error::Spec { field: "--low-memory", problem, hint });
+        }
         match self {
             Self::F32 => Ok(Weights::Frozen),
             Self::Bf16 => Ok(Weights::Coarse(Coarse::Bf16)),
-            Self::Native => {
-                let problem = "training multiplies floats".into();
-                Err(Error::Spec { field: "--compute", problem, hint: Some("f32 or bf16".into()) })
-            }
+            Self::Native => Err(refuse("training multiplies floats", "f32 or bf16")),
         }
     }
+}
+
+fn refuse(problem: &str, hint: &str) -> Error {
+    Error::Spec { field: "--compute", problem: problem.into(), hint: Some(hint.into()) }
 }
 
 /// Resolves a reference and reads headers only. The folder of an adapter opens the base that it names, with the adapter

@@ -115,6 +115,7 @@ struct Manifest {
 /// gradient; the folder cannot be written; a run that goes on was begun with other settings.
 pub fn tune(spec: &TuneSpec, context: &Context<'_>, hear: &mut dyn FnMut(&TuneAudit)) -> Result<TuneResult, Error> {
     spec.check()?;
+    let weights = spec.compute.for_training(context)?;
     let element = match &spec.dtype {
         Some(word) => element_named(word, ExportFormat::Safetensors)?,
         None => ElementType::F32,
@@ -144,7 +145,7 @@ pub fn tune(spec: &TuneSpec, context: &Context<'_>, hear: &mut dyn FnMut(&TuneAu
     let what = format!("loading {}", spec.model_name());
     let folder = last.as_ref().map(|(folder, _)| folder.as_path());
     let done = last.as_ref().map(|(_, state)| state.step);
-    let decoder = context.stage(&what, 0, "", || start.decoder(spec, folder))?;
+    let decoder = context.stage(&what, 0, "", || start.decoder(spec, weights, folder))?;
     hear(&data.audit);
     begin(spec, &settings, &data.audit)?;
     checkpoints.tidy(&spec.out);

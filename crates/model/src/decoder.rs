@@ -57,7 +57,8 @@ pub struct Decoder {
 pub enum Weights {
     /// Inference: matrices are packed for the kernels, no graph is kept.
     Frozen,
-    /// Inference in coarser arithmetic than `f32`: faster, and every number that comes out of it must say so.
+    /// Coarser arithmetic than `f32`, on the way back of training too: faster, and every number that comes out of it must
+    /// say so.
     Coarse(Coarse),
     /// Inference in little memory: matrices stay in the checkpoint, and a part of one at a time is packed when it is
     /// multiplied. The results are the same bits; every forward pass reads the whole checkpoint.

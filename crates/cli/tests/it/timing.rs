@@ -61,6 +61,14 @@ fn coarse_arithmetic_is_timed_where_it_is_asked_for_and_named() {
     }
     let refusal = bench.refuse(&[&coarse[..], &["--low-memory"]].concat());
     assert!(refusal.contains("--compute: weights that stay in their files are multiplied in f32"), "{refusal}");
+    let training = ["bench", "small.gguf", "--training", "lora", "--runs", "1", "--compute"];
+    let result = bench.json(&[&training[..], &["f32,bf16", "--json"]].concat());
+    let of_each =
+        |i: usize| (result["models"][i]["compute"].clone(), result["models"][i]["methods"][0]["what"].clone());
+    let step = "lora step of 4 x 256 tokens";
+    assert_eq!([of_each(0), of_each(1)], [("f32".into(), step.into()), ("bf16".into(), step.into())]);
+    let refusal = bench.refuse(&[&training[..], &["native"]].concat());
+    assert!(refusal.contains("--compute: training multiplies floats"), "{refusal}");
 }
 
 #[test]

@@ -455,6 +455,7 @@ fn runs_that_make_no_sense() {
         refused(&["full", "tiny", "--data", "chats.jsonl", "--out", "taken"]),
         refused(&["full", "mute", "--data", "chats.jsonl", "--out", "new"]),
         refused(&["lora", "tiny", "--data", "chats.jsonl", "--rank", "0", "--out", "new"]),
+        refused(&["lora", "tiny", "--data", "chats.jsonl", "--low-memory", "--out", "new"]),
         refused(&["lora", "tiny", "--data", "chats.jsonl", "--targets", "no_such_module", "--out", "new"]),
         refused(&["full", "--from-scratch", "bad.jsonl", "--data", "ids.jsonl", "--out", "new"]),
     ];

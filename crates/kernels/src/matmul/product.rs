@@ -244,12 +244,13 @@ impl Product {
         let pack = |(i, out): (usize, &mut [f32])| {
             let (step, chunk) = (&steps[i / count], chunks.start + i % count);
             let panels = chunk * TASK_PANELS..self.n.div_ceil(PANEL).min((chunk + 1) * TASK_PANELS);
+            let count = panels.len();
             match step.b {
                 Factor::Matrix(b) | Factor::Rounded(b) => pack_right(self.isa, b, step.depths.clone(), panels, out),
                 Factor::Weight(b) => pack_weight(self.isa, b, step.depths.clone(), panels, out),
             }
             if step.b.is_rounded() {
-                let panels = out.chunks_exact_mut(DEPTH * PANEL);
+                let panels = out.chunks_exact_mut(DEPTH * PANEL).take(count);
                 panels.for_each(|panel| round_packed(self.isa, &mut panel[..step.depths.len() * PANEL], PANEL));
             }
         };

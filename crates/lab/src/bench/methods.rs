@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{Training, arbitrary_ids, median};
 use crate::load::Loaded;
-use crate::{Context, Error};
+use crate::{Compute, Context, Error};
 
 /// Tokens that are scored, and whose hidden states are measured.
 const TEXT: usize = 512;
@@ -86,17 +86,26 @@ pub enum Comparison {
     Time,
 }
 
-/// Times the methods on one model.
-pub(super) fn methods(loaded: &Loaded, runs: usize, context: &Context<'_>) -> Result<Vec<MethodRow>, Error> {
+/// Times the methods on one model, computed as it was loaded.
+pub(super) fn methods(
+    loaded: &Loaded,
+    compute: Compute,
+    runs: usize,
+    context: &Context<'_>,
+) -> Result<Vec<MethodRow>, Error> {
     let decoder = &loaded.decoder;
     let timer = Timer { runs, context };
+    let step = |which| match compute.for_training(context) {
+        Ok(weights) => training(&trainable(&loaded.opened, which, weights)?, which, runs, context),
+        Err(error) => Ok(MethodRow::skipped(step_of(which), TRAINING.0 * TRAINING.1, error.to_string())),
+    };
     let rows: [&dyn Fn() -> Result<MethodRow, Error>; ROWS] = [
         &|| scoring(decoder, timer),
         &|| metric(decoder, Metric::MatrixNuclearNorm, timer),
         &|| metric(decoder, Metric::MatrixEntropy, timer),
         &|| attention(decoder, timer),
-        &|| training(&trainable(&loaded.opened, Training::Full, Weights::Frozen)?, Training::Full, runs, context),
-        &|| training(&trainable(&loaded.opened, Training::Lora, Weights::Frozen)?, Training::Lora, runs, context),
+        &|| step(Training::Full),
+        &|| step(Training::Lora),
     ];
     let timed = rows.iter().map(|row| row().inspect(|_| context.progress.advance(1)));
     timed.collect()
@@ -180,7 +189,7 @@ fn attention(decoder: &Decoder, timer: Timer<'_, '_>) -> Result<MethodRow, Error
     Ok(MethodRow::timed(what, ATTENTION_TEXT, timing).beside("reading without the head", pass, Comparison::Added))
 }
 
-/// A decoder whose training is timed, with weights of [`Compute::for_training`](crate::Compute).
+/// A decoder whose training is timed, with weights of [`Compute::for_training`].
 pub(super) fn trainable(opened: &Opened, training: Training, weights: Weights) -> Result<Decoder, Error> {
     let targets: &[&str] = match training {
         Training::Full => return Ok(opened.decoder_training(weights, &Trainable::All)?),
@@ -198,7 +207,17 @@ pub(super) fn trainable(opened: &Opened, training: Training, weights: Weights) -
     Ok(opened.decoder_with_adapter(weights, &spec)?)
 }
 
-/// Forward pass, loss of every token, and the gradients of what is trained, in f32.
+/// What a step is called.
+fn step_of(training: Training) -> String {
+    let kind = match training {
+        Training::Full => "training step",
+        Training::Lora => "lora step",
+        Training::LoraAll => "lora step, all layers,",
+    };
+    format!("{kind} of {} x {} tokens", TRAINING.0, TRAINING.1)
+}
+
+/// Forward pass, loss of every token, and the gradients of what is trained.
 pub(super) fn training(
     decoder: &Decoder,
     training: Training,
@@ -206,12 +225,7 @@ pub(super) fn training(
     context: &Context<'_>,
 ) -> Result<MethodRow, Error> {
     let (sequences, length) = TRAINING;
-    let kind = match training {
-        Training::Full => "training step",
-        Training::Lora => "lora step",
-        Training::LoraAll => "lora step, all layers,",
-    };
-    let (what, tokens) = (format!("{kind} of {sequences} x {length} tokens"), sequences * length);
+    let (what, tokens) = (step_of(training), sequences * length);
     if let Some(note) = too_long(decoder, length) {
         return Ok(MethodRow::skipped(what, tokens, note));
     }

@@ -394,7 +394,6 @@ impl TuneSpec {
             let hint = Some("`lathe tune full` trains all of it");
             return Err(refuse("--from-scratch", "random weights that stay as they are teach nothing", hint));
         }
-        self.compute.for_training()?;
         self.check_data()?;
         if self.steps == Some(0) {
             return Err(refuse("steps", "no step is nothing to do", Some("at least 1")));

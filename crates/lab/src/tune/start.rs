@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lathe_formats::{ElementType, Format};
 use lathe_model::reference::{ModelReference, Resolved};
 use lathe_model::spec::DecoderSpec;
-use lathe_model::{Decoder, Draft, LoraSpec, ModuleFactors, Opened, Trainable, open};
+use lathe_model::{Decoder, Draft, LoraSpec, ModuleFactors, Opened, Trainable, Weights, open};
 use lathe_tokenizer::{ChatTemplate, Tokenizer};
 use serde_json::{Map, Value};
 
@@ -131,8 +131,12 @@ impl Start {
     }
 
     /// The decoder with what is trained of it. `checkpoint` is the folder of an earlier run's model.
-    pub(super) fn decoder(&self, spec: &TuneSpec, checkpoint: Option<&Path>) -> Result<Decoder, Error> {
-        let weights = spec.compute.for_training()?;
+    pub(super) fn decoder(
+        &self,
+        spec: &TuneSpec,
+        weights: Weights,
+        checkpoint: Option<&Path>,
+    ) -> Result<Decoder, Error> {
         let which = match &spec.method {
             Method::Full => Trainable::All,
             Method::Only(names) => Trainable::Matching(names.clone()),

@@ -27,7 +27,7 @@ pub(crate) use context::ContextArgs;
 pub(crate) use data::{ConflictsArgs, CriticalArgs, DataCommand, InstructionsArgs};
 pub(crate) use decode::{AskArgs, ChatArgs, GenerateArgs, Normalisation, Sampler};
 pub(crate) use diff::DiffArgs;
-pub(crate) use embed::{AnalyseArgs, EmbedArgs, EmbedCommand, FeatureArgs, SearchArgs, StandardiseArg};
+pub(crate) use embed::{AnalyseArgs, EmbedArgs, EmbedCommand, FeatureArgs, ReadingArgs, SearchArgs, StandardiseArg};
 pub(crate) use ensemble::{DetermineArgs, EnsembleArgs, EnsembleCommand, TogetherArgs, Voices};
 pub(crate) use eval::{CompareArgs, EvalArgs, EvalCommand};
 pub(crate) use eval_embed::EvalEmbedArgs;

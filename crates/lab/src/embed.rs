@@ -130,7 +130,7 @@ pub fn embed(spec: &EmbedSpec, context: &Context<'_>) -> Result<EmbedResult, Err
         Ok(Head { lathe, model_sha256: found, texts_sha256, features })
     })?;
     let stored = stored_statistics(spec, &mut model_sha256, context)?;
-    let embedder = Embedder::open(&spec.model, context)?;
+    let embedder = Embedder::open(&spec.model, spec.features.compute, context)?;
     if spec.vectors.kind.needs_router() && !embedder.has_router() {
         return Err(no_router(spec.vectors.kind, embedder.family()));
     }

@@ -340,7 +340,7 @@ fn of_model(
         }
         let embedder = match &mut embedder {
             Some(embedder) => &*embedder,
-            none => none.insert(Embedder::open(model, context)?),
+            none => none.insert(Embedder::open(model, spec.features.compute, context)?),
         };
         let features = FeatureSpec { prompt: prompt.clone(), ..spec.features.clone() };
         let (done, seconds) = context.timed(|| {

@@ -56,6 +56,15 @@ pub enum Compute {
 }
 
 impl Compute {
+    /// The word for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Native => "native",
+        }
+    }
+
     /// The surroundings in which models are loaded for it.
     ///
     /// # Errors

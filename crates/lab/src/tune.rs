@@ -485,8 +485,10 @@ impl<'a> Run<'a> {
             Method::Full | Method::Only(_) => "full",
             Method::Lora(_) => "lora",
         };
-        let rounded = if self.spec.compute == Compute::F32 { "" } else { " --compute bf16" };
-        let method = &format!("{method}{rounded}");
+        let method = &match self.spec.compute {
+            Compute::F32 => method.to_owned(),
+            other => format!("{method} --compute {}", other.name()),
+        };
         let lines = &self.metrics.lines;
         let html = page(&PageOf { model: &model, method, steps: self.steps, audit: &self.audit, lines, stage });
         _ = NewFile::write(&self.spec.out.join(REPORT), html.as_bytes());

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use lathe_lab::embed::{Alpha, Kind, Pooling, Prompt, RouterPooling, RouterSource, StoredAs};
 use lathe_model::reference::ModelReference;
 
-use super::model;
+use super::{ComputeArg, model};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -71,6 +71,19 @@ pub(crate) struct FeatureArgs {
     /// Clean texts for --template as the named prompts do: a full stop where nothing ends them, " becomes ', _ a blank
     #[arg(long, requires = "template")]
     pub(crate) clean: bool,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+    /// Layers whose routers are read, counted from 0 over all layers [default: all that have one]
+    #[arg(long, value_name = "I,J", value_delimiter = ',')]
+    pub(crate) router_layers: Option<Vec<usize>>,
+    /// Tokens whose routers are read: the last, or the mean of all
+    #[arg(long, value_enum, value_name = "HOW", default_value = "last")]
+    pub(crate) router_pooling: RouterPoolingArg,
+}
+
+/// What is read from a model, whatever stands around the texts.
+#[derive(Debug, Args)]
+pub(crate) struct ReadingArgs {
     /// What stands before every text, inside of the prompt
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) instruction: String,
@@ -86,15 +99,12 @@ pub(crate) struct FeatureArgs {
     /// What is read from routers: probs (softmax over all experts), logits (before it), weights (of the experts in use)
     #[arg(long, value_enum, value_name = "WHAT", default_value = "probs")]
     pub(crate) router_source: RouterSourceArg,
-    /// Layers whose routers are read, counted from 0 over all layers [default: all that have one]
-    #[arg(long, value_name = "I,J", value_delimiter = ',')]
-    pub(crate) router_layers: Option<Vec<usize>>,
-    /// Tokens whose routers are read: the last, or the mean of all
-    #[arg(long, value_enum, value_name = "HOW", default_value = "last")]
-    pub(crate) router_pooling: RouterPoolingArg,
     /// Tokens of a prompt at most: the text is cut, never what stands around it [default: as many as the model reads]
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
+    /// Arithmetic of the model; what is not f32 is faster, and rounds
+    #[arg(long, value_name = "NAME", value_enum, default_value = "f32")]
+    pub(crate) compute: ComputeArg,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use clap::Args;
 use lathe_lab::embed::{Alpha, Prompt};
 use lathe_model::reference::ModelReference;
 
-use super::embed::{PoolingArg, RouterSourceArg, alpha};
+use super::embed::{ReadingArgs, alpha};
 use super::model;
 
 #[derive(Debug, Args)]
@@ -28,24 +28,8 @@ pub(crate) struct EvalEmbedArgs {
     /// Ask N units of each task at most, drawn: pairs, queries, texts
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// What stands before every text, inside of the prompt
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub(crate) instruction: String,
-    /// Hidden states: 0 is the embedding, the last one follows the final norm; the mean of several [default: the last]
-    #[arg(long, value_name = "I,J", value_delimiter = ',')]
-    pub(crate) layer: Option<Vec<usize>>,
-    /// How tokens become one vector [default: last; mean for echo; a sentence encoder's own]
-    #[arg(long, value_enum, value_name = "HOW")]
-    pub(crate) pooling: Option<PoolingArg>,
-    /// EmbedFilter: keep 1/TAU of the hidden width, without the directions that the head weighs most and least
-    #[arg(long, value_name = "TAU")]
-    pub(crate) filter: Option<f64>,
-    /// What is read from routers: probs (softmax over all experts), logits (before it), weights (of the experts in use)
-    #[arg(long, value_enum, value_name = "WHAT", default_value = "probs")]
-    pub(crate) router_source: RouterSourceArg,
-    /// Tokens of a prompt at most: the text is cut, never what stands around it [default: as many as the model reads]
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<usize>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Weight of RW in the sum: a number; auto (deviation of the cosines of HS / that of RW, over the pairs of the task);
     /// search (the best of a grid around it). None of them sees a label
     #[arg(long, value_name = "A", default_value = "auto", value_parser = alpha, allow_negative_numbers = true)]

@@ -10,7 +10,7 @@ use lathe_lab::embed::{
 };
 
 use super::{print, print_json};
-use crate::args::{AnalyseArgs, EmbedArgs, EmbedCommand, FeatureArgs, SearchArgs, StandardiseArg};
+use crate::args::{AnalyseArgs, EmbedArgs, EmbedCommand, FeatureArgs, ReadingArgs, SearchArgs, StandardiseArg};
 use crate::failure::BadInput;
 use crate::show;
 
@@ -57,24 +57,30 @@ pub(super) fn run_embed(args: EmbedArgs, context: &Context<'_>) -> Result<()> {
 
 pub(super) fn features(args: FeatureArgs) -> FeatureSpec {
     let cleaning = if args.clean { Cleaning::Moee } else { Cleaning::AsItIs };
+    let mut spec = reading(args.reading);
+    spec.prompt = match (args.prompt, args.template) {
+        (Some(prompt), _) => prompt,
+        (None, Some(template)) => Prompt::Template { template, cleaning },
+        (None, None) => Prompt::Usual,
+    };
+    spec.router.layers = args.router_layers.map_or(RouterLayers::All, RouterLayers::These);
+    spec.router.pooling = args.router_pooling.into();
+    spec
+}
+
+/// What is read, under the model's usual prompt.
+pub(super) fn reading(args: ReadingArgs) -> FeatureSpec {
     FeatureSpec {
-        prompt: match (args.prompt, args.template) {
-            (Some(prompt), _) => prompt,
-            (None, Some(template)) => Prompt::Template { template, cleaning },
-            (None, None) => Prompt::Usual,
-        },
+        prompt: Prompt::Usual,
         instruction: args.instruction,
         hidden: HiddenSpec {
             layers: args.layer.map_or(HiddenLayers::Last, HiddenLayers::Mean),
             pooling: args.pooling.map(Into::into).unwrap_or_default(),
             filter: args.filter,
         },
-        router: RouterSpec {
-            source: args.router_source.into(),
-            layers: args.router_layers.map_or(RouterLayers::All, RouterLayers::These),
-            pooling: args.router_pooling.into(),
-        },
+        router: RouterSpec { source: args.router_source.into(), ..RouterSpec::default() },
         max_tokens: args.max_tokens,
+        compute: args.compute.into(),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use lathe_lab::Context;
-use lathe_lab::embed::{FeatureSpec, HiddenLayers, HiddenSpec, Prompt, RouterSpec};
+use lathe_lab::embed::Prompt;
 use lathe_lab::embed_eval::{EmbedEvalSpec, Training, built_in_embed_tasks, embed_eval};
 
+use super::embed::reading;
 use super::{print, print_json};
 use crate::args::EvalEmbedArgs;
 use crate::show;
@@ -19,17 +20,7 @@ pub(super) fn run_eval_embed(args: EvalEmbedArgs, context: &Context<'_>) -> Resu
         models: args.models,
         tasks: args.task,
         prompts: if args.prompt.is_empty() { vec![Prompt::Usual] } else { args.prompt },
-        features: FeatureSpec {
-            prompt: Prompt::Usual,
-            instruction: args.instruction,
-            hidden: HiddenSpec {
-                layers: args.layer.map_or(HiddenLayers::Last, HiddenLayers::Mean),
-                pooling: args.pooling.map(Into::into).unwrap_or_default(),
-                filter: args.filter,
-            },
-            router: RouterSpec { source: args.router_source.into(), ..RouterSpec::default() },
-            max_tokens: args.max_tokens,
-        },
+        features: reading(args.reading),
         alpha: args.alpha,
         data: args.data,
         limit: args.limit,

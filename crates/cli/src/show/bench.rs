@@ -31,13 +31,13 @@ pub(crate) fn bench(result: &BenchResult) -> String {
         let (load, weights) = (number(model.load_seconds), bytes(model.weight_bytes));
         let compute = computed(model.compute);
         let name = &model.model;
-        let _ = write!(out, "\n{name}, {compute}: loaded in {load} s, {weights} of weights, peak memory {memory}\n\n",);
+        let _ = write!(out, "\n{name}, {compute}: loaded in {load} s, {weights} of weights, peak memory {memory}\n");
         let row = |row: &lathe_lab::BenchRow| {
             let [low, high] = row.range.map(number);
             vec![row.what.clone(), number(row.rate), format!("{low} to {high}"), percent(row.of_ceiling)]
         };
         if !model.rows.is_empty() {
-            out += &lines(&columns, model.rows.iter().map(row).collect());
+            let _ = write!(out, "\n{}", lines(&columns, model.rows.iter().map(row).collect()));
         }
         model.profiles.iter().for_each(|pass| out += &profile(pass));
         out += &methods(&model.methods);

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use lathe_lab::Compute;
 use lathe_lab::embed::{Analysis, EmbedResult, Failing, Kind, Manifest, Pooling, SearchResult, Spread};
 use lathe_lab::figure::{count, number, share, value};
 use lathe_measure::embedding::cosine;
 
-use super::lines;
+use super::{computed, lines};
 use crate::table::Align;
 
 /// Numbers of a vector that are shown.
@@ -142,7 +143,12 @@ fn what(manifest: &Manifest) -> String {
         Kind::Concat | Kind::Sum => format!("{} and {}", hidden(), router()),
     };
     let prompt = &manifest.features.prompt;
-    format!("{} numbers a text: {parts}; model {}, prompt {prompt}", count(manifest.width as u64), manifest.model)
+    let rounded = match manifest.features.compute {
+        Compute::F32 => String::new(),
+        other => format!(", {}", computed(other)),
+    };
+    let (width, model) = (count(manifest.width as u64), &manifest.model);
+    format!("{width} numbers a text: {parts}; model {model}, prompt {prompt}{rounded}")
 }
 
 fn vectors(result: &EmbedResult) -> String {

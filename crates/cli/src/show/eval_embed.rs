@@ -7,7 +7,7 @@ use lathe_lab::eval::ScoreRow;
 use lathe_lab::figure::{count, measured, number};
 use lathe_measure::Number;
 
-use super::lines;
+use super::{computed, lines};
 use crate::table::Align;
 
 /// `lathe eval-embed`
@@ -19,7 +19,7 @@ pub(crate) fn embed_eval(result: &EmbedEvalResult) -> String {
     }
     text += "HS: hidden state, RW: what the routers say. Standardised by the task's own texts; α without labels. [95 % interval]\n";
     let seconds: f64 = result.runs.iter().filter(|run| !run.resumed).map(|run| run.seconds).sum();
-    let _ = writeln!(text, "{} s", number(seconds));
+    let _ = writeln!(text, "{} s, {}", number(seconds), computed(result.spec.features.compute));
     if let Some(page) = result.files.iter().find(|file| file.extension().is_some_and(|e| e == "html")) {
         let _ = writeln!(text, "The page is {}", page.display());
     }

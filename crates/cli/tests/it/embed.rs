@@ -162,6 +162,8 @@ fn statistics_of_one_run_scale_another() {
     let of_others = ["embed", "moe", "--text", "x", "--prompt", "tone", "--statistics", statistics];
     let refused = bench.refuse(&of_others);
     assert!(refused.contains("prompt prompteol instead of tone"), "{refused}");
+    let rounded = bench.refuse(&["embed", "moe", "--text", "x", "--compute", "bf16", "--statistics", statistics]);
+    assert!(rounded.contains("they are of other features: computed in f32 instead of bf16"), "{rounded}");
 }
 
 #[test]

@@ -118,7 +118,7 @@ pub fn analyse(spec: &AnalyseSpec, context: &Context<'_>) -> Result<Analysis, Er
         return Err(Error::Spec { field: "--seeds", problem: "no clusters are looked for".into(), hint });
     }
     let material = Material::read(&spec.input)?;
-    let embedder = Embedder::open(&spec.model, context)?;
+    let embedder = Embedder::open(&spec.model, spec.features.compute, context)?;
     if !embedder.has_router() {
         return Err(no_router(Kind::Rw, embedder.family()));
     }

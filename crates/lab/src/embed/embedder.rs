@@ -13,7 +13,7 @@ use super::features::{FeatureSpec, HiddenLayers, Pooling, RouterLayers};
 use super::filter::band_filter;
 use super::kinds::Length;
 use super::prompt::{Pooled, Prompt, Wording};
-use crate::{Context, Error, Loaded, load};
+use crate::{Compute, Context, Error, Loaded, load};
 
 /// Tokens of one forward pass; a longer text has a pass of its own.
 const BATCH_TOKENS: usize = 2048;
@@ -50,8 +50,8 @@ impl Embedder {
     ///
     /// # Errors
     /// It cannot be opened.
-    pub(crate) fn open(model: &ModelReference, context: &Context<'_>) -> Result<Self, Error> {
-        Ok(Self { loaded: load(model, context)? })
+    pub(crate) fn open(model: &ModelReference, compute: Compute, context: &Context<'_>) -> Result<Self, Error> {
+        Ok(Self { loaded: load(model, &compute.within(context)?)? })
     }
 
     /// Whether it has layers of experts.

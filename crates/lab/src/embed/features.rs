@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::prompt::Prompt;
+use crate::Compute;
 
 /// What is read from a model for each text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct FeatureSpec {
     pub router: RouterSpec,
     /// Tokens of a prompt at most; none for as many as the model reads. The text is cut, never what stands around it.
     pub max_tokens: Option<usize>,
+    /// Arithmetic of the model.
+    pub compute: Compute,
 }
 
 /// Which hidden states become a vector.

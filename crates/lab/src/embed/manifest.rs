@@ -80,7 +80,7 @@ impl Statistics {
     /// They are of another model or of other features.
     pub(super) fn check(&self, model_sha256: Option<&str>, features: &FeatureSpec) -> Result<(), Error> {
         let refuse = |problem: &str| {
-            let hint = Some("statistics are of one model, prompt, layers and pooling".into());
+            let hint = Some("statistics are of one model, prompt, layers, pooling and arithmetic".into());
             Err(Error::Spec { field: "--statistics", problem: problem.to_owned(), hint })
         };
         if self.model_sha256.as_deref() != model_sha256 {
@@ -92,6 +92,9 @@ impl Statistics {
             let mut problem = "they are of other features".to_owned();
             if self.features.prompt != features.prompt {
                 let _ = write!(problem, ": prompt {} instead of {}", self.features.prompt, features.prompt);
+            } else if self.features.compute != features.compute {
+                let (was, is) = (self.features.compute, features.compute);
+                let _ = write!(problem, ": computed in {} instead of {}", was.name(), is.name());
             }
             return refuse(&problem);
         }

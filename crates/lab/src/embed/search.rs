@@ -141,7 +141,7 @@ fn of_texts(texts: &[String], spec: &SearchSpec, context: &Context<'_>) -> Resul
         });
     }
     check_model(&manifest, &spec.embedded, context)?;
-    let embedder = Embedder::open(&manifest.model, context)?;
+    let embedder = Embedder::open(&manifest.model, manifest.features.compute, context)?;
     if manifest.vectors.kind.needs_router() && !embedder.has_router() {
         return Err(no_router(manifest.vectors.kind, embedder.family()));
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::embedder::Encoded;
 use super::*;
-use crate::Silent;
+use crate::{Compute, Silent};
 
 /// Every fixture with experts: layers that have them, and experts of each.
 const EXPERTS: [(&str, &[usize], usize); 8] = [
@@ -39,7 +39,9 @@ impl Fixture {
     }
 
     fn embedder(&self) -> Embedder {
-        with_context(|context| Embedder::open(&ModelReference::Path(self.folder.clone()), context).unwrap())
+        with_context(|context| {
+            Embedder::open(&ModelReference::Path(self.folder.clone()), Compute::F32, context).unwrap()
+        })
     }
 
     fn ids(&self, sequence: usize) -> Vec<u32> {

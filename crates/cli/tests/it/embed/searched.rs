@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::bench::{Bench, assert_same};
 
 use super::{moe, texts, write_records};
@@ -46,6 +48,19 @@ fn a_text_finds_itself_by_the_settings_of_its_file() {
     bench.succeed(&["embed", "moe", "--input", "texts.jsonl", "--standardise", "batch:20", "--out", "b.npy"]);
     let refused = bench.refuse(&["embed", "search", "b.npy", "--query", "a"]);
     assert!(refused.contains("scaled by their batch"), "{refused}");
+    // Queries are rounded as the vectors were: a text that is there is found as itself, and a rounded file is another one.
+    bench.succeed(&["embed", "moe", "--input", "texts.jsonl", "--out", "rounded.jsonl", "--compute", "bf16"]);
+    bench.succeed(&["embed", "moe", "--input", "texts.jsonl", "--out", "exact.jsonl"]);
+    let nearest = |file: &str, query: &[&str]| {
+        let found = bench.json(&[&["embed", "search", file, "--top", "1", "--json"], query].concat());
+        found["queries"][0]["found"][0].clone()
+    };
+    let (again, exact) =
+        (nearest("rounded.jsonl", &["--query", &texts[5]]), nearest("exact.jsonl", &["--vectors", "rounded.jsonl"]));
+    assert_eq!((&again["index"], &exact["index"]), (&5.into(), &0.into()));
+    let cosine = |of: &Value| of["cosine"].as_f64().unwrap();
+    assert!((cosine(&again) - 1.0).abs() < 1e-6, "{again}");
+    assert!(cosine(&exact) < 1.0 - 1e-6 && cosine(&exact) > 0.99, "{exact}");
     // Fewer bits change little.
     bench.succeed(&["embed", "moe", "--input", "texts.jsonl", "--out", "small.npy", "--dtype", "int8"]);
     bench.succeed(&["embed", "moe", "--input", "texts.jsonl", "--out", "half.jsonl", "--dtype", "f16"]);
